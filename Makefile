@@ -1,0 +1,48 @@
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+DEMO := demo
+
+.PHONY: help install test lint demo clean
+
+help:
+	@echo "make demo   everything once, on a small corpus that it generates, under $(DEMO)/"
+	@echo "make test   run the tests"
+	@echo "make lint   run the linters and the type checker"
+	@echo "make clean  remove $(DEMO)/ and the environment in $(VENV)/"
+
+install: $(VENV)/installed
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "\nhint: make PYTHON=/path/to/python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	@echo "installing PyTorch and the rest into $(VENV): several GB, some minutes"
+	$(RUN) -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+test: install
+	$(RUN) -m pytest
+
+lint: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+demo: install
+	$(RUN) -m data.demo -o $(DEMO)/videos
+	$(RUN) -m pipeline.extract $(DEMO)/videos/DFD_REAL $(DEMO)/videos/DFD_FAKE -o $(DEMO)/cache
+	$(RUN) -m pipeline.inspect $(DEMO)/cache --sheet $(DEMO)/sheet.png
+	$(RUN) -m features.embed $(DEMO)/cache -o $(DEMO)/embeddings --fallback random:0
+	$(RUN) -m model.fit $(DEMO)/embeddings -o $(DEMO)/run --tune 6
+	$(RUN) -m model.evaluate $(DEMO)/run
+	$(RUN) -m model.predict $(DEMO)/run $(DEMO)/videos/new/unseen_real.mp4 $(DEMO)/videos/new/unseen_fake.mp4
+	@echo
+	@echo "videos      $(DEMO)/videos      a small corpus; new/ has two videos of nobody in it"
+	@echo "cache       $(DEMO)/cache       frames and flow maps; $(DEMO)/sheet.png shows some"
+	@echo "embeddings  $(DEMO)/embeddings"
+	@echo "run         $(DEMO)/run         model, metrics.json, predictions.csv"
+	@echo "report      $(DEMO)/run/report.html"
+
+clean:
+	rm -rf $(DEMO) $(VENV)

@@ -1,0 +1,1 @@
+"""Videos to work on: yours (see README.md), and a demo corpus made by `python -m data.demo`."""

@@ -1,0 +1,134 @@
+"""A cache of clips → a cache of embeddings; one function embeds a clip, in prediction too."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torchvision
+from tqdm import tqdm
+
+from features.backbones import Backbone
+from features.motion import NAMES, motion_descriptors
+from pipeline.cache import Cache, finished_cache, shard_row, write_index, write_shard
+from pipeline.errors import SettingsError
+from pipeline.resume import CacheInProgress
+
+STAGE = "embed"
+STREAMS = ("flow", "frames")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the embeddings of a given cache."""
+
+    backbone: str
+    weights: str
+    weights_sha256: str
+    streams: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    precision: str
+    source_sha256: str
+
+    @classmethod
+    def of(cls, backbone: Backbone, streams: tuple[str, ...], source: Cache) -> "Settings":
+        """The settings that a backbone and a source cache stand for."""
+        return cls(
+            backbone=backbone.name,
+            weights=backbone.weights,
+            weights_sha256=backbone.sha256,
+            streams=streams,
+            mean=tuple(backbone.mean.tolist()),
+            std=tuple(backbone.std.tolist()),
+            precision="float32",
+            source_sha256=source.sha256,
+        )
+
+
+def embed_clip(
+    arrays: Mapping[str, npt.NDArray[Any]], backbone: Backbone, streams: tuple[str, ...]
+) -> dict[str, npt.NDArray[Any]]:
+    """Embed one clip.
+
+    Args:
+        arrays: ``flow``, ``flow_range``, ``timestamps`` and, if it is a stream, ``frames``.
+        backbone: the network.
+        streams: what to embed, some of `STREAMS`.
+
+    Returns:
+        each stream as (T', D) float16, and ``motion`` as (T-1, K) float32.
+    """
+    embedded: dict[str, npt.NDArray[Any]] = {
+        stream: backbone.embed(arrays[stream]).astype(np.float16) for stream in streams
+    }
+    embedded["motion"] = motion_descriptors(
+        arrays["flow"], arrays["flow_range"], arrays["timestamps"]
+    )
+    return embedded
+
+
+def embed(source: Cache, folder: Path, backbone: Backbone, streams: tuple[str, ...]) -> Cache:
+    """Make a cache of embeddings, or finish one that was begun.
+
+    Args:
+        source: a cache of the extract stage.
+        folder: of the new cache.
+        backbone: the network.
+        streams: what to embed, some of `STREAMS`.
+
+    Raises:
+        SettingsError: the source does not hold a stream, or the folder was begun with other
+            settings, weights or clips.
+    """
+    if "frames" in streams and not source.settings["keep_frames"]:
+        raise SettingsError(
+            f"{source.folder} was extracted with --no-frames", "embed it with --streams flow"
+        )
+    settings = dataclasses.asdict(Settings.of(backbone, streams, source))
+    if finished := finished_cache(folder, STAGE, settings):
+        return finished
+    with CacheInProgress(folder, settings) as work:
+        shards = []
+        bar = tqdm(total=len(source.clips), desc="embed", unit="clip", disable=None)
+        for shard in source.shards:
+            clips = [clip for clip in source.clips if clip.shard == shard.name]
+            if work.has_shard(shard.name):
+                shards.append(shard_row(folder, shard.name))
+            else:
+                needed = {"flow", "flow_range", "timestamps", *streams}
+                arrays = {
+                    clip.id: embed_clip(
+                        {key: source.read(clip, key) for key in needed}, backbone, streams
+                    )
+                    for clip in clips
+                }
+                shards.append(
+                    write_shard(folder, shard.name, arrays, attrs={"settings": work.digest})
+                )
+            bar.update(len(clips))
+        bar.close()
+        write_index(
+            folder,
+            stage=STAGE,
+            settings=work.settings,
+            attrs={
+                "backbone": f"{backbone.name}, weights {backbone.weights}",
+                "dimension": backbone.dimension,
+                "motion": json.dumps(NAMES),
+                "source_settings": source.attrs["settings"],
+                "frames": source.attrs["frames"],
+                "versions": json.dumps(
+                    {"torch": torch.__version__, "torchvision": torchvision.__version__}
+                ),
+            },
+            clips=source.clips,
+            shards=shards,
+        )
+        work.finish()
+    return Cache(folder, STAGE)

@@ -1,0 +1,67 @@
+"""What a detector has to beat: no order of time, and no picture at all."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from model.metrics import equal_error
+from model.sequences import Sequences
+from pipeline.cache import Clip
+
+Features = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+def mean_pooled(data: Sequences) -> Features:
+    """(N, D) float64: the mean of each embedding over time. Is the LSTM worth anything?"""
+    return data.x.double().mean(1).numpy()
+
+
+def metadata(clips: Sequence[Clip]) -> Features:
+    """(N, 6) float64: what the files alone say. Does the corpus give itself away?"""
+    facts = [(c.width, c.height, c.fps, c.duration, c.bit_rate, c.n_bytes) for c in clips]
+    return np.log(np.array(facts, np.float64))
+
+
+def logistic_regression(
+    features: Features,
+    labels: npt.NDArray[np.int64],
+    folds: Sequence[tuple[Indices, Indices]],
+) -> tuple[Pipeline, float]:
+    """Fit a logistic regression whose penalty is chosen on the same folds as the head's settings.
+
+    Args:
+        features: (N, D) of the training split.
+        labels: (N,)
+        folds: rows to train on and rows to validate on.
+
+    Returns:
+        the model, and the probability at which its errors on the validation folds are equal.
+    """
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000)
+    )
+    search = GridSearchCV(
+        model,
+        {"logisticregression__C": PENALTIES},
+        scoring="neg_log_loss",
+        cv=list(folds),
+    ).fit(features, labels)
+    best: Pipeline = search.best_estimator_
+    out_of_fold = [
+        (labels[val], _refit(best, features[train], labels[train]).predict_proba(features[val]))
+        for train, val in folds
+    ]
+    truth = np.concatenate([y for y, _ in out_of_fold])
+    scores = np.concatenate([p[:, 1] for _, p in out_of_fold])
+    return _refit(best, features, labels), equal_error(truth, scores)[1]
+
+
+def _refit(model: Pipeline, features: Features, labels: npt.NDArray[np.int64]) -> Pipeline:
+    return model.fit(features, labels)

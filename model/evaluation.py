@@ -1,0 +1,192 @@
+"""A run on videos it has never seen, beside two baselines on the very same videos."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model.baselines import logistic_regression, mean_pooled, metadata
+from model.fitting import training_folds
+from model.metrics import Metric, all_metrics
+from model.plots import plot_precision_recall, plot_roc
+from model.run import Run
+from model.sequences import Sequences, load_sequences, refuse_leaks
+from model.videos import UNSEEN, by_video, score_videos
+from pipeline.cache import Cache, write_whole
+from pipeline.errors import IntegrityError, NothingUsable
+from pipeline.splits import groups
+
+METRICS = "metrics.json"
+DETECTOR = "LSTM"
+MEAN_POOL = "mean-pooled embeddings, logistic regression"
+METADATA = "metadata only, logistic regression"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of it.
+
+    Attributes:
+        metrics: detector → split → metric → `Metric`, and ``confusion`` → four counts.
+        coverage: split → how many videos it has, and how many have a score.
+        n_dropped: videos of the cache that are in no split.
+    """
+
+    metrics: dict[str, dict[str, dict[str, Any]]]
+    coverage: dict[str, dict[str, int]]
+    n_dropped: int
+
+
+def evaluate(run: Run, cache: Cache | None = None) -> Evaluation:
+    """Evaluate a run on the test split and the holdout of its cache, and write the result.
+
+    Writes ``metrics.json``, ``roc.png`` and ``precision_recall.png`` into the run's folder. The
+    baselines are trained on the run's own training split and folds.
+
+    Args:
+        run: a trained run.
+        cache: the embedding cache it was trained on, where it is not where it was.
+
+    Raises:
+        IntegrityError: the cache is not the one that the run was trained on, or its split leaks.
+        NothingUsable: there is no test video.
+    """
+    cache = cache or Cache(Path(run.config.cache), "embed")
+    if cache.sha256 != run.config.cache_sha256:
+        raise IntegrityError(
+            f"{cache.folder} is not the cache that {run.folder} was trained on: its index differs",
+            "evaluate on the cache the run was fitted on, or fit again",
+        )
+    refuse_leaks(cache)
+    present = [split for split in UNSEEN if any(clip.split == split for clip in cache.clips)]
+    if not present:
+        raise NothingUsable(
+            f"{cache.folder} has neither a test split nor a holdout",
+            "extract with --test 0.2, or with more identities",
+        )
+    training = load_sequences(cache, run.config.streams, ("train", "val"))
+    folds = training_folds(training, run.config.n_heads, run.config.seed)
+    pooled, pooled_at = logistic_regression(mean_pooled(training), training.labels, folds)
+    facts, facts_at = logistic_regression(metadata(training.clips), training.labels, folds)
+
+    metrics: dict[str, dict[str, dict[str, Any]]] = {DETECTOR: {}, MEAN_POOL: {}, METADATA: {}}
+    coverage: dict[str, dict[str, int]] = {}
+    curves = {}
+    for split in present:
+        data = load_sequences(cache, run.config.streams, (split,))
+        ids, labels, probabilities = score_videos(run, data)
+        linked = groups(_identities(data, ids))
+        scores = {
+            DETECTOR: (probabilities, run.config.threshold),
+            MEAN_POOL: (_of_videos(data, pooled.predict_proba(mean_pooled(data))), pooled_at),
+            METADATA: (_of_videos(data, facts.predict_proba(metadata(data.clips))), facts_at),
+        }
+        for name, (values, threshold) in scores.items():
+            metrics[name][split] = all_metrics(labels, values, threshold, linked)
+        coverage[split] = {"videos": len(ids), "scored": int(np.isfinite(probabilities).sum())}
+        if split == "test" and len(set(labels)) == 2:
+            curves = {name: (labels, values) for name, (values, _) in scores.items()}
+    n_dropped = len({clip.video for clip in cache.clips if not clip.split})
+    evaluation = Evaluation(metrics, coverage, n_dropped)
+    _write(run, evaluation)
+    if curves:
+        plot_roc(curves, run.folder / "roc.png")
+        plot_precision_recall(curves, run.folder / "precision_recall.png")
+    return evaluation
+
+
+def _identities(data: Sequences, ids: list[str]) -> list[tuple[str, ...]]:
+    of_video = {clip.video: clip.identities for clip in data.clips}
+    return [of_video[video] for video in ids]
+
+
+def _of_videos(data: Sequences, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Mean probability of being fake over the clips of each video: (V,) of (N, 2)."""
+    return by_video(data.clips, probabilities[:, 1])[2]
+
+
+def _write(run: Run, evaluation: Evaluation) -> None:
+    def plain(metrics: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: dataclasses.asdict(value) if isinstance(value, Metric) else value
+            for name, value in metrics.items()
+        }
+
+    baselines = {
+        name: {split: plain(values) for split, values in of_split.items()}
+        for name, of_split in evaluation.metrics.items()
+        if name != DETECTOR
+    }
+    result: dict[str, Any] = {
+        split: plain(values) for split, values in evaluation.metrics[DETECTOR].items()
+    }
+    result |= {
+        "baselines": baselines,
+        "coverage": evaluation.coverage,
+        "videos_in_no_split": evaluation.n_dropped,
+        "warning": run.config.weights_warning,
+    }
+    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    write_whole(run.folder / METRICS, lambda path: path.write_text(text))
+
+
+SHOWN = (
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "auc_roc",
+    "average_precision",
+    "eer",
+    "brier",
+    "ece",
+)
+
+
+def table(run: Run, evaluation: Evaluation) -> str:
+    """The evaluation as plain text."""
+    lines = []
+    if run.config.weights_warning:
+        lines += [f"WARNING: {run.config.weights_warning}", ""]
+    for split in evaluation.coverage:
+        n = evaluation.coverage[split]
+        lines.append(f"{split}: {n['videos']} videos, {n['scored']} of them scored")
+        lines.append(f"  {'':18}" + "".join(f"{name:>24}" for name in _short(evaluation)))
+        for metric in SHOWN:
+            values = [evaluation.metrics[name][split][metric] for name in evaluation.metrics]
+            lines.append(f"  {metric:18}" + "".join(f"{show(value):>24}" for value in values))
+        lines.append(
+            f"  {'threshold':18}"
+            + "".join(
+                f"{of_split[split]['threshold'].value:>24.3f}"
+                for of_split in evaluation.metrics.values()
+            )
+        )
+        tn, fp, fn, tp = evaluation.metrics[DETECTOR][split]["confusion"]
+        lines += [
+            f"  {DETECTOR} confusion matrix      called real   called fake",
+            f"             really real     {tn:11}   {fp:11}",
+            f"             really fake     {fn:11}   {tp:11}",
+            "",
+        ]
+    lines.append("in brackets: 95% intervals of a bootstrap over identities; - where undefined")
+    if evaluation.n_dropped:
+        lines.append(f"{evaluation.n_dropped} videos of the cache are in no split")
+    return "\n".join(lines)
+
+
+def _short(evaluation: Evaluation) -> list[str]:
+    return [name.split(",")[0] for name in evaluation.metrics]
+
+
+def show(metric: Metric) -> str:
+    """A metric with its interval, as text."""
+    if metric.value is None:
+        return "-"
+    if metric.low is None or metric.high is None:
+        return f"{metric.value:.3f}"
+    return f"{metric.value:.3f} [{metric.low:.2f}, {metric.high:.2f}]"

@@ -1,0 +1,158 @@
+"""The command that trains a detector over a cache of embeddings."""
+
+from pathlib import Path
+
+import click
+import cloup
+
+from model.evaluation import evaluate, table
+from model.fitting import fit
+from model.report import write_report
+from model.sequences import STREAMS, available_streams
+from model.training import TrainingSettings
+from pipeline.cache import Cache
+from pipeline.cli import Command
+
+DEFAULTS = TrainingSettings()
+
+
+@cloup.command(cls=Command)
+@cloup.argument(
+    "embeddings", type=click.Path(path_type=Path), help="A cache that features.embed made."
+)
+@cloup.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run."
+)
+@cloup.option_group(
+    "Tuning",
+    cloup.option(
+        "--tune",
+        metavar="N",
+        type=click.IntRange(0),
+        default=0,
+        help="Trials of the Gaussian-process search over learning rate, batch size, sequence "
+        "length, weight decay, dropout and hidden size. The same command goes on with a search "
+        "that was stopped.",
+    ),
+    cloup.option(
+        "--folds",
+        metavar="K",
+        type=click.IntRange(2),
+        default=3,
+        help="Validation folds, disjoint in identities. One head is trained per fold.",
+    ),
+    cloup.option("--seed", metavar="N", type=int, default=0, help="Of folds, search and training."),
+)
+@cloup.option_group(
+    "The head (what --tune searches starts elsewhere)",
+    cloup.option(
+        "--streams",
+        metavar="STREAMS",
+        help=f"Some of {', '.join(STREAMS)}.  [default: all that the cache holds]",
+    ),
+    cloup.option(
+        "--learning-rate", metavar="X", type=float, default=DEFAULTS.learning_rate, help="Of AdamW."
+    ),
+    cloup.option(
+        "--batch-size",
+        metavar="N",
+        type=click.IntRange(1),
+        default=DEFAULTS.batch_size,
+        help="Clips.",
+    ),
+    cloup.option(
+        "--sequence-length",
+        metavar="N",
+        type=click.IntRange(1),
+        default=DEFAULTS.sequence_length,
+        help="Flow maps that the LSTM sees at once.",
+    ),
+    cloup.option(
+        "--weight-decay", metavar="X", type=float, default=DEFAULTS.weight_decay, help="Of AdamW."
+    ),
+    cloup.option(
+        "--dropout",
+        metavar="X",
+        type=click.FloatRange(0, 0.95),
+        default=DEFAULTS.dropout,
+        help="Before, between and after the LSTM's layers.",
+    ),
+    cloup.option(
+        "--hidden", metavar="N", type=click.IntRange(1), default=DEFAULTS.hidden, help="LSTM units."
+    ),
+    cloup.option(
+        "--layers", metavar="N", type=click.IntRange(1, 2), default=DEFAULTS.layers, help="1 or 2."
+    ),
+    cloup.option("--bidirectional", is_flag=True, help="Read each clip in both directions."),
+    cloup.option(
+        "--pooling",
+        type=click.Choice(["last", "mean", "attention"]),
+        default=DEFAULTS.pooling,
+        help="From the LSTM's outputs over time to one vector.",
+    ),
+    cloup.option(
+        "--max-epochs",
+        metavar="N",
+        type=click.IntRange(1),
+        default=DEFAULTS.max_epochs,
+        help="Per fold.",
+    ),
+    cloup.option(
+        "--patience",
+        metavar="N",
+        type=click.IntRange(1),
+        default=DEFAULTS.patience,
+        help="Epochs without a better validation loss before training stops.",
+    ),
+    cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ..."),
+)
+def main(
+    embeddings: Path,
+    output: Path,
+    tune: int,
+    folds: int,
+    seed: int,
+    streams: str | None,
+    device: str,
+    **settings: object,
+) -> None:
+    """Train an LSTM over a cache of EMBEDDINGS, tune it, and evaluate it on unseen identities.
+
+    One head is trained per validation fold and stopped early there; together they are the
+    detector. Its operating threshold is where their errors on the validation folds are equal.
+    Test split and holdout are read when the model is final.
+
+    \b
+    Example:
+      python -m model.fit caches/dfd-resnet18 -o runs/first --tune 20
+    """
+    cache = Cache(embeddings, "embed")
+    run = fit(
+        cache,
+        output,
+        streams=_streams(streams, cache),
+        settings=TrainingSettings(**settings),  # type: ignore[arg-type]
+        n_trials=tune,
+        n_folds=folds,
+        seed=seed,
+        device=device,
+    )
+    evaluation = evaluate(run, cache)
+    report = write_report(run, evaluation)
+    click.echo(table(run, evaluation))
+    click.echo(f"run: {output}\nreport: {report}")
+
+
+def _streams(asked: str | None, cache: Cache) -> tuple[str, ...]:
+    if asked is None:
+        return available_streams(cache)
+    names = {name.strip() for name in asked.split(",")}
+    if not names or not names <= set(STREAMS):
+        raise click.BadParameter(
+            f"{asked!r}; streams are {', '.join(STREAMS)}", param_hint="--streams"
+        )
+    return tuple(name for name in STREAMS if name in names)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Embeddings → a run: folds by identity, tuning, one head per fold, an operating threshold."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import sklearn
+import skopt
+import torch
+from tqdm import tqdm
+
+from features.backbones import resolve_device
+from model.metrics import equal_error
+from model.plots import plot_training
+from model.run import SCHEMA, Config, Run, save_run
+from model.sequences import Sequences, load_sequences, refuse_leaks
+from model.training import CrossFit, Indices, TrainingSettings, cross_fit
+from model.tuning import tune
+from model.videos import by_video, sigmoid, write_predictions
+from pipeline import splits
+from pipeline.cache import Cache, check_same_settings, write_csv, write_whole
+from pipeline.errors import NothingUsable, SettingsError
+
+TRIALS = "trials.csv"
+
+
+def fit(
+    cache: Cache,
+    folder: Path,
+    *,
+    streams: tuple[str, ...],
+    settings: TrainingSettings,
+    n_trials: int = 0,
+    n_folds: int = 3,
+    seed: int = 0,
+    device: str = "auto",
+) -> Run:
+    """Train a detector on the training split of an embedding cache.
+
+    Neither tuning nor early stopping nor the threshold sees a video of the test split or of the
+    holdout: they are not read before the model is final.
+
+    Args:
+        cache: of the embed stage.
+        folder: of the run; a search that was stopped there goes on.
+        streams: what the head sees.
+        settings: of the head; with ``n_trials`` the start of the search.
+        n_trials: tuning trials, 0 for none.
+        n_folds: of the cross-validation, fewer where identities do not allow as many.
+        seed: of folds, search and training.
+        device: as torch names it, or ``auto``.
+
+    Raises:
+        IntegrityError: the splits of the cache leak.
+        NothingUsable: the training split lacks a class.
+        SettingsError: the folder holds a run with other settings.
+    """
+    refuse_leaks(cache)
+    training = load_sequences(cache, streams, ("train", "val"))
+    folds = training_folds(training, n_folds, seed)
+    _begin(folder, cache, streams, settings, len(folds), seed)
+    where = resolve_device(device)
+    if n_trials:
+        settings = _tune(training, folds, folder, settings, n_trials, seed, where)
+    with tqdm(total=len(folds), desc="train", unit="fold", disable=None) as bar:
+        fitted = cross_fit(training, folds, settings, seed=seed, device=where, progress=bar.update)
+    ids, labels, logits = by_video(training.clips, fitted.out_of_fold)
+    seen = ~np.isnan(logits)
+    _, threshold = equal_error(labels[seen], sigmoid(logits[seen]))
+    config = Config(
+        schema=SCHEMA,
+        cache=str(cache.folder),
+        cache_sha256=cache.sha256,
+        frames=int(cache.attrs["frames"]),
+        extraction=json.loads(cache.attrs["source_settings"]),
+        embedding=cache.settings,
+        streams=streams,
+        dimension=training.x.shape[-1],
+        training=settings,
+        n_heads=len(folds),
+        trials=n_trials,
+        seed=seed,
+        threshold=threshold,
+        versions=_versions(),
+    )
+    run = Run(folder, config, fitted.ensemble)
+    save_run(run)
+    _write_history(folder, fitted)
+    out_of_fold = dict(zip(ids, sigmoid(logits), strict=True))
+    write_predictions(run, cache, out_of_fold)
+    return run
+
+
+def training_folds(training: Sequences, n_folds: int, seed: int) -> list[tuple[Indices, Indices]]:
+    """Pairs of rows to train on and rows to validate on.
+
+    A corpus that prescribes a validation split gets that one fold; any other is folded by
+    identity.
+
+    Raises:
+        NothingUsable: a class is missing from the training split.
+        SettingsError: not even two folds are possible.
+    """
+    given = np.array([clip.split == "val" for clip in training.clips])
+    if set(training.labels[~given]) != {0, 1}:
+        raise NothingUsable(
+            "the training split lacks real or fake videos", "extract a larger corpus"
+        )
+    if given.any():
+        return [(np.flatnonzero(~given), np.flatnonzero(given))]
+    who = [(*clip.identities, f"video:{clip.video}") for clip in training.clips]
+    return splits.folds(who, training.labels.tolist(), n_folds, seed=seed)
+
+
+def _begin(
+    folder: Path,
+    cache: Cache,
+    streams: tuple[str, ...],
+    settings: TrainingSettings,
+    n_folds: int,
+    seed: int,
+) -> None:
+    """Remember what a search was begun with, so that it is never gone on with something else."""
+    begun = {
+        "cache_sha256": cache.sha256,
+        "streams": list(streams),
+        "folds": n_folds,
+        "seed": seed,
+        "start": dataclasses.asdict(settings),
+    }
+    path = folder / "begun.json"
+    if path.is_file():
+        check_same_settings(folder, json.loads(path.read_text()), begun)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise SettingsError(f"{folder} is not empty and not a run", "give a new folder")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(begun, indent=1)
+        write_whole(path, lambda temporary: temporary.write_text(text))
+
+
+def _tune(
+    training: Sequences,
+    folds: list[tuple[Indices, Indices]],
+    folder: Path,
+    start: TrainingSettings,
+    n_trials: int,
+    seed: int,
+    device: str,
+) -> TrainingSettings:
+    with tqdm(total=n_trials * len(folds), desc="tune", unit="fold", disable=None) as bar:
+
+        def objective(settings: TrainingSettings) -> float:
+            return cross_fit(
+                training, folds, settings, seed=seed, device=device, progress=bar.update
+            ).loss
+
+        return tune(
+            objective, n_trials, training.x.shape[1], folder / TRIALS, start=start, seed=seed
+        )
+
+
+def _write_history(folder: Path, fitted: CrossFit) -> None:
+    rows = [
+        [n, number, *dataclasses.astuple(epoch)]
+        for n, fold in enumerate(fitted.folds)
+        for number, epoch in enumerate(fold.history)
+    ]
+    header = ["fold", "epoch", "train_loss", "val_loss", "val_auc"]
+    write_csv(folder / "history.csv", header, rows)
+    plot_training([fold.history for fold in fitted.folds], folder / "training.png")
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+        "scikit-optimize": skopt.__version__,
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,70 @@
+"""Curves as PNG."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from model.training import Epoch
+from pipeline.cache import write_whole
+
+COLOURS = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
+Curve = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]  # labels and probabilities
+
+
+def _save(figure: Figure, path: Path) -> None:
+    write_whole(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+
+
+def plot_training(histories: Sequence[Sequence[Epoch]], path: Path) -> None:
+    """Losses and validation AUC over the epochs of each fold, with the epoch that was kept."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for n, history in enumerate(histories):
+        colour = COLOURS[n % len(COLOURS)]
+        best = int(np.argmin([epoch.val_loss for epoch in history]))
+        left.plot([e.train_loss for e in history], color=colour, linestyle=":")
+        left.plot([e.val_loss for e in history], color=colour, label=f"fold {n + 1}")
+        left.plot(best, history[best].val_loss, "o", color=colour)
+        right.plot([e.val_auc for e in history], color=colour, label=f"fold {n + 1}")
+        right.plot(best, history[best].val_auc, "o", color=colour)
+    left.set(xlabel="epoch", ylabel="loss", title="validation (line) and training (dots) loss")
+    right.set(xlabel="epoch", ylabel="AUC", ylim=(-0.02, 1.02), title="validation AUC")
+    left.legend(title="kept: •")
+    _save(figure, path)
+
+
+def plot_roc(curves: Mapping[str, Curve], path: Path) -> None:
+    """ROC curves of several detectors on the same videos."""
+    figure = Figure(figsize=(5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for n, (name, (labels, probabilities)) in enumerate(curves.items()):
+        false_alarms, hits, _ = roc_curve(labels, probabilities)
+        axes.plot(false_alarms, hits, color=COLOURS[n], label=name)
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
+    axes.set(xlabel="real videos called fake", ylabel="fake videos found", title="ROC, test split")
+    axes.legend(loc="lower right")
+    _save(figure, path)
+
+
+def plot_precision_recall(curves: Mapping[str, Curve], path: Path) -> None:
+    """Precision over recall of several detectors on the same videos."""
+    figure = Figure(figsize=(5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for n, (name, (labels, probabilities)) in enumerate(curves.items()):
+        precision, recall, _ = precision_recall_curve(labels, probabilities)
+        axes.plot(recall, precision, color=COLOURS[n], label=name)
+    share = float(np.mean(next(iter(curves.values()))[0]))
+    axes.axhline(share, color="grey", linewidth=0.8, linestyle="--")
+    axes.set(
+        xlabel="recall: fake videos found",
+        ylabel="precision: of those called fake",
+        ylim=(-0.02, 1.02),
+        title="precision and recall, test split",
+    )
+    axes.legend(loc="lower left")
+    _save(figure, path)

@@ -1,0 +1,112 @@
+"""Verdicts on new videos, through exactly the steps and settings of the training videos."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from features.backbones import Backbone, load_backbone
+from features.embedding import embed_clip
+from model.run import Run
+from model.sequences import join_streams
+from model.videos import sigmoid
+from pipeline import extraction
+from pipeline.cache import read_shard
+from pipeline.errors import IntegrityError, Rejected, SettingsError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What can be said of one video.
+
+    Attributes:
+        path: of the file.
+        verdict: ``fake``, ``real`` or ``undecidable``.
+        probability: of being fake, None if undecidable.
+        threshold: from which on a video is called fake.
+        clips: how many clips of the video were looked at.
+        reason: why it is undecidable, else empty.
+    """
+
+    path: str
+    verdict: str
+    probability: float | None
+    threshold: float
+    clips: int
+    reason: str
+
+
+def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> Backbone:
+    """The backbone that a run was trained over, with the very same weights.
+
+    Args:
+        run: a trained run.
+        weights: the file of the weights, where they were given as one.
+        device: as torch names it, or ``auto``.
+
+    Raises:
+        SettingsError: the weights were given as a file, and are needed again.
+        IntegrityError: these are other weights.
+    """
+    embedding = run.config.embedding
+    if weights is None and embedding["weights"] == "file":
+        raise SettingsError(
+            f"{run.folder} was trained over {embedding['backbone']} weights from a file",
+            "give that file with --weights PATH",
+        )
+    backbone = load_backbone(embedding["backbone"], weights or embedding["weights"], device)
+    if backbone.sha256 != embedding["weights_sha256"]:
+        raise IntegrityError(
+            f"these are not the {embedding['backbone']} weights that {run.folder} was trained over",
+            f"their sha256 should be {embedding['weights_sha256']}",
+        )
+    return backbone
+
+
+def predict(
+    run: Run, paths: Sequence[Path], backbone: Backbone, *, jobs: int | None = None
+) -> Iterator[Prediction]:
+    """Judge videos, in the order given.
+
+    Args:
+        run: a trained run.
+        paths: video files.
+        backbone: as `backbone_of` gives it.
+        jobs: processes that decode; by default one per core.
+    """
+    settings = extraction.Settings.from_json(run.config.extraction)
+    with tempfile.TemporaryDirectory(prefix="deepfake-motion-") as folder:
+        shards = extraction.extract_new(paths, Path(folder), settings, run.config.frames, jobs=jobs)
+        waiting: dict[int, Prediction] = {}
+        following = 0
+        with tqdm(total=len(paths), desc="predict", unit="video", disable=None) as bar:
+            for number, shard in shards:
+                waiting[number] = _judge(run, paths[number], Path(folder), shard, backbone)
+                bar.update()
+                while following in waiting:
+                    yield waiting.pop(following)
+                    following += 1
+
+
+def _judge(
+    run: Run, path: Path, folder: Path, shard: str | Rejected, backbone: Backbone
+) -> Prediction:
+    threshold = run.config.threshold
+    if isinstance(shard, Rejected):
+        reason = f"{shard.reason}: {shard.detail}" if shard.detail else shard.reason
+        return Prediction(str(path), "undecidable", None, threshold, 0, reason)
+    streams = tuple(run.config.embedding["streams"])
+    clips = [
+        join_streams(embed_clip(arrays, backbone, streams), run.config.streams)
+        for arrays in read_shard(folder, shard).values()
+    ]
+    (folder / shard).unlink()
+    with torch.inference_mode():
+        logits = run.ensemble(torch.from_numpy(np.stack(clips))).double().numpy()
+    probability = float(sigmoid(logits.mean()))
+    verdict = "fake" if probability >= threshold else "real"
+    return Prediction(str(path), verdict, probability, threshold, len(clips), "")

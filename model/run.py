@@ -1,0 +1,112 @@
+"""The folder of one run: a trained model and every setting that made it."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.heads import Ensemble, LSTMHead
+from model.training import TrainingSettings
+from pipeline.cache import write_whole
+from pipeline.errors import IntegrityError, SettingsError
+
+SCHEMA = 1
+CONFIG, MODEL = "config.json", "model.pt"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything needed to treat a new video as the training videos were, and to repeat the run.
+
+    Attributes:
+        schema: version of this layout.
+        cache: path of the embedding cache.
+        cache_sha256: of its index.
+        frames: T, the frames of a clip.
+        extraction: settings of `pipeline.extraction`.
+        embedding: settings of `features.embedding`.
+        streams: what the head sees, side by side.
+        dimension: D, the length of a joined vector.
+        training: settings of the heads.
+        n_heads: heads in the ensemble, one per fold.
+        trials: tuning trials that chose the settings, 0 if none.
+        seed: of folds, tuning and training.
+        threshold: probability from which on a video is called fake.
+        versions: of the libraries.
+    """
+
+    schema: int
+    cache: str
+    cache_sha256: str
+    frames: int
+    extraction: dict[str, Any]
+    embedding: dict[str, Any]
+    streams: tuple[str, ...]
+    dimension: int
+    training: TrainingSettings
+    n_heads: int
+    trials: int
+    seed: int
+    threshold: float
+    versions: dict[str, str]
+
+    @property
+    def weights_warning(self) -> str:
+        """What to say wherever a result rests on an untrained backbone, or nothing."""
+        weights = str(self.embedding["weights"])
+        if not weights.startswith("random:"):
+            return ""
+        return (
+            f"The backbone {self.embedding['backbone']} has {weights} weights: it was never "
+            "trained. These results are for trying out the program only."
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained ensemble and its configuration."""
+
+    folder: Path
+    config: Config
+    ensemble: Ensemble
+
+
+def save_run(run: Run) -> None:
+    """Write ``model.pt`` and ``config.json`` into the run's folder, each whole or not at all."""
+    state = run.ensemble.state_dict()
+    write_whole(run.folder / MODEL, lambda path: torch.save(state, path))
+    text = json.dumps(dataclasses.asdict(run.config), indent=1)
+    write_whole(run.folder / CONFIG, lambda path: path.write_text(text + "\n"))
+
+
+def load_run(folder: Path) -> Run:
+    """Open a run.
+
+    Raises:
+        SettingsError: no run is there, or one of another version.
+        IntegrityError: its files are damaged.
+    """
+    if not (folder / CONFIG).is_file():
+        raise SettingsError(
+            f"{folder} is not a finished run: it has no {CONFIG}",
+            f"python -m model.fit EMBEDDINGS -o {folder} makes one",
+        )
+    try:
+        values = json.loads((folder / CONFIG).read_text())
+        if values["schema"] != SCHEMA:
+            raise SettingsError(
+                f"{folder} has version {values['schema']}, this program reads {SCHEMA}",
+                "fit again, or install the version that made it",
+            )
+        training = TrainingSettings(**values.pop("training"))
+        streams = tuple(values.pop("streams"))
+        config = Config(training=training, streams=streams, **values)
+        heads = [LSTMHead(config.dimension, training.head) for _ in range(config.n_heads)]
+        ensemble = Ensemble(heads, training.sequence_length)
+        ensemble.load_state_dict(torch.load(folder / MODEL, weights_only=True))
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise IntegrityError(f"the run in {folder} is damaged: {error}", "fit it again") from error
+    return Run(folder, config, ensemble.eval())

@@ -1,0 +1,96 @@
+"""Embeddings of a cache as one array per corpus, and who is who in it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.cache import Cache, Clip
+from pipeline.errors import IntegrityError, NothingUsable, SettingsError
+from pipeline.splits import leaks
+
+STREAMS = ("flow", "frames", "motion")
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """N clips as sequences of L vectors.
+
+    Attributes:
+        x: (N, L, D) float32: all streams of a moment side by side.
+        clips: N rows of the index.
+    """
+
+    x: torch.Tensor
+    clips: tuple[Clip, ...]
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(N,) int64, 0 real, 1 fake."""
+        return np.array([clip.label for clip in self.clips], np.int64)
+
+
+def join_streams(
+    embedded: Mapping[str, npt.NDArray[Any]], streams: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    """Lay the streams of one clip side by side.
+
+    A flow map or motion descriptor between two frames stands beside the later of them, so the
+    first frame of a clip is left out.
+
+    Args:
+        embedded: ``flow`` (T-1, D), ``frames`` (T, D), ``motion`` (T-1, K).
+        streams: which of them.
+
+    Returns:
+        (T-1, sum of their lengths) float32.
+    """
+    parts = [embedded[s][1:] if s == "frames" else embedded[s] for s in streams]
+    return np.concatenate([part.astype(np.float32) for part in parts], axis=1)
+
+
+def load_sequences(cache: Cache, streams: Sequence[str], splits: Sequence[str]) -> Sequences:
+    """Read the clips of some splits of an embedding cache.
+
+    Raises:
+        SettingsError: the cache does not hold one of the streams.
+        NothingUsable: no clip is in these splits.
+    """
+    held = available_streams(cache)
+    if missing := [stream for stream in streams if stream not in held]:
+        raise SettingsError(
+            f"{cache.folder} has no {' and no '.join(missing)}",
+            f"it holds {', '.join(held)}; python -m features.embed --streams adds others",
+        )
+    clips = tuple(clip for clip in cache.clips if clip.split in splits)
+    if not clips:
+        raise NothingUsable(f"no clip of {cache.folder} is in the {' or '.join(splits)} split")
+    x = np.stack(
+        [join_streams({s: cache.read(clip, s) for s in streams}, streams) for clip in clips]
+    )
+    return Sequences(torch.from_numpy(x), clips)
+
+
+def available_streams(cache: Cache) -> tuple[str, ...]:
+    """The streams that an embedding cache holds."""
+    embedded = (*cache.settings["streams"], "motion")
+    return tuple(stream for stream in STREAMS if stream in embedded)
+
+
+def refuse_leaks(cache: Cache) -> None:
+    """Refuse a cache in which an identity, or the same file, is on two sides of the split.
+
+    Raises:
+        IntegrityError: with every such identity.
+    """
+    clips = [clip for clip in cache.clips if clip.split]
+    who = [(*clip.identities, f"sha256:{clip.source_sha256}") for clip in clips]
+    found = leaks(who, [clip.split for clip in clips], [clip.id for clip in clips])
+    if found:
+        raise IntegrityError(
+            f"the splits of {cache.folder} leak:\n  " + "\n  ".join(map(str, found)),
+            "extract again with splits that keep identities apart",
+        )

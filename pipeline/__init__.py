@@ -1,0 +1,1 @@
+"""From videos to a cache of frame stacks and optical-flow magnitude maps in HDF5."""

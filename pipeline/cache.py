@@ -1,0 +1,452 @@
+"""The cache on disk: a folder of HDF5 shards and one index. The only code that knows the layout.
+
+::
+
+    CACHE/
+      index.h5               attrs: schema, stage, settings (JSON), versions (JSON), ...
+        clips                one compound row per clip, in shuffled order (see `Clip`)
+        shards               one compound row per shard: name, size in bytes, sha256 of the file
+        data/<clip id>       external link into the shard, by relative path
+      shards/00000.h5        <clip id>/<dataset>, chunked by whole rows, fletcher32 on every chunk
+      names.csv              id,path: which file a clip came from; nothing that learns reads this
+      rejected.csv           path,reason,detail
+
+Both stages write this layout; they differ in the datasets inside a clip. Files appear under their
+name only when they are whole: written elsewhere, fsynced, renamed, and the folder fsynced.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import IntegrityError, SettingsError
+
+SCHEMA = 1
+INDEX = "index.h5"
+CHUNK_BYTES = 2**20
+Compression = Literal["gzip", "lzf", "none"]
+_FILTERS: dict[str, dict[str, Any]] = {
+    "gzip": {"compression": "gzip", "compression_opts": 1},
+    "lzf": {"compression": "lzf"},
+    "none": {},
+}
+_SHARD_NAME = re.compile(r"shards/\d{5,}\.h5")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One row of the index: what is known of a clip and of the video it was cut from.
+
+    ``width``, ``height``, ``fps``, ``duration``, ``bit_rate`` and ``n_bytes`` describe the source
+    file, not the clip. They feed the metadata-only baseline, never the detector.
+    """
+
+    id: str
+    video: str  # clips of one video share it
+    label: int  # 0 real, 1 fake
+    split: str  # train, test, holdout, or "" for a clip dropped because it would straddle
+    identities: tuple[str, ...]
+    shard: str  # path of the shard, relative to the cache
+    n_frames: int  # frames in this clip
+    start: float  # seconds into the video
+    fps: float  # the video's frames per second
+    width: int
+    height: int
+    duration: float  # seconds
+    bit_rate: float  # bits per second, of the whole file
+    n_bytes: int
+    source_sha256: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One row of the index's table of shards."""
+
+    name: str
+    n_bytes: int
+    sha256: str
+
+
+_TYPES: dict[type, Any] = {str: h5py.string_dtype(), int: np.int64, float: np.float64}
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        if hasattr(hashlib, "file_digest"):  # Python 3.11
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+# ---------------------------------------------------------------------------------------- writing
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Make a file that is either whole or not there, whatever happens meanwhile.
+
+    Args:
+        path: the file to make or to replace.
+        write: is given a temporary path in the same folder and fills it.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        _fsync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _fsync(path.parent)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_shard(
+    cache: Path,
+    name: str,
+    clips: Mapping[str, Mapping[str, npt.NDArray[Any]]],
+    *,
+    attrs: Mapping[str, str],
+    compression: Compression = "gzip",
+) -> Shard:
+    """Write one shard, whole or not at all.
+
+    Args:
+        cache: the cache's folder.
+        name: ``shards/<number>.h5``.
+        clips: for each clip id, its datasets; the first axis of each is time.
+        attrs: attributes of the shard; ``settings`` decides whether a resumed run may keep it.
+        compression: ``gzip`` (level 1, any HDF5 reader), ``lzf`` (h5py only, faster) or ``none``.
+    """
+
+    def write(path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            file.attrs.update(attrs)
+            for clip, datasets in clips.items():
+                group = file.create_group(clip)
+                for key, array in datasets.items():
+                    row_bytes = max(array[:1].nbytes, 1)
+                    rows = max(1, min(len(array), CHUNK_BYTES // row_bytes))
+                    group.create_dataset(
+                        key,
+                        data=array,
+                        chunks=(rows, *array.shape[1:]),
+                        fletcher32=True,
+                        **_FILTERS[compression],
+                    )
+
+    path = cache / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, write)
+    return shard_row(cache, name)
+
+
+def shard_row(cache: Path, name: str) -> Shard:
+    """Measure a shard that is on disk."""
+    return Shard(name, (cache / name).stat().st_size, sha256_of(cache / name))
+
+
+def shard_attrs(cache: Path, name: str) -> dict[str, str] | None:
+    """The attributes of a shard that was written whole, or None if it cannot be used."""
+    try:
+        with h5py.File(cache / name) as file:
+            return {str(key): str(value) for key, value in file.attrs.items()}
+    except OSError:
+        return None
+
+
+def shard_clips(cache: Path, name: str) -> list[tuple[str, float]]:
+    """The clips of an extraction shard by time, with the second of their video they start at."""
+    with h5py.File(cache / name) as file:
+        found = [(str(key), float(group["timestamps"][0])) for key, group in file.items()]
+    return sorted(found, key=lambda clip: clip[1])
+
+
+def read_shard(cache: Path, name: str) -> dict[str, dict[str, npt.NDArray[Any]]]:
+    """Everything in one shard: clip id → dataset → array."""
+    with h5py.File(cache / name) as file:
+        return {
+            str(clip): {str(key): dataset[:] for key, dataset in group.items()}
+            for clip, group in file.items()
+        }
+
+
+def write_index(
+    cache: Path,
+    *,
+    stage: str,
+    settings: Mapping[str, Any],
+    attrs: Mapping[str, str | int | float],
+    clips: Sequence[Clip],
+    shards: Sequence[Shard],
+) -> None:
+    """Write ``index.h5`` over shards that are already there."""
+
+    def write(path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            file.attrs["schema"] = SCHEMA
+            file.attrs["stage"] = stage
+            file.attrs["settings"] = json.dumps(settings, sort_keys=True)
+            file.attrs.update(attrs)
+            _write_table(file, "clips", Clip, clips)
+            _write_table(file, "shards", Shard, shards)
+            data = file.create_group("data")
+            for clip in clips:
+                data[clip.id] = h5py.ExternalLink(clip.shard, clip.id)
+
+    write_whole(cache / INDEX, write)
+
+
+def _write_table(file: h5py.File, name: str, row: type, rows: Sequence[Any]) -> None:
+    fields = dataclasses.fields(row)
+    dtype = np.dtype(
+        [(f.name, _TYPES.get(cast(type, f.type), h5py.string_dtype())) for f in fields]
+    )
+    values = [
+        tuple(";".join(v) if isinstance(v, tuple) else v for v in dataclasses.astuple(r))
+        for r in rows
+    ]
+    table = file.create_dataset(
+        name, shape=(len(values),), dtype=dtype, chunks=(max(1, len(values)),), fletcher32=True
+    )
+    if values:
+        table[:] = np.array(values, dtype=dtype)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file, whole or not at all."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)
+
+    write_whole(path, write)
+
+
+# ---------------------------------------------------------------------------------------- reading
+
+
+class Cache:
+    """A cache, open for reading.
+
+    Cheap to pickle and safe to send to another process: shards are opened when they are read and
+    closed again. Reads go through the table of shards, not through the links, so that an index
+    from a stranger cannot point outside its own folder.
+
+    Args:
+        folder: the cache's folder.
+        stage: the stage that must have written it (``extract`` or ``embed``), or None for any.
+
+    Raises:
+        SettingsError: no cache is there, it is of another stage, or of a later version.
+        IntegrityError: the index is damaged, or a shard is missing or has another size.
+
+    Example:
+        >>> cache = Cache(Path("caches/dfd"))             # doctest: +SKIP
+        >>> clip = cache.clips[0]                          # doctest: +SKIP
+        >>> cache.read(clip, "flow").shape                 # doctest: +SKIP
+        (304, 224, 224)
+    """
+
+    def __init__(self, folder: str | Path, stage: str | None = None) -> None:
+        self.folder = Path(folder)
+        index = self.folder / INDEX
+        if not index.is_file():
+            raise SettingsError(
+                f"{self.folder} is not a cache: it has no {INDEX}",
+                _how_to_make_a_cache(self.folder, stage),
+            )
+        try:
+            with h5py.File(index) as file:
+                self.attrs: dict[str, Any] = dict(file.attrs)
+                if self.attrs.get("schema") != SCHEMA:
+                    raise SettingsError(
+                        f"{index} has layout version {self.attrs.get('schema')}, "
+                        f"this program reads version {SCHEMA}",
+                        "make the cache again, or install the version that made it",
+                    )
+                self.clips = [_clip(row) for row in file["clips"][:]]
+                self.shards = [_shard(row) for row in file["shards"][:]]
+        except (OSError, KeyError, ValueError) as error:
+            raise IntegrityError(
+                f"{index} is damaged: {error}", "run the command that made this cache again"
+            ) from error
+        self.settings: dict[str, Any] = json.loads(self.attrs["settings"])
+        self.stage: str = self.attrs["stage"]
+        if stage is not None and self.stage != stage:
+            raise SettingsError(
+                f"{self.folder} was written by the {self.stage} stage, the {stage} stage is needed",
+                _how_to_make_a_cache(self.folder, stage),
+            )
+        self._check_shards()
+
+    def _check_shards(self) -> None:
+        for shard in self.shards:
+            path = self.folder / shard.name
+            if not _SHARD_NAME.fullmatch(shard.name) or path.is_symlink():
+                raise IntegrityError(f"{self.folder} names a shard outside itself: {shard.name!r}")
+            size = path.stat().st_size if path.is_file() else None
+            if size != shard.n_bytes:
+                found = "is missing" if size is None else f"has {size} bytes"
+                raise IntegrityError(
+                    f"shard {path} {found}, the index says {shard.n_bytes} bytes",
+                    "run the command that made this cache again: it makes what is missing",
+                )
+        known = {shard.name for shard in self.shards}
+        for clip in self.clips:
+            if clip.shard not in known:
+                raise IntegrityError(f"clip {clip.id} is in no shard of {self.folder}")
+
+    @property
+    def sha256(self) -> str:
+        """The sha256 of the index, which holds those of all shards: it names this very content."""
+        return sha256_of(self.folder / INDEX)
+
+    def clip(self, clip_id: str) -> Clip:
+        """The clip of this id."""
+        for clip in self.clips:
+            if clip.id == clip_id:
+                return clip
+        raise SettingsError(
+            f"{self.folder} has no clip {clip_id!r}",
+            f"its ids look like {self.clips[0].id!r}" if self.clips else "it has no clips",
+        )
+
+    def datasets(self, clip: Clip) -> dict[str, tuple[tuple[int, ...], np.dtype[Any], int]]:
+        """Shape, dtype and bytes on disk of each dataset of a clip."""
+        with h5py.File(self.folder / clip.shard) as file:
+            return {
+                key: (item.shape, item.dtype, item.id.get_storage_size())
+                for key, item in file[clip.id].items()
+            }
+
+    def read(self, clip: Clip, key: str, rows: slice = slice(None)) -> npt.NDArray[Any]:
+        """Read one dataset of a clip, or some rows of it.
+
+        Raises:
+            IntegrityError: a checksum does not match, or the dataset is not there.
+        """
+        try:
+            with h5py.File(self.folder / clip.shard) as file:
+                return cast(npt.NDArray[Any], file[clip.id][key][rows])
+        except (OSError, KeyError) as error:
+            raise IntegrityError(
+                f"cannot read {clip.id}/{key} in {self.folder / clip.shard}: {error}",
+                f"python -m pipeline.inspect {self.folder} --verify finds what is damaged",
+            ) from error
+
+    def verify(self) -> Iterator[tuple[Shard, str]]:
+        """Read every byte and checksum; yield each shard with what is wrong, or with ``""``."""
+        for shard in self.shards:
+            fault = ""
+            try:
+                with h5py.File(self.folder / shard.name) as file:
+                    for group in file.values():
+                        for dataset in group.values():
+                            for start in range(0, len(dataset), dataset.chunks[0]):
+                                dataset[start : start + dataset.chunks[0]]
+                if sha256_of(self.folder / shard.name) != shard.sha256:
+                    fault = "its sha256 is not the one in the index"
+            except (OSError, KeyError) as error:
+                fault = str(error)
+            yield shard, fault
+
+    def names(self) -> dict[str, str]:
+        """Which file each video came from: for people, never for a model."""
+        path = self.folder / "names.csv"
+        if not path.is_file():
+            return {}
+        return {row["id"]: row["path"] for row in read_csv(path)}
+
+    def rejected(self) -> list[dict[str, str]]:
+        """Every file that did not make it: path, reason, detail."""
+        path = self.folder / "rejected.csv"
+        return read_csv(path) if path.is_file() else []
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header."""
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
+
+
+def _how_to_make_a_cache(folder: Path, stage: str | None) -> str:
+    if stage == "embed":
+        return f"python -m features.embed CACHE -o {folder} makes one"
+    return f"python -m pipeline.extract VIDEOS -o {folder} makes one"
+
+
+def _text(row: np.void) -> dict[str, Any]:
+    names = row.dtype.names or ()
+    values = {name: row[name] for name in names}
+    return {k: v.decode() if isinstance(v, bytes) else v.item() for k, v in values.items()}
+
+
+def _clip(row: np.void) -> Clip:
+    fields = _text(row)
+    fields["identities"] = tuple(filter(None, fields["identities"].split(";")))
+    return Clip(**fields)
+
+
+def _shard(row: np.void) -> Shard:
+    return Shard(**_text(row))
+
+
+# ------------------------------------------------------------------------------------- resuming
+
+
+def finished_cache(folder: Path, stage: str, settings: Mapping[str, Any]) -> Cache | None:
+    """The cache in this folder, if it is finished.
+
+    Raises:
+        SettingsError: it was made with other settings.
+        IntegrityError: it is damaged.
+    """
+    if not (folder / INDEX).is_file():
+        return None
+    cache = Cache(folder, stage)
+    check_same_settings(folder, cache.settings, json.loads(json.dumps(settings)))
+    return cache
+
+
+def check_same_settings(cache: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to go on with other settings than those that a cache was begun with.
+
+    Raises:
+        SettingsError: names each setting that differs, with both values.
+    """
+    different = [
+        f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+    if different:
+        raise SettingsError(
+            f"{cache} was begun with other settings: {'; '.join(different)}",
+            "use the same settings to resume, or another output folder",
+        )

@@ -1,0 +1,88 @@
+"""How every command behaves: errors in two lines, fixed exit codes, a resumable Ctrl-C."""
+
+import os
+import signal
+import sys
+import traceback
+import types
+from typing import Any, NoReturn
+
+import click
+import cloup
+
+from pipeline.errors import PipelineError
+
+EXIT_CODES = """
+Exit codes: 0 done, 1 nothing usable, 2 wrong arguments or settings, 3 done but more was rejected
+than --max-rejects, 4 a leaking split or a damaged cache, 130 interrupted and resumable.
+"""
+
+
+def _fail(message: str, hint: str, code: int) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    sys.exit(code)
+
+
+def _terminated(signum: int, frame: types.FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+class Command(cloup.Command):
+    """A command that fails in two lines, ``error:`` and ``hint:``, and with a fixed exit code.
+
+    Every command gets ``--debug``, which lets the traceback through.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        kwargs.setdefault("context_settings", {}).update(
+            help_option_names=["-h", "--help"], show_default=True, max_content_width=100
+        )
+        kwargs["epilog"] = EXIT_CODES
+        debug = cloup.Option(["--debug"], is_flag=True, expose_value=False, help="Show tracebacks.")
+        kwargs["params"] = [*kwargs.get("params", ()), debug]
+        super().__init__(*args, **kwargs)
+
+    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+        """Run the command; in standalone mode this never returns."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **kwargs)  # type: ignore[call-overload]
+        signal.signal(signal.SIGTERM, _terminated)
+        debug = "--debug" in sys.argv
+        name = kwargs.get("prog_name") or _command_name()
+        kwargs["prog_name"] = name
+        try:
+            code = super().main(*args, standalone_mode=False, **kwargs)  # type: ignore[call-overload]
+            sys.exit(code if isinstance(code, int) else 0)
+        except click.UsageError as error:
+            _fail(error.format_message(), f"{name} --help lists what it takes", 2)
+        except (KeyboardInterrupt, click.Abort):
+            _fail("interrupted", "the same command resumes where this one stopped", 130)
+        except PipelineError as error:
+            if debug:
+                traceback.print_exc()
+            _fail(str(error), error.hint, error.exit_code)
+        except BrokenPipeError:  # `| head` closed our output: not an error of ours
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        except OSError as error:
+            if debug:
+                traceback.print_exc()
+            place = f" ({error.filename})" if error.filename else ""
+            _fail(
+                f"{error.strerror or error}{place}", "check the path, its rights and the space", 2
+            )
+        except Exception as error:
+            if debug:
+                raise
+            _fail(
+                f"{type(error).__name__}: {error}",
+                "this is a bug; please report it with the output of the same command and --debug",
+                2,
+            )
+
+
+def _command_name() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name}" if spec else sys.argv[0]

@@ -1,0 +1,223 @@
+"""A video file → RGB frames of the working size, at equal intervals of time.
+
+Decoding, rotation, crop, resize and colour conversion all happen inside FFmpeg (through PyAV), so
+that a full-size RGB frame never exists.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+import av
+import av.error
+import av.filter
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import Rejected
+
+Box = tuple[int, int, int, int]  # x, y, width, height in pixels of the upright picture
+Item = TypeVar("Item")
+
+_ROTATE = {90: ["cclock"], 180: ["cclock", "cclock"], 270: ["clock"]}  # arguments of `transpose`
+REGULAR = 0.25  # intervals within this fraction of the median count as one and the same
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Which part of the picture is kept, and at what size.
+
+    Args:
+        width: of the result, in pixels.
+        height: of the result, in pixels.
+        crop: the part of the upright picture to keep, or None for all of it. What has another
+            aspect ratio than the result is cut to it about its centre, never squeezed.
+    """
+
+    width: int = 224
+    height: int = 224
+    crop: Box | None = None
+
+    def box(self, width: int, height: int) -> Box:
+        """The part of an upright ``width`` × ``height`` picture that will be scaled to the result.
+
+        Raises:
+            Rejected: the crop lies outside this picture.
+        """
+        x, y, w, h = self.crop or (0, 0, width, height)
+        if x + w > width or y + h > height:
+            raise Rejected(
+                "crop outside the picture", f"{x},{y},{w},{h} of a {width}x{height} picture"
+            )
+        aspect = Fraction(self.width, self.height)
+        kept_w, kept_h = min(w, max(1, int(h * aspect))), min(h, max(1, int(w / aspect)))
+        return x + (w - kept_w) // 2, y + (h - kept_h) // 2, kept_w, kept_h
+
+
+def open_video(path: Path) -> av.container.InputContainer:
+    """Open a video file and check that it has a video stream.
+
+    Raises:
+        Rejected: it is not a video, or has no video stream.
+    """
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError) as error:
+        raise Rejected("not a video", _words(error)) from error
+    except OSError as error:
+        raise Rejected("unreadable", error.strerror or str(error)) from error
+    if not container.streams.video:
+        container.close()
+        raise Rejected("no video stream", f"container {container.format.name}")
+    return container
+
+
+def frame_rate(times: npt.NDArray[np.float64]) -> float:
+    """Frames per second of a video, from its sorted timestamps in seconds.
+
+    Where nearly all intervals are alike (constant frame rate, perhaps with a few frames dropped)
+    it is one over their mean. Where they are not (variable frame rate) it is one over the
+    90th percentile, so that sampling at this rate seldom meets a gap.
+
+    Raises:
+        Rejected: fewer than two different timestamps.
+    """
+    gaps = np.diff(times)
+    gaps = gaps[gaps > 0]
+    if not len(gaps):
+        raise Rejected("too short", f"{len(times)} frame(s) with different timestamps")
+    alike = gaps[np.abs(gaps - np.median(gaps)) <= REGULAR * np.median(gaps)]
+    interval = alike.mean() if len(alike) >= 0.9 * len(gaps) else np.quantile(gaps, 0.9)
+    return float(1 / interval)
+
+
+def count_samples(times: npt.NDArray[np.float64], rate: float) -> int:
+    """How many frames `at_equal_intervals` keeps of frames with these times (seconds, sorted)."""
+    if not len(times):
+        return 0
+    return len(np.unique(np.floor((times - times[0]) * rate + 0.5)))
+
+
+def at_equal_intervals(
+    frames: Iterable[tuple[float, Item]], rate: float
+) -> Iterator[tuple[float, Item]]:
+    """Sample frames ``rate`` times a second, by their timestamps.
+
+    Each frame belongs to the nearest tick of a clock that starts at the first frame; of the
+    frames of one tick the nearest is kept. A frame is never given twice: a gap in the video stays
+    a gap in the timestamps rather than becoming a picture that stands still.
+
+    Args:
+        frames: (time in seconds, frame), times increasing.
+        rate: ticks per second.
+    """
+    start = best_tick = best_error = None
+    best: tuple[float, Item] | None = None
+    for time, frame in frames:
+        start = time if start is None else start
+        position = (time - start) * rate
+        tick = math.floor(position + 0.5)
+        error = abs(position - tick)
+        if tick != best_tick:
+            if best is not None:
+                yield best
+            best_tick, best_error, best = tick, error, (time, frame)
+        elif best_error is None or error < best_error:
+            best_error, best = error, (time, frame)
+    if best is not None:
+        yield best
+
+
+def decode(
+    path: Path, geometry: Geometry, rate: float, *, threads: int = 1
+) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
+    """Decode a video at equal intervals of time.
+
+    Args:
+        path: the video file.
+        geometry: crop and size.
+        rate: frames to keep per second.
+        threads: threads of the decoder; 0 lets FFmpeg choose.
+
+    Yields:
+        the time of a frame in seconds, and the frame as (height, width, 3) uint8, RGB.
+
+    Raises:
+        Rejected: the file cannot be opened, or is damaged; ``truncated`` after sound frames.
+    """
+    with open_video(path) as container:
+        scaler: _Scaler | None = None
+        for time, frame in at_equal_intervals(timed_frames(container, threads=threads), rate):
+            if scaler is None:
+                scaler = _Scaler(container.streams.video[0], frame, geometry)
+            yield time, scaler(frame)
+
+
+def timed_frames(
+    container: av.container.InputContainer, *, threads: int = 1
+) -> Iterator[tuple[float, av.VideoFrame]]:
+    """All sound frames of the first video stream with their times in seconds, increasing.
+
+    Frames without a timestamp get one from the stream's rate; a frame that repeats or goes back in
+    time is left out.
+
+    Raises:
+        Rejected: ``truncated``, with the number of sound frames before the damage.
+    """
+    stream = container.streams.video[0]
+    stream.codec_context.thread_count = threads
+    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    n, last = 0, -math.inf
+    try:
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise Rejected("truncated", f"at frame {n}: the frame is marked as corrupt")
+            if (frame.width, frame.height) != (stream.width, stream.height):
+                raise Rejected(
+                    "truncated",
+                    f"at frame {n}: the picture changes from {stream.width}x{stream.height} "
+                    f"to {frame.width}x{frame.height}",
+                )
+            time = n / rate
+            if frame.pts is not None and frame.time_base is not None:
+                time = float(frame.pts * frame.time_base)
+            n += 1
+            if time > last:
+                last = time
+                yield time, frame
+    except (av.error.FFmpegError, ValueError) as error:
+        raise Rejected("truncated", f"at frame {n}: {_words(error)}") from error
+
+
+class _Scaler:
+    """Rotates, crops, scales and converts frames of one stream with one filter graph."""
+
+    def __init__(self, stream: Any, frame: av.VideoFrame, geometry: Geometry) -> None:
+        turns = _ROTATE.get(round(frame.rotation) % 360, [])
+        width, height = frame.width, frame.height
+        if len(turns) == 1:
+            width, height = height, width
+        x, y, w, h = geometry.box(width, height)
+        self._graph = av.filter.Graph()
+        filters = [("transpose", turn) for turn in turns]
+        filters += [
+            ("crop", f"{w}:{h}:{x}:{y}:exact=1"),
+            ("scale", f"{geometry.width}:{geometry.height}:flags=area+accurate_rnd+bitexact"),
+            ("format", "pix_fmts=rgb24"),
+            ("buffersink", ""),
+        ]
+        nodes = [self._graph.add_buffer(template=stream, time_base=stream.time_base)]
+        nodes += [self._graph.add(name, arguments or None) for name, arguments in filters]
+        self._graph.link_nodes(*nodes).configure()
+
+    def __call__(self, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
+        self._graph.push(frame)
+        return self._graph.pull().to_ndarray()  # type: ignore[union-attr,return-value]
+
+
+def _words(error: Exception) -> str:
+    """What FFmpeg says, without the path and the function that it puts around it."""
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,252 @@
+"""The command that turns folders of videos into a cache of frames and flow maps."""
+
+from collections import Counter
+from pathlib import Path
+
+import click
+import cloup
+
+from pipeline import farneback
+from pipeline.cache import Cache
+from pipeline.cli import Command
+from pipeline.corpus import read_corpus
+from pipeline.decode import Box
+from pipeline.errors import TooManyRejects
+from pipeline.extraction import Settings, extract
+
+DEFAULTS = Settings()
+
+
+def parse_size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
+    """``224`` or ``320x240``: width and height in pixels."""
+    width, _, height = value.lower().partition("x")
+    try:
+        return int(width), int(height or width)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither PIXELS nor WIDTHxHEIGHT") from None
+
+
+def parse_crop(context: click.Context, parameter: click.Parameter, value: str) -> Box | None:
+    """``none`` or ``x,y,w,h`` in pixels of the upright picture."""
+    if value == "none":
+        return None
+    try:
+        x, y, w, h = map(int, value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither none nor x,y,w,h") from None
+    return x, y, w, h
+
+
+def parse_fps(context: click.Context, parameter: click.Parameter, value: str) -> float | None:
+    """``native`` or a number."""
+    if value == "native":
+        return None
+    try:
+        rate = float(value)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < 1000:
+        raise click.BadParameter(f"{value!r} is neither native nor a rate")
+    return rate
+
+
+@cloup.command(cls=Command)
+@cloup.argument(
+    "videos",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folders named *REAL*, original*, *FAKE* or manipulated* (or with such subfolders), and "
+    "CSV files with the columns path,label[,identity][,split].",
+)
+@cloup.option_group(
+    "Where to",
+    cloup.option(
+        "-o",
+        "--output",
+        required=True,
+        type=click.Path(path_type=Path),
+        help="Folder of the cache.",
+    ),
+    cloup.option(
+        "--jobs", metavar="N", type=click.IntRange(1), help="Processes.  [default: one per core]"
+    ),
+    cloup.option(
+        "--max-rejects",
+        metavar="N",
+        type=click.IntRange(0),
+        help="End with exit code 3 if more files than this are rejected.  [default: no limit]",
+    ),
+)
+@cloup.option_group(
+    "Which frames",
+    cloup.option(
+        "--frames",
+        metavar="N",
+        type=click.IntRange(2),
+        help="Frames of every clip; shorter videos are rejected.  [default: those of the shortest "
+        "sound video]",
+    ),
+    cloup.option(
+        "--min-frames",
+        metavar="N",
+        type=click.IntRange(2),
+        default=DEFAULTS.min_frames,
+        help="Videos with fewer are rejected and do not shorten the others.",
+    ),
+    cloup.option(
+        "--fps",
+        metavar="RATE",
+        default="native",
+        callback=parse_fps,
+        help="Frames sampled per second, by timestamps; slower videos are rejected. native keeps "
+        "every frame of a video.",
+    ),
+    cloup.option(
+        "--stride",
+        metavar="N",
+        type=click.IntRange(1),
+        default=1,
+        help="Keep every so-manieth frame.",
+    ),
+    cloup.option(
+        "--clips",
+        metavar="N",
+        type=click.IntRange(1),
+        default=1,
+        help="Cut up to this many clips, one after the other, from each video.",
+    ),
+)
+@cloup.option_group(
+    "Which part of the picture",
+    cloup.option(
+        "--size",
+        metavar="WxH",
+        default="224x224",
+        callback=parse_size,
+        help="Of frames and flow maps.",
+    ),
+    cloup.option(
+        "--crop",
+        metavar="BOX",
+        default="none",
+        callback=parse_crop,
+        help="x,y,w,h in pixels, or none for the whole picture; cut about its centre to the aspect "
+        "of --size.",
+    ),
+)
+@cloup.option_group(
+    "What is stored",
+    cloup.option(
+        "--flow-backend",
+        type=click.Choice(farneback.BACKENDS),
+        default="auto",
+        help="What computes Farneback's flow.",
+    ),
+    cloup.option(
+        "--no-frames",
+        is_flag=True,
+        help="Store flow maps only. Smaller, but nobody can recompute a map from the cache.",
+    ),
+    cloup.option(
+        "--compression",
+        type=click.Choice(["gzip", "lzf", "none"]),
+        default=DEFAULTS.compression,
+        help="gzip is read by every HDF5 tool, lzf by h5py only.",
+    ),
+)
+@cloup.option_group(
+    "Splits (no identity is on two sides)",
+    cloup.option(
+        "--test",
+        metavar="SHARE",
+        type=click.FloatRange(0, 0.9),
+        default=DEFAULTS.test,
+        help="Share for testing.",
+    ),
+    cloup.option(
+        "--holdout",
+        metavar="N",
+        type=click.IntRange(0),
+        default=DEFAULTS.holdout,
+        help="This many real and as many fake videos are held out besides.",
+    ),
+    cloup.option(
+        "--seed",
+        metavar="N",
+        type=int,
+        default=DEFAULTS.seed,
+        help="Decides the splits and the order of clips.",
+    ),
+)
+def main(
+    videos: tuple[Path, ...],
+    output: Path,
+    jobs: int | None,
+    max_rejects: int | None,
+    size: tuple[int, int],
+    no_frames: bool,
+    flow_backend: str,
+    **settings: object,
+) -> None:
+    """Turn folders of real and fake videos into a cache of frames and flow maps.
+
+    Every file is probed; broken ones are set aside in OUTPUT/rejected.csv with the reason. All
+    others are cut to one length, and their frames and Farneback flow maps are written to HDF5.
+    Interrupted, the same command goes on where it stopped.
+
+    \b
+    Example:
+      python -m pipeline.extract data/DFD_REAL data/DFD_FAKE -o caches/dfd
+    """
+    chosen = Settings(
+        width=size[0],
+        height=size[1],
+        keep_frames=not no_frames,
+        flow_backend=farneback.resolve(flow_backend),
+        **settings,  # type: ignore[arg-type]
+    )
+    corpus = read_corpus(videos)
+    cache = extract(corpus, output, chosen, jobs=jobs)
+    click.echo(summary(cache))
+    n_rejected = len(cache.rejected())
+    if max_rejects is not None and n_rejected > max_rejects:
+        raise TooManyRejects(
+            f"{n_rejected} files were rejected, --max-rejects allows {max_rejects}",
+            f"{output / 'rejected.csv'} says why",
+        )
+
+
+def summary(cache: Cache) -> str:
+    """What came of an extraction, in a few lines."""
+    settings = cache.settings
+    lines = [
+        f"{cache.folder}: {len(cache.clips)} clips of {cache.attrs['frames']} frames at "
+        f"{settings['width']}x{settings['height']}, flow by {cache.attrs['flow_backend']}"
+    ]
+    for split in ("train", "test", "holdout", ""):
+        labels = Counter(clip.label for clip in cache.clips if clip.split == split)
+        if labels:
+            name = split or "in no split (their identities straddle, or the holdout is full)"
+            lines.append(f"  {name}: {labels[0]} real, {labels[1]} fake")
+    if reasons := Counter(row["reason"] for row in cache.rejected()):
+        said = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+        lines.append(f"  rejected: {said} (see {cache.folder / 'rejected.csv'})")
+    if warning := mixed_rates(cache):
+        lines.append(f"  note: {warning}")
+    return "\n".join(lines)
+
+
+def mixed_rates(cache: Cache) -> str:
+    """What to say of a cache whose videos were sampled at different rates, or nothing."""
+    rates = sorted(clip.fps for clip in cache.clips)
+    if cache.settings["fps"] is not None or rates[-1] < 1.02 * rates[0]:
+        return ""
+    return (
+        f"these videos have {rates[0]:.4g} to {rates[-1]:.4g} frames/s, each was sampled at its "
+        f"own rate; --fps {rates[0]:.4g} samples all at the same interval"
+    )
+
+
+if __name__ == "__main__":
+    main()

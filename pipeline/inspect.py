@@ -1,0 +1,170 @@
+"""The command that says what is in a cache."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import click
+import cloup
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from pipeline.cache import Cache, Clip
+from pipeline.cli import Command
+from pipeline.errors import IntegrityError
+from pipeline.sheet import LABELS, contact_sheet
+
+CLIPS_SAMPLED = 32  # for flow quantiles of a large cache
+ROWS_ON_SHEET = 24
+
+
+@cloup.command(cls=Command)
+@cloup.argument("cache", type=click.Path(path_type=Path), help="A cache of either stage.")
+@cloup.option_group(
+    "What to do instead of a summary",
+    cloup.option("--clip", metavar="ID", help="Show one clip."),
+    cloup.option("--verify", is_flag=True, help="Read every byte and check every checksum."),
+    cloup.option(
+        "--sheet",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write a contact sheet of frames above their flow maps, as PNG; with --clip of that "
+        f"clip alone, else of {ROWS_ON_SHEET} clips at most.",
+    ),
+)
+def main(cache: Path, clip: str | None, verify: bool, sheet: Path | None) -> None:
+    """Say what is in a cache: clips, splits, shapes, bytes, settings, rejected files.
+
+    \b
+    Examples:
+      python -m pipeline.inspect caches/dfd
+      python -m pipeline.inspect caches/dfd --sheet sheet.png
+      python -m pipeline.inspect caches/dfd --verify
+    """
+    opened = Cache(cache, "extract" if sheet else None)
+    chosen = opened.clip(clip) if clip else None
+    if verify:
+        click.echo(_verify(opened))
+    elif sheet:
+        clips = [chosen] if chosen else _mixed(opened.clips)[:ROWS_ON_SHEET]
+        picture = contact_sheet(opened, clips)
+        if not cv2.imwrite(str(sheet), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+            raise click.BadParameter(f"cannot write {sheet}", param_hint="--sheet")
+        click.echo(f"{sheet}: {len(clips)} of {len(opened.clips)} clips")
+    elif chosen:
+        click.echo(describe_clip(opened, chosen))
+    else:
+        click.echo(describe(opened))
+
+
+def describe(cache: Cache) -> str:
+    """A summary of a cache in plain text."""
+    stored = sum(shard.n_bytes for shard in cache.shards)
+    per_clip = [cache.datasets(clip) for clip in cache.clips]
+    raw = sum(
+        int(np.prod(shape)) * dtype.itemsize for d in per_clip for shape, dtype, _ in d.values()
+    )
+    n = max(len(cache.clips), 1)
+    lines = [f"{cache.folder}  ({cache.stage} stage)", "", "clips"]
+    splits = [s for s in ("train", "val", "test", "holdout", "") if s in _splits(cache)]
+    for split in splits:
+        labels = Counter(LABELS[clip.label] for clip in cache.clips if clip.split == split)
+        lines.append(f"  {split or 'no split':9} {labels['real']:6} real {labels['fake']:6} fake")
+    identities = {identity for clip in cache.clips for identity in clip.identities}
+    videos = len({clip.video for clip in cache.clips})
+    lines.append(f"  {len(cache.clips)} clips of {videos} videos, {len(identities)} identities")
+    lines += ["", "datasets of a clip"]
+    for name, (shape, dtype, size) in (per_clip[0] if per_clip else {}).items():
+        lines.append(f"  {name:11} {'x'.join(map(str, shape)):>18} {dtype!s:8} {_bytes(size):>9}")
+    lines += [
+        "",
+        f"on disk       {_bytes(stored)} in {len(cache.shards)} shards, "
+        f"{_bytes(stored / n)} per clip, {raw / max(stored, 1):.2f} times smaller than raw",
+    ]
+    if cache.stage == "extract":
+        lines.append(f"flow maximum  {_flow_quantiles(cache)}")
+    for key, value in sorted(cache.attrs.items()):
+        if key not in ("schema", "stage", "settings"):
+            lines.append(f"{key:13} {value}")
+    lines.append(f"settings      {json.dumps(cache.settings)}")
+    if reasons := Counter(row["reason"] for row in cache.rejected()):
+        lines += ["", "rejected files"]
+        lines += [f"  {count:6} {reason}" for reason, count in reasons.most_common()]
+        lines.append(f"  each with its cause in {cache.folder / 'rejected.csv'}")
+    return "\n".join(lines)
+
+
+def describe_clip(cache: Cache, clip: Clip) -> str:
+    """Everything a cache knows of one clip, in plain text."""
+    lines = [
+        f"{name:13} {value}"
+        for name, value in vars(clip).items()
+        if name not in ("label", "identities")
+    ]
+    lines.insert(2, f"label         {LABELS[clip.label]}")
+    lines.append(f"identities    {', '.join(clip.identities) or 'unknown'}")
+    if source := cache.names().get(clip.video):
+        lines.append(f"source        {source}")
+    for name, (shape, dtype, size) in cache.datasets(clip).items():
+        lines.append(f"  {name:11} {'x'.join(map(str, shape)):>18} {dtype!s:8} {_bytes(size):>9}")
+    if cache.stage == "extract":
+        range_ = cache.read(clip, "flow_range")  # (T-1, 2)
+        lines.append(
+            f"flow maximum  median {np.median(range_[:, 1]):.2f}, largest {range_[:, 1].max():.2f} "
+            "px/frame"
+        )
+    return "\n".join(lines)
+
+
+def _verify(cache: Cache) -> str:
+    faults = []
+    bar = tqdm(cache.verify(), total=len(cache.shards), desc="verify", unit="shard", disable=None)
+    for shard, fault in bar:
+        if fault:
+            faults.append(f"{shard.name}: {fault}")
+    if faults:
+        raise IntegrityError(
+            f"{len(faults)} of {len(cache.shards)} shards of {cache.folder} are damaged:\n  "
+            + "\n  ".join(faults),
+            "make the cache again from its videos",
+        )
+    size = sum(shard.n_bytes for shard in cache.shards)
+    return f"{cache.folder}: {len(cache.shards)} shards, {_bytes(size)}, every checksum is right"
+
+
+def _splits(cache: Cache) -> set[str]:
+    return {clip.split for clip in cache.clips}
+
+
+def _mixed(clips: list[Clip]) -> list[Clip]:
+    """Real and fake clips in turn, so that a sheet shows both."""
+    real = [clip for clip in clips if clip.label == 0]
+    fake = [clip for clip in clips if clip.label == 1]
+    both = min(len(real), len(fake))
+    pairs = [clip for pair in zip(real, fake, strict=False) for clip in pair]
+    return pairs + real[both:] + fake[both:]
+
+
+def _flow_quantiles(cache: Cache) -> str:
+    """Of the largest motion in a map, over the first clips (their order is shuffled)."""
+    clips = cache.clips[:CLIPS_SAMPLED]
+    if not clips:
+        return "no clips"
+    largest = np.concatenate([cache.read(clip, "flow_range")[:, 1] for clip in clips])
+    low, middle, high = np.quantile(largest, [0.05, 0.5, 0.95])
+    return (
+        f"5% {low:.2f}, median {middle:.2f}, 95% {high:.2f} px/frame "
+        f"(of the maps of {len(clips)} clips)"
+    )
+
+
+def _bytes(n: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"
+
+
+if __name__ == "__main__":
+    main()

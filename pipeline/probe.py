@@ -1,0 +1,155 @@
+"""Is this file a sound video, and what is known of it before it is decoded?"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.cache import sha256_of
+from pipeline.decode import count_samples, frame_rate, open_video, timed_frames
+from pipeline.errors import Rejected
+
+FRAMES_TRIED = 3  # decoded by `probe` to see whether the codec works at all
+TOLERATED_LOSS = 0.02  # of the promised frames: containers round, and count frames never shown
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is known of a video from its packets; its frames may still turn out to be damaged.
+
+    ``n_samples`` is an upper bound on the frames at equal intervals that decoding will give.
+    ``n_promised`` is what the container says, 0 where it says nothing.
+    """
+
+    path: str
+    sha256: str
+    n_bytes: int
+    container: str
+    codec: str
+    width: int  # of the upright picture
+    height: int
+    fps: float
+    duration: float  # seconds
+    bit_rate: float  # bits per second
+    n_packets: int
+    n_promised: int
+    n_samples: int
+
+    @property
+    def short_of_promise(self) -> bool:
+        """Whether the file ends well before the end that its container states."""
+        return self.n_packets < self.n_promised * (1 - TOLERATED_LOSS) - 1
+
+
+def probe(path: Path, *, fps: float | None = None, stride: int = 1) -> Probe:
+    """Look at a video without decoding more than its first frames.
+
+    Args:
+        path: the file.
+        fps: frames to be sampled per second, or None for the video's own rate.
+        stride: keep every so-manieth of them.
+
+    Raises:
+        Rejected: not a video, no video stream, nothing decodes, too short, or slower than ``fps``.
+    """
+    if not path.is_file():
+        raise Rejected("unreadable", "not a plain file" if path.exists() else "no such file")
+    with open_video(path) as container:
+        first = _first_frame(container)
+        rotated = round(first.rotation) % 180 != 0
+        width, height = (first.height, first.width) if rotated else (first.width, first.height)
+    with open_video(path) as container:
+        stream = container.streams.video[0]
+        times = np.sort(np.fromiter(_packet_times(container), dtype=np.float64))  # (n_packets,)
+        if len(times) < 2:
+            raise Rejected("too short", f"{len(times)} frame(s)")
+        own_rate = frame_rate(times)
+        n_bytes = path.stat().st_size
+        duration = float(times[-1] - times[0] + 1 / own_rate)
+        return Probe(
+            path=str(path),
+            sha256=sha256_of(path),
+            n_bytes=n_bytes,
+            container=container.format.name,
+            codec=stream.codec_context.codec.canonical_name,
+            width=width,
+            height=height,
+            fps=own_rate,
+            duration=duration,
+            bit_rate=8 * n_bytes / duration,
+            n_packets=len(times),
+            n_promised=_promised_frames(stream, own_rate),
+            n_samples=count_samples(times, sampling_rate(own_rate, fps, stride)),
+        )
+
+
+def sampling_rate(own_rate: float, fps: float | None, stride: int) -> float:
+    """Frames per second to sample from a video.
+
+    Raises:
+        Rejected: the video has fewer frames per second than are asked for.
+    """
+    if fps is not None and own_rate < fps * 0.99:  # 29.97 passes for 30, 23.976 for 24
+        raise Rejected("frame rate too low", f"{own_rate:.2f} frames/s, {fps:g} are asked for")
+    return (fps or own_rate) / stride
+
+
+def sound_samples(path: Path, rate: float) -> int:
+    """Decode a whole video and count the frames that sampling gives.
+
+    Raises:
+        Rejected: ``truncated``, with the number of sound frames before the damage.
+    """
+    with open_video(path) as container:
+        times = np.array([time for time, _ in timed_frames(container)])
+    return count_samples(times, rate)
+
+
+def _first_frame(container: Any) -> av.VideoFrame:
+    first, n = None, 0
+    try:
+        for _, frame in timed_frames(container):
+            first, n = first or frame, n + 1
+            if n == FRAMES_TRIED:
+                break
+    except Rejected:
+        if first is None:
+            raise
+    if first is None:
+        raise Rejected("no frame decodes", f"codec {container.streams.video[0].codec_context.name}")
+    return first
+
+
+def _packet_times(container: Any) -> Iterator[float]:
+    """The times in seconds of all packets that will be shown, in the order of the file."""
+    stream = container.streams.video[0]
+    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    packets = container.demux(stream)
+    n = 0
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError, ValueError):
+            return  # what follows the damage is not counted
+        if packet.size and not packet.is_discard:
+            yield float(packet.pts * packet.time_base) if packet.pts is not None else n / rate
+            n += 1
+
+
+def _promised_frames(stream: Any, rate: float) -> int:
+    if stream.frames:
+        return int(stream.frames)
+    if stream.duration:
+        return round(float(stream.duration * stream.time_base) * rate)
+    return 0
+
+
+def times_of(path: Path) -> npt.NDArray[np.float64]:
+    """The sorted times of a video's frames in seconds, from its packets: (n_packets,) float64."""
+    with open_video(path) as container:
+        return np.sort(np.fromiter(_packet_times(container), dtype=np.float64))

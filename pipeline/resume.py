@@ -1,0 +1,112 @@
+"""A cache in the making: what it was begun with, what is finished, and who is at work on it."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.cache import INDEX, check_same_settings, shard_attrs, write_whole
+from pipeline.errors import SettingsError
+
+WORK = ".work"  # inside the cache until it is finished
+
+
+class CacheInProgress:
+    """The right to write one cache, alone, and the memory of an earlier run that was stopped.
+
+    Use it as a context manager. What is finished stays finished: shards are kept if they were
+    written with the same settings, and notes survive from one run to the next.
+
+    Args:
+        folder: the cache to be; made if it is not there.
+        settings: everything that decides the bytes of the result, as JSON values.
+
+    Raises:
+        SettingsError: the folder holds something else, was begun with other settings, or another
+            process is writing it.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.settings = json.loads(json.dumps(settings))
+        text = json.dumps(self.settings, sort_keys=True)
+        self.digest = hashlib.sha256(text.encode()).hexdigest()
+        self.notes: dict[str, Any] = {}
+
+    def __enter__(self) -> "CacheInProgress":
+        work = self.folder / WORK
+        if self.folder.exists() and not self.folder.is_dir():
+            raise SettingsError(f"{self.folder} is a file", "give a folder for the cache")
+        foreign = (
+            sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
+        )
+        if foreign and not work.is_dir() and INDEX not in foreign:
+            raise SettingsError(
+                f"{self.folder} holds something that is not a cache: {', '.join(foreign[:5])}",
+                "give a new or an empty folder for the cache",
+            )
+        work.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        begun = work / "settings.json"
+        if begun.is_file():
+            check_same_settings(self.folder, json.loads(begun.read_text()), self.settings)
+        else:
+            text = json.dumps(self.settings, indent=1)
+            write_whole(begun, lambda path: path.write_text(text))
+        self._read_notes()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        os.close(self._lock_handle)  # which gives up the lock; so does the end of the process
+
+    def _lock(self) -> None:
+        self._lock_handle = os.open(self.folder / WORK / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock_handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(self._lock_handle, 64).decode() or "unknown"
+            os.close(self._lock_handle)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise SettingsError(
+                f"another process is writing {self.folder}: {holder}",
+                "wait for it to end, or give another output folder",
+            ) from None
+        os.ftruncate(self._lock_handle, 0)
+        os.write(self._lock_handle, f"process {os.getpid()} on {os.uname().nodename}".encode())
+
+    def _read_notes(self) -> None:
+        path = self.folder / WORK / "notes.jsonl"
+        if not path.is_file():
+            return
+        whole = path.read_bytes().rpartition(b"\n")[0]  # a kill may have cut the last line short
+        with path.open("rb+") as file:
+            file.truncate(len(whole) + 1 if whole else 0)
+        for line in whole.splitlines():
+            self.notes.update(json.loads(line))
+
+    def note(self, key: str, value: Any) -> None:
+        """Remember something for a later run that takes over from this one."""
+        self.notes[key] = value
+        with (self.folder / WORK / "notes.jsonl").open("a", encoding="ascii") as file:
+            file.write(json.dumps({key: value}) + "\n")
+
+    def has_shard(self, name: str) -> bool:
+        """Whether a shard is there, whole, and made with these settings."""
+        attrs = shard_attrs(self.folder, name)
+        return attrs is not None and attrs.get("settings") == self.digest
+
+    def finish(self) -> None:
+        """Remove what only a resumed run needs."""
+        shutil.rmtree(self.folder / WORK)

@@ -1,0 +1,62 @@
+"""A contact sheet: frames above their flow maps, one labelled row pair per clip."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.cache import Cache, Clip
+
+TILE = 112  # pixels, the larger side of one picture
+GAP = 4
+HEADING = 22
+LABELS = ("real", "fake")
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_INK, _PAPER = (230, 230, 230), 24
+
+Picture = npt.NDArray[np.uint8]
+
+
+def contact_sheet(cache: Cache, clips: Sequence[Clip], columns: int = 10) -> Picture:
+    """Draw frames and, below each, the flow map from it to the next frame of its clip.
+
+    Args:
+        cache: of the extract stage.
+        clips: which clips, one below the other.
+        columns: moments per clip, spread evenly over it.
+
+    Returns:
+        (height, width, 3) uint8, RGB.
+    """
+    return np.concatenate([_clip_rows(cache, clip, columns) for clip in clips])
+
+
+def _clip_rows(cache: Cache, clip: Clip, columns: int) -> Picture:
+    flow = cache.read(clip, "flow")  # (T-1, H, W)
+    times = cache.read(clip, "timestamps")  # (T,)
+    range_ = cache.read(clip, "flow_range")  # (T-1, 2)
+    moments = np.unique(np.linspace(0, len(flow) - 1, columns).astype(int))
+    has_frames = "frames" in cache.datasets(clip)
+    scale = TILE / max(flow.shape[1:])
+    size = (max(1, round(flow.shape[2] * scale)), max(1, round(flow.shape[1] * scale)))
+
+    def tile(picture: npt.NDArray[np.uint8], caption: str) -> Picture:
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        small = small if small.ndim == 3 else cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)
+        cv2.putText(small, caption, (3, size[1] - 4), _FONT, 0.33, (0, 0, 0), 2, cv2.LINE_AA)
+        cv2.putText(small, caption, (3, size[1] - 4), _FONT, 0.33, _INK, 1, cv2.LINE_AA)
+        return np.pad(small, ((0, GAP), (0, GAP), (0, 0)), constant_values=_PAPER)
+
+    rows = []
+    if has_frames:
+        pictures = [cache.read(clip, "frames", slice(m, m + 1))[0] for m in moments]
+        rows.append([tile(p, f"{times[m]:.2f} s") for p, m in zip(pictures, moments, strict=True)])
+    rows.append([tile(flow[m], f"max {range_[m, 1]:.1f} px") for m in moments])
+    body = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    width = (size[0] + GAP) * columns
+    body = np.pad(body, ((0, 0), (0, width - body.shape[1]), (0, 0)), constant_values=_PAPER)
+    heading = np.full((HEADING, width, 3), _PAPER, np.uint8)
+    label = f"{LABELS[clip.label]}  {clip.split or 'no split'}  {clip.id}"
+    cv2.putText(heading, label, (3, HEADING - 7), _FONT, 0.42, _INK, 1, cv2.LINE_AA)
+    return np.concatenate([heading, body])
