@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from model.baselines import logistic_regression, mean_pooled, metadata
 from model.fitting import training_folds
-from model.metrics import Metric, all_metrics
+from model.metrics import FEWEST_GROUPS, Metric, all_metrics
 from model.plots import plot_precision_recall, plot_roc
 from model.run import Run
 from model.sequences import Sequences, load_sequences, refuse_leaks
@@ -100,7 +100,7 @@ def evaluate(run: Run, cache: Cache | None = None) -> Evaluation:
 
 
 def _identities(data: Sequences, ids: list[str]) -> list[tuple[str, ...]]:
-    of_video = {clip.video: clip.identities for clip in data.clips}
+    of_video = {clip.video: clip.identities or (clip.video,) for clip in data.clips}
     return [of_video[video] for video in ids]
 
 
@@ -140,6 +140,7 @@ SHOWN = (
     "recall",
     "f1",
     "auc_roc",
+    "auc_p_value",
     "average_precision",
     "eer",
     "brier",
@@ -173,7 +174,11 @@ def table(run: Run, evaluation: Evaluation) -> str:
             f"             really fake     {fn:11}   {tp:11}",
             "",
         ]
-    lines.append("in brackets: 95% intervals of a bootstrap over identities; - where undefined")
+    lines += [
+        "in brackets: 95% intervals of a bootstrap over identities, left out where there are fewer",
+        f"than {FEWEST_GROUPS} groups of linked videos; auc_p_value: how probable an AUC this far",
+        "from 0.5 is by chance; -: undefined",
+    ]
     if evaluation.n_dropped:
         lines.append(f"{evaluation.n_dropped} videos of the cache are in no split")
     return "\n".join(lines)

@@ -8,12 +8,22 @@ import cloup
 from model.evaluation import evaluate, table
 from model.fitting import fit
 from model.report import write_report
-from model.sequences import STREAMS, available_streams
+from model.sequences import STREAMS
 from model.training import TrainingSettings
 from pipeline.cache import Cache
 from pipeline.cli import Command
 
 DEFAULTS = TrainingSettings()
+
+
+def parse_streams(
+    context: click.Context, parameter: click.Parameter, value: str
+) -> tuple[str, ...]:
+    """Comma-separated streams, in their fixed order."""
+    asked = {name.strip() for name in value.split(",")}
+    if not asked <= set(STREAMS):
+        raise click.BadParameter(f"{value!r}; streams are {', '.join(STREAMS)}")
+    return tuple(name for name in STREAMS if name in asked)
 
 
 @cloup.command(cls=Command)
@@ -48,7 +58,9 @@ DEFAULTS = TrainingSettings()
     cloup.option(
         "--streams",
         metavar="STREAMS",
-        help=f"Some of {', '.join(STREAMS)}.  [default: all that the cache holds]",
+        default="flow,motion",
+        callback=parse_streams,
+        help=f"Some of {', '.join(STREAMS)}, side by side.",
     ),
     cloup.option(
         "--learning-rate", metavar="X", type=float, default=DEFAULTS.learning_rate, help="Of AdamW."
@@ -112,7 +124,7 @@ def main(
     tune: int,
     folds: int,
     seed: int,
-    streams: str | None,
+    streams: tuple[str, ...],
     device: str,
     **settings: object,
 ) -> None:
@@ -130,7 +142,7 @@ def main(
     run = fit(
         cache,
         output,
-        streams=_streams(streams, cache),
+        streams=streams,
         settings=TrainingSettings(**settings),  # type: ignore[arg-type]
         n_trials=tune,
         n_folds=folds,
@@ -141,17 +153,6 @@ def main(
     report = write_report(run, evaluation)
     click.echo(table(run, evaluation))
     click.echo(f"run: {output}\nreport: {report}")
-
-
-def _streams(asked: str | None, cache: Cache) -> tuple[str, ...]:
-    if asked is None:
-        return available_streams(cache)
-    names = {name.strip() for name in asked.split(",")}
-    if not names or not names <= set(STREAMS):
-        raise click.BadParameter(
-            f"{asked!r}; streams are {', '.join(STREAMS)}", param_hint="--streams"
-        )
-    return tuple(name for name in STREAMS if name in names)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def training_folds(training: Sequences, n_folds: int, seed: int) -> list[tuple[I
         )
     if given.any():
         return [(np.flatnonzero(~given), np.flatnonzero(given))]
-    who = [(*clip.identities, f"video:{clip.video}") for clip in training.clips]
+    who = [clip.identities or (f"video:{clip.video}",) for clip in training.clips]
     return splits.folds(who, training.labels.tolist(), n_folds, seed=seed)
 
 

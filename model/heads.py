@@ -97,8 +97,10 @@ def clip_logits(head: nn.Module, x: torch.Tensor, window: int) -> torch.Tensor:
         x: (B, T-1, D) float32.
         window: L; clips shorter than that are one window.
     """
-    length = x.shape[1]
+    clips, length, dimension = x.shape
     window = min(window, length)
     count = -(-length // window)
-    starts = torch.linspace(0, length - window, count).round().int().tolist()
-    return torch.stack([head(x[:, start : start + window]) for start in starts]).mean(0)
+    starts = torch.linspace(0, length - window, count, device=x.device).round().int()
+    steps = starts[:, None] + torch.arange(window, device=x.device)  # (count, L)
+    logits = head(x[:, steps].reshape(clips * count, window, dimension))
+    return logits.reshape(clips, count).mean(1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import mannwhitneyu
 from sklearn.metrics import (
     average_precision_score,
     confusion_matrix,
@@ -17,6 +18,7 @@ Labels = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 
 RESAMPLES = 1000
+FEWEST_GROUPS = 10  # below that a bootstrap gives intervals that are far too narrow
 ECE_BINS = 10
 
 
@@ -89,6 +91,9 @@ def all_metrics(
 ) -> dict[str, Any]:
     """All metrics with percentile intervals of a bootstrap over groups of linked videos.
 
+    There are no intervals from fewer than `FEWEST_GROUPS` groups: all resamples of three perfect
+    pairs are perfect too, and an interval from 1 to 1 would be a lie.
+
     Args:
         labels: (N,) 0 real, 1 fake.
         probabilities: (N,) of being fake.
@@ -97,8 +102,9 @@ def all_metrics(
         seed: of the resampling.
 
     Returns:
-        metric → `Metric`, and ``confusion`` → real as real, real as fake, fake as real, fake as
-        fake.
+        metric → `Metric`; among them ``auc_p_value``, how probable an AUC at least this far from
+        0.5 is by chance (Mann-Whitney U test over videos); and ``confusion`` → real as real, real
+        as fake, fake as real, fake as fake.
     """
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     rng = np.random.default_rng(seed)
@@ -108,13 +114,18 @@ def all_metrics(
         return np.concatenate([members[n] for n in drawn])
 
     values = point_metrics(labels, probabilities, threshold)
-    samples = _bootstrap(
-        lambda rows: point_metrics(labels[rows], probabilities[rows], threshold), resampled
-    )
+    samples: dict[str, Scores] = {}
+    if len(members) >= FEWEST_GROUPS:
+        samples = _bootstrap(
+            lambda rows: point_metrics(labels[rows], probabilities[rows], threshold), resampled
+        )
     result: dict[str, Any] = {
-        name: Metric(_known(value), *_interval(samples[name]), n=len(labels))
+        name: Metric(_known(value), *_interval(samples.get(name)), n=len(labels))
         for name, value in values.items()
     }
+    real, fake = probabilities[labels == 0], probabilities[labels == 1]
+    p_value = mannwhitneyu(fake, real).pvalue if len(real) and len(fake) else float("nan")
+    result["auc_p_value"] = Metric(_known(p_value), None, None, len(labels))
     result["threshold"] = Metric(threshold, None, None, len(labels))
     verdicts = (probabilities >= threshold).astype(np.int64)
     result["confusion"] = confusion_matrix(labels, verdicts, labels=[0, 1]).ravel().tolist()
@@ -133,7 +144,9 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _interval(samples: Scores) -> tuple[float | None, float | None]:
+def _interval(samples: Scores | None) -> tuple[float | None, float | None]:
+    if samples is None:
+        return None, None
     samples = samples[~np.isnan(samples)]
     if len(samples) < RESAMPLES / 2:
         return None, None

@@ -81,9 +81,14 @@ def train_fold(
         seed: of initial weights, order and windows.
         device: as torch names it.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _train(data, train, val, settings, device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # these matrices are too small to share out
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return _train(data, train, val, settings, device)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _train(

@@ -454,6 +454,7 @@ def _finish(
         test=settings.test,
         holdout=settings.holdout,
         fixed=[video.split for video in sources],
+        names=[probes[task.path].sha256 for task in done],
     )
     clips = []
     for task, video, split in zip(done, sources, splits, strict=True):

@@ -14,18 +14,9 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data.demo import (
-    FAKE,
-    FPS,
-    REAL,
-    cast_actor,
-    drift,
-    main,
-    make_demo,
-    plan_corpus,
-    render,
-    write_video,
-)
+from data.demo import FAKE, FPS, REAL, main, make_demo, plan_corpus, write_video
+from data.heads import cast_actor, drift, render
+from pipeline.errors import SettingsError
 
 SMALL = {"size": (96, 72), "lengths": (4, 8)}
 
@@ -119,7 +110,7 @@ def test_making_it_again_gives_the_same_bytes_and_touches_no_other_file(demo):
 def test_another_corpus_in_the_folder_is_refused(demo):
     out, _ = demo
     before = contents(out)
-    with pytest.raises(ValueError, match=r"another corpus .*name a new folder"):
+    with pytest.raises(SettingsError, match="another corpus"):
         make_demo(out, seed=1, **SMALL)
     assert contents(out) == before
 
@@ -176,5 +167,5 @@ def test_a_size_that_h264_cannot_hold_is_refused(tmp_path, size):
 
 def test_help_shows_defaults_and_an_example():
     output = CliRunner().invoke(main, ["--help"]).output
-    assert "Example: python -m data.demo" in output
+    assert "  python -m data.demo -o demo --seed 1\n" in output
     assert "400x300" in output

@@ -1,0 +1,146 @@
+"""Small real videos, caches made from them, and weights that give embeddings worth comparing."""
+
+import os
+import urllib.request
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+import torchvision
+from click.testing import CliRunner
+
+from features.backbones import CLASSIFIERS, load_backbone
+from pipeline.corpus import Video
+from pipeline.extraction import Settings, extract
+
+SIZE = 64
+FRAMES = 9
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Tiny pictures: threads would only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _write_video(path: Path, *, seed: int, n_frames: int = 12, fps: int = 25) -> Path:
+    """A textured patch wandering over a textured background, as H.264."""
+    rng = np.random.default_rng(seed)
+    background = np.kron(rng.integers(40, 160, (9, 12, 3)), np.ones((8, 8, 1)))
+    patch = np.kron(rng.integers(90, 255, (6, 6, 3)), np.ones((4, 4, 1)))
+    steps = rng.integers(-2, 3, (n_frames, 2)).cumsum(0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.height, stream.width, stream.pix_fmt = 72, 96, "yuv420p"
+        for dx, dy in steps:
+            picture = background.copy()
+            x, y = np.clip(36 + dx, 0, 72), np.clip(24 + dy, 0, 48)
+            picture[y : y + 24, x : x + 24] = patch
+            frame = av.VideoFrame.from_ndarray(picture.astype(np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_video():
+    return _write_video
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """Three real and three fake videos of six people."""
+    folder = tmp_path_factory.mktemp("videos")
+    return [
+        Video(_write_video(folder / f"{n}.mp4", seed=n), label=n % 2, identities=(f"person:{n}",))
+        for n in range(6)
+    ]
+
+
+def _extract(corpus, folder, **settings):
+    chosen = Settings(width=SIZE, height=SIZE, frames=FRAMES, test=0.34, holdout=0, **settings)
+    return extract(corpus, folder, chosen, jobs=2)
+
+
+@pytest.fixture(scope="session")
+def clips(corpus, tmp_path_factory):
+    """A cache of frames and flow maps."""
+    return _extract(corpus, tmp_path_factory.mktemp("clips") / "cache")
+
+
+@pytest.fixture(scope="session")
+def clips_without_frames(corpus, tmp_path_factory):
+    return _extract(corpus, tmp_path_factory.mktemp("flow") / "cache", keep_frames=False)
+
+
+def _lively_model(name: str) -> torch.nn.Module:
+    """torchvision's model with random weights whose batch norms are set as training would.
+
+    Without that the signal fades or grows from layer to layer, and hardly depends on the picture.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        model = torchvision.models.get_model(name, weights=None)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None  # the statistics of the one batch below
+            if isinstance(module, torchvision.ops.StochasticDepth):
+                module.p = 0.0
+        model.train()(torch.randn(8, 3, 64, 64))
+    return model.eval()
+
+
+@pytest.fixture(scope="session", params=CLASSIFIERS)
+def named_weights(request, tmp_path_factory):
+    """Each backbone's name, a model, and the file of its state dict."""
+    model = _lively_model(request.param)
+    path = tmp_path_factory.mktemp("weights") / f"{request.param}.pth"
+    torch.save(model.state_dict(), path)
+    return request.param, model, path
+
+
+@pytest.fixture(scope="session")
+def mobilenet_weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "mobilenet_v2.pth"
+    torch.save(_lively_model("mobilenet_v2").state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def mobilenet(mobilenet_weights):
+    """A small backbone for everything where it does not matter which."""
+    return load_backbone("mobilenet_v2", str(mobilenet_weights), "cpu")
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """An empty torch hub folder, and no way to download anything: the proxy's port is closed."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # urllib remembers older proxies there
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def run_command():
+    """Run a command in this process: exit code, stdout and stderr."""
+    return lambda command, *args: CliRunner().invoke(command, list(map(str, args)))
+
+
+@pytest.fixture(scope="session")
+def sample_models():
+    folder = os.environ.get("SAMPLE_MODELS")
+    if not folder:
+        pytest.skip("SAMPLE_MODELS is not set: it names a folder with mobilenet_v2_imagenet.pth")
+    return Path(folder)

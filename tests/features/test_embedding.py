@@ -1,0 +1,356 @@
+"""A cache of embeddings: what is in it, and that it is the same however it came to be."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from features.backbones import load_backbone
+from features.embed import main as embed_command
+from features.embedding import embed, embed_clip
+from features.motion import NAMES, motion_descriptors
+from pipeline.cache import INDEX, Cache
+from pipeline.errors import IntegrityError, SettingsError
+from pipeline.inspect import main as inspect_command
+from pipeline.resume import WORK
+
+BOTH = ("flow", "frames")
+
+
+@pytest.fixture(scope="module")
+def embedded(clips, mobilenet, tmp_path_factory):
+    return embed(clips, tmp_path_factory.mktemp("embedded") / "cache", mobilenet, BOTH)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+# ----------------------------------------------------------------------------------- what is in it
+
+
+def test_every_clip_has_its_embeddings_in_half_precision_and_its_motion(clips, embedded):
+    assert len(embedded.clips) == 6
+    for clip in embedded.clips:
+        T = clip.n_frames
+        found = {key: value[:2] for key, value in embedded.datasets(clip).items()}
+        assert found == {
+            "flow": ((T - 1, 1280), np.dtype(np.float16)),
+            "frames": ((T, 1280), np.dtype(np.float16)),
+            "motion": ((T - 1, len(NAMES)), np.dtype(np.float32)),
+        }
+
+
+def test_the_values_are_those_of_the_backbone_on_the_stored_arrays(clips, embedded, mobilenet):
+    for clip in clips.clips:
+        for stream in BOTH:
+            expected = mobilenet.embed(clips.read(clip, stream)).astype(np.float16)
+            np.testing.assert_array_equal(embedded.read(clip, stream), expected)
+        motion = motion_descriptors(
+            *(clips.read(clip, key) for key in ("flow", "flow_range", "timestamps"))
+        )
+        np.testing.assert_array_equal(embedded.read(clip, "motion"), motion)
+
+
+def test_ids_labels_splits_and_identities_are_those_of_the_source(clips, embedded):
+    assert embedded.clips == clips.clips
+    assert {clip.split for clip in embedded.clips} == {"train", "test"}
+    assert all(clip.identities for clip in embedded.clips)
+
+
+def test_the_index_names_backbone_weights_preprocessing_and_source(clips, embedded, mobilenet):
+    settings = embedded.settings
+    assert settings["backbone"] == "mobilenet_v2"
+    assert settings["weights"] == "file"
+    assert settings["weights_sha256"] == mobilenet.sha256
+    assert settings["streams"] == list(BOTH)
+    assert settings["precision"] == "float32"
+    np.testing.assert_allclose(settings["mean"], [0.485, 0.456, 0.406], rtol=1e-6)
+    np.testing.assert_allclose(settings["std"], [0.229, 0.224, 0.225], rtol=1e-6)
+    assert settings["source_sha256"] == clips.sha256
+    assert json.loads(embedded.attrs["motion"]) == list(NAMES)
+    assert json.loads(embedded.attrs["source_settings"]) == clips.settings
+    assert embedded.attrs["frames"] == clips.attrs["frames"]
+    assert embedded.attrs["dimension"] == 1280
+    assert set(json.loads(embedded.attrs["versions"])) >= {"torch", "torchvision"}
+
+
+def test_every_checksum_is_right(embedded):
+    assert all(fault == "" for _, fault in embedded.verify())
+
+
+def test_nothing_but_the_index_and_shards_remains(embedded):
+    assert sorted(path.name for path in embedded.folder.iterdir()) == [INDEX, "shards"]
+
+
+def test_a_cache_without_frames_can_be_embedded_by_its_flow_alone(
+    clips, clips_without_frames, mobilenet, embedded, tmp_path
+):
+    found = embed(clips_without_frames, tmp_path / "out", mobilenet, ("flow",))
+    for clip in found.clips:
+        assert set(found.datasets(clip)) == {"flow", "motion"}
+        np.testing.assert_array_equal(found.read(clip, "flow"), embedded.read(clip, "flow"))
+
+
+def test_frames_of_a_cache_without_them_are_refused_with_the_way_out(
+    clips_without_frames, mobilenet, tmp_path
+):
+    with pytest.raises(SettingsError, match="--no-frames") as caught:
+        embed(clips_without_frames, tmp_path / "out", mobilenet, BOTH)
+    assert "--streams flow" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_embeddings_that_half_precision_cannot_hold_are_never_stored(clips, tmp_path):
+    state = load_backbone("resnet18", "random:0", "cpu").module.state_dict()
+    state |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    state["layer4.1.bn2.weight"] = state["layer4.1.bn2.weight"] * 1e6
+    torch.save(state, tmp_path / "w.pth")
+    loud = load_backbone("resnet18", str(tmp_path / "w.pth"), "cpu")
+    clip = clips.clips[0]
+    arrays = {key: clips.read(clip, key) for key in clips.datasets(clip)}
+    assert np.abs(loud.embed(arrays["flow"])).max() > np.finfo(np.float16).max
+    try:
+        found = embed_clip(arrays, loud, ("flow",))
+    except SettingsError:
+        return
+    assert np.isfinite(found["flow"]).all()
+
+
+# ------------------------------------------------------------------------------ other settings
+
+
+def test_a_finished_cache_is_taken_as_it_is(clips, embedded, mobilenet):
+    before = {path: path.stat().st_mtime_ns for path in embedded.folder.rglob("*")}
+    again = embed(clips, embedded.folder, mobilenet, BOTH)
+    assert again.sha256 == embedded.sha256
+    assert {path: path.stat().st_mtime_ns for path in embedded.folder.rglob("*")} == before
+
+
+@pytest.fixture(params=["finished", "begun"])
+def half_way(request, clips, mobilenet, embedded, tmp_path, monkeypatch):
+    """A folder in which the same embedding was finished, or stopped after two shards."""
+    if request.param == "finished":
+        return embedded.folder
+    stop_after(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        embed(clips, tmp_path / "begun", mobilenet, BOTH)
+    monkeypatch.undo()
+    assert (tmp_path / "begun" / WORK).is_dir()
+    return tmp_path / "begun"
+
+
+def stop_after(n_shards, monkeypatch):
+    import features.embedding
+
+    write, written = features.embedding.write_shard, []
+
+    def stop(*args, **kwargs):
+        if len(written) == n_shards:
+            raise KeyboardInterrupt
+        written.append(write(*args, **kwargs))
+        return written[-1]
+
+    monkeypatch.setattr(features.embedding, "write_shard", stop)
+
+
+def test_other_weights_are_refused_with_both_checksums(clips, half_way, mobilenet):
+    before = contents(half_way)
+    other = load_backbone("mobilenet_v2", "random:1", "cpu")
+    with pytest.raises(SettingsError, match="was begun with other settings") as caught:
+        embed(clips, half_way, other, BOTH)
+    assert f"weights_sha256 was '{mobilenet.sha256}', now '{other.sha256}'" in str(caught.value)
+    assert "another output folder" in caught.value.hint
+    assert contents(half_way) == before
+
+
+def test_other_streams_are_refused_with_both_lists(clips, half_way, mobilenet):
+    message = r"streams was \['flow', 'frames'\], now \['flow'\]"
+    with pytest.raises(SettingsError, match=message):
+        embed(clips, half_way, mobilenet, ("flow",))
+
+
+def test_another_source_is_refused(clips_without_frames, clips, mobilenet, tmp_path):
+    embed(clips, tmp_path / "out", mobilenet, ("flow",))
+    with pytest.raises(SettingsError, match="source_sha256 was"):
+        embed(clips_without_frames, tmp_path / "out", mobilenet, ("flow",))
+
+
+def test_the_output_cannot_be_the_source(clips, mobilenet):
+    with pytest.raises(SettingsError, match="written by the extract stage"):
+        embed(clips, clips.folder, mobilenet, BOTH)
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(clips, mobilenet, tmp_path):
+    (tmp_path / "thesis.txt").write_text("dear")
+    with pytest.raises(SettingsError, match=r"holds something that is not a cache: thesis.txt"):
+        embed(clips, tmp_path, mobilenet, BOTH)
+    assert contents(tmp_path) == {"thesis.txt": b"dear"}
+
+
+# ------------------------------------------------------------------------- stopped and gone on
+
+
+def test_an_interrupted_embedding_goes_on_to_the_same_bytes(
+    clips, mobilenet, embedded, tmp_path, monkeypatch
+):
+    stop_after(3, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        embed(clips, tmp_path / "out", mobilenet, BOTH)
+    monkeypatch.undo()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("shards/*.h5")}
+    assert len(kept) == 3
+    embed(clips, tmp_path / "out", mobilenet, BOTH)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "done twice"
+    assert contents(tmp_path / "out") == contents(embedded.folder)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from features.backbones import load_backbone
+from features.embedding import embed
+from pipeline.cache import Cache
+
+torch.set_num_threads(1)
+target, rename = sys.argv[4], Path.replace
+def replace(path, new):
+    if str(new).endswith(target):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(path, new)
+Path.replace = replace
+backbone = load_backbone("mobilenet_v2", sys.argv[3], "cpu")
+embed(Cache(sys.argv[1], "extract"), Path(sys.argv[2]), backbone, ("flow", "frames"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["00002.h5", INDEX])
+def test_a_killed_embedding_goes_on_to_the_same_bytes(
+    where, clips, mobilenet, mobilenet_weights, embedded, tmp_path
+):
+    out = tmp_path / "out"
+    arguments = [clips.folder, out, mobilenet_weights, where]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (out / INDEX).exists()
+    assert len(list(out.glob("shards/0*.h5"))) == (2 if where == "00002.h5" else 6)
+    embed(clips, out, mobilenet, BOTH)
+    assert contents(out) == contents(embedded.folder), "nothing more, nothing less"
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_the_same_command_makes_again_what_is_missing_from_a_finished_cache(
+    damage, clips, mobilenet, embedded, tmp_path
+):
+    out = tmp_path / "out"
+    embed(clips, out, mobilenet, BOTH)
+    shard = out / "shards" / "00001.h5"
+    if damage == "missing":
+        shard.unlink()
+    else:
+        os.truncate(shard, 1000)
+    with pytest.raises(IntegrityError) as caught:
+        Cache(out, "embed")
+    assert "run the command that made this cache again" in caught.value.hint
+    embed(clips, out, mobilenet, BOTH)
+    assert contents(out) == contents(embedded.folder)
+
+
+# ----------------------------------------------------------------------------------- the command
+
+
+def test_the_command_says_what_it_made(clips, mobilenet_weights, embedded, run_command, tmp_path):
+    done = run_command(
+        embed_command, clips.folder, "-o", tmp_path / "out", "--backbone", "mobilenet_v2",
+        "--weights", mobilenet_weights, "--device", "cpu",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "6 clips, flow and frames as vectors of 1280 numbers by mobilenet_v2" in done.stdout
+    assert "WARNING" not in done.output
+    assert contents(tmp_path / "out") == contents(embedded.folder)
+
+
+def test_streams_come_in_their_fixed_order(clips, run_command, tmp_path):
+    arguments = ["--backbone", "mobilenet_v2", "--weights", "random:0", "--device", "cpu"]
+    done = run_command(
+        embed_command, clips.folder, "-o", tmp_path / "out", *arguments, "--streams", "frames, flow"
+    )
+    assert done.exit_code == 0, done.output
+    assert Cache(tmp_path / "out").settings["streams"] == ["flow", "frames"]
+
+
+@pytest.mark.parametrize("streams", ["", "sound", "flow,sound", "flow;frames"])
+def test_an_unknown_stream_is_refused(streams, clips, run_command, tmp_path):
+    done = run_command(embed_command, clips.folder, "-o", tmp_path / "x", "--streams", streams)
+    assert done.exit_code == 2
+    assert "streams are flow and frames" in done.stderr
+
+
+def test_a_cache_of_embeddings_cannot_be_embedded(embedded, run_command, tmp_path):
+    done = run_command(
+        embed_command, embedded.folder, "-o", tmp_path / "x", "--weights", "random:0"
+    )
+    assert done.exit_code == 2
+    assert "was written by the embed stage, the extract stage is needed" in done.stderr
+    assert "hint: python -m pipeline.extract" in done.stderr
+
+
+def test_a_folder_that_is_no_cache_is_refused(run_command, tmp_path):
+    done = run_command(embed_command, tmp_path, "-o", tmp_path / "x", "--weights", "random:0")
+    assert done.exit_code == 2
+    assert "is not a cache" in done.stderr
+
+
+def test_without_weights_and_network_nothing_is_made(clips, no_network, run_command, tmp_path):
+    done = run_command(embed_command, clips.folder, "-o", tmp_path / "out")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: the ImageNet weights of resnet18 are neither in")
+    assert "hint: put resnet18-" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fallback_is_loud_and_remembered_in_the_cache(clips, no_network, run_command, tmp_path):
+    out = tmp_path / "out"
+    done = run_command(
+        embed_command, clips.folder, "-o", out, "--device", "cpu", "--fallback", "random:0"
+    )
+    assert done.exit_code == 0, done.output
+    assert "WARNING: falling back to random:0 weights" in done.stderr
+    assert "resnet18 are neither in" in done.stderr, "why it falls back"
+    assert "has random:0 weights, it was never trained" in done.output
+    cache = Cache(out)
+    assert cache.settings["weights"] == "random:0"
+    assert "random:0" in cache.attrs["backbone"]
+    assert "random:0" in run_command(inspect_command, out).stdout
+
+
+def test_a_fallback_does_not_hide_a_wrong_file(clips, run_command, tmp_path):
+    done = run_command(
+        embed_command, clips.folder, "-o", tmp_path / "out", "--weights", tmp_path / "typo.pth",
+        "--fallback", "random:0",
+    )  # fmt: skip
+    assert done.exit_code == 2
+    assert "no weights at" in done.stderr
+
+
+@pytest.mark.slow
+def test_help_is_grouped_and_shows_defaults_and_an_example_as_it_is_typed():
+    done = subprocess.run(
+        [sys.executable, "-m", "features.embed", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"COLUMNS": "100"},
+    )
+    for part in ("The network:", "What is embedded:", "[default: resnet18]", "Exit codes:"):
+        assert part in done.stdout
+    assert "  python -m features.embed caches/dfd -o caches/dfd-resnet18\n" in done.stdout

@@ -1,0 +1,271 @@
+"""Caches of embeddings made up from given sequences, runs fitted on them, and small real videos."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+import torchvision
+from click.testing import CliRunner
+
+import model.metrics
+from features.backbones import load_backbone
+from features.embedding import embed
+from features.motion import NAMES
+from model.fitting import fit
+from model.sequences import Sequences
+from model.training import TrainingSettings
+from pipeline import extraction
+from pipeline.cache import Cache, Clip, write_index, write_shard
+from pipeline.corpus import Video
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Tiny networks: threads would only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_resamples():
+    """Intervals from fewer draws, except where a test is about intervals."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.metrics, "RESAMPLES", 40)
+        yield
+
+
+def _clip(n: int, label: int, split: str = "train", **facts) -> Clip:
+    """A row of an index; what is not given is the same for all clips, or different for all."""
+    digest = hashlib.sha256(str(n).encode()).hexdigest()
+    default = Clip(
+        id=digest[:16],
+        video=digest[:16],
+        label=label,
+        split=split,
+        identities=(f"person:{n}",),
+        shard="shards/00000.h5",
+        n_frames=0,
+        start=0.0,
+        fps=25.0,
+        width=640,
+        height=480,
+        duration=4.0,
+        bit_rate=1e6,
+        n_bytes=500_000,
+        source_sha256=digest,
+    )
+    return dataclasses.replace(default, **facts)
+
+
+@pytest.fixture(scope="session")
+def clip():
+    return _clip
+
+
+@pytest.fixture(scope="session")
+def sequences():
+    """`Sequences` straight from arrays, without a cache."""
+
+    def make(x, labels) -> Sequences:
+        clips = tuple(_clip(n, int(label)) for n, label in enumerate(labels))
+        return Sequences(torch.from_numpy(np.asarray(x, np.float32)), clips)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fabricate(tmp_path_factory):
+    """Make a cache of embeddings without any video, as `features.embedding.embed` writes it."""
+
+    def make(clips, x, *, folder: Path | None = None, weights: str = "file") -> Cache:
+        """`clips`: N rows; `x`: (N, T-1, D), the stream `flow`."""
+        folder = folder or tmp_path_factory.mktemp("fabricated") / "cache"
+        steps, dimension = x.shape[1:]
+        motion = np.zeros((steps, len(NAMES)), np.float32)
+        settings = {
+            "backbone": "mobilenet_v2",
+            "weights": weights,
+            "weights_sha256": "0" * 64,
+            "streams": ["flow"],
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "precision": "float32",
+            "source_sha256": "1" * 64,
+        }
+        clips = [dataclasses.replace(clip, n_frames=steps + 1) for clip in clips]
+        data = {
+            clip.id: {"flow": flow.astype(np.float16), "motion": motion}
+            for clip, flow in zip(clips, x, strict=True)
+        }
+        shard = write_shard(folder, "shards/00000.h5", data, attrs={"settings": "made up"})
+        source = dataclasses.asdict(extraction.Settings()) | {"corpus": "made up"}
+        write_index(
+            folder,
+            stage="embed",
+            settings=settings,
+            attrs={
+                "backbone": f"mobilenet_v2, weights {weights}",
+                "dimension": dimension,
+                "motion": json.dumps(NAMES),
+                "source_settings": json.dumps(source),
+                "frames": steps + 1,
+                "versions": "{}",
+            },
+            clips=clips,
+            shards=[shard],
+        )
+        return Cache(folder, "embed")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def easy_corpus():
+    """A real and a fake clip of each of many people; fakes swing back and forth besides."""
+
+    def make(n_people=24, *, steps=12, dimension=6, seed=0, shift=2.5):
+        rng = np.random.default_rng(seed)
+        x, clips = [], []
+        wave = np.sin(np.arange(steps) * np.pi / 2)[:, None] * rng.choice([-1, 1], dimension)
+        for n in range(2 * n_people):
+            person, label = n // 2, n % 2
+            own = 0.5 * np.random.default_rng([seed, person]).normal(size=dimension)
+            x.append(own + label * shift * wave + rng.normal(size=(steps, dimension)))
+            split = {0: "test", 1: "test", 2: "holdout"}.get(person % 8, "train")
+            clips.append(_clip(n, label, split, identities=(f"person:{person}",)))
+        return clips, np.array(x, np.float32)  # (N, T-1, D)
+
+    return make
+
+
+FAST = TrainingSettings(
+    hidden=12, max_epochs=12, patience=4, learning_rate=1e-2, batch_size=8, sequence_length=12
+)
+
+
+@pytest.fixture(scope="session")
+def fast():
+    """Settings of a head that is trained within a second."""
+    return FAST
+
+
+@dataclass(frozen=True)
+class Fitted:
+    cache: Cache
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def fitted(fabricate, easy_corpus, tmp_path_factory):
+    """A run over an easy corpus in which two videos are in no split."""
+    clips, x = easy_corpus()
+    clips[-2:] = [dataclasses.replace(clip, split="") for clip in clips[-2:]]
+    cache = fabricate(clips, x)
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    fit(cache, folder, streams=("flow",), settings=FAST, device="cpu")
+    return Fitted(cache, folder)
+
+
+@pytest.fixture
+def run_command():
+    """Run a command in this process: exit code, stdout and stderr."""
+    return lambda command, *args: CliRunner().invoke(command, list(map(str, args)))
+
+
+# ------------------------------------------------------------------------------------ real videos
+
+
+def _write_video(path: Path, *, seed: int, n_frames: int = 24, fps: int = 25) -> Path:
+    """A textured patch over a textured background, as H.264: it drifts, or shakes if odd."""
+    rng = np.random.default_rng(seed)
+    background = np.kron(rng.integers(40, 160, (9, 12, 3)), np.ones((8, 8, 1)))
+    patch = np.kron(rng.integers(90, 255, (6, 6, 3)), np.ones((4, 4, 1)))
+    if seed % 2:
+        steps = rng.integers(-3, 4, (n_frames, 2))
+    else:
+        steps = np.round(8 * np.sin(np.arange(n_frames)[:, None] / 5 + rng.uniform(0, 6, 2)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.height, stream.width, stream.pix_fmt = 72, 96, "yuv420p"
+        for dx, dy in steps.astype(int):
+            picture = background.copy()
+            picture[24 + dy : 48 + dy, 36 + dx : 60 + dx] = patch
+            frame = av.VideoFrame.from_ndarray(picture.astype(np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_video():
+    return _write_video
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Real videos, and everything made from them."""
+
+    videos: dict[str, Path]  # id → file
+    cache: Cache
+    weights: Path
+    folder: Path  # of the run
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory):
+    """From sixteen real files through the real stages to a run: two clips a video, both streams."""
+    folder = tmp_path_factory.mktemp("chain")
+    videos = [
+        Video(
+            _write_video(folder / f"{n}.mp4", seed=n, fps=(24, 25, 30)[n % 3], n_frames=18 + n % 4),
+            label=n % 2,
+            identities=(f"person:{n}",),
+        )
+        for n in range(16)
+    ]
+    settings = extraction.Settings(width=64, height=64, frames=9, clips=2, test=0.25)
+    clips = extraction.extract(videos, folder / "clips", settings, jobs=2)
+    weights = folder / "weights.pth"
+    torch.save(_lively_mobilenet().state_dict(), weights)
+    backbone = load_backbone("mobilenet_v2", str(weights), "cpu")
+    cache = embed(clips, folder / "embeddings", backbone, ("flow", "frames"))
+    fit(
+        cache,
+        folder / "run",
+        streams=("flow", "frames", "motion"),
+        settings=dataclasses.replace(FAST, max_epochs=4, sequence_length=5),
+        n_folds=2,
+        device="cpu",
+    )
+    paths = {id_: Path(path) for id_, path in clips.names().items()}
+    return Chain(paths, cache, weights, folder / "run")
+
+
+def _lively_mobilenet() -> torch.nn.Module:
+    """Random weights whose batch norms are set as training would, so that pictures differ."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        network = torchvision.models.mobilenet_v2(weights=None)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None
+        network.train()(torch.randn(8, 3, 64, 64))
+    return network
+
+
+@pytest.fixture(scope="session")
+def sample_videos():
+    folder = os.environ.get("SAMPLE_VIDEOS")
+    if not folder:
+        pytest.skip("SAMPLE_VIDEOS is not set: it names a folder with real clips in people/")
+    return Path(folder)

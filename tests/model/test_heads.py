@@ -1,0 +1,92 @@
+"""The LSTM head and the ensemble: shapes, pooling, windows."""
+
+import itertools
+
+import pytest
+import torch
+
+from model.heads import Ensemble, HeadSettings, LSTMHead, clip_logits
+
+
+@pytest.mark.parametrize(
+    ("layers", "bidirectional", "pooling"),
+    list(itertools.product([1, 2], [False, True], ["last", "mean", "attention"])),
+)
+def test_every_head_gives_one_logit_per_sequence_and_learns_in_all_its_parts(
+    layers, bidirectional, pooling
+):
+    torch.manual_seed(0)
+    head = LSTMHead(5, HeadSettings(8, layers, bidirectional, pooling, dropout=0.0))
+    logits = head(torch.randn(3, 7, 5))
+    assert logits.shape == (3,)
+    logits.square().sum().backward()
+    idle = [name for name, p in head.named_parameters() if not p.grad.abs().sum()]
+    assert set(idle) <= {"attend.bias"}  # softmax does not care about a common constant
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_last_pooling_takes_the_last_step_of_each_direction(bidirectional):
+    torch.manual_seed(0)
+    head = LSTMHead(5, HeadSettings(8, 2, bidirectional, "last", 0.0)).eval()
+    x = torch.randn(3, 7, 5)
+    steps, _ = head.lstm(head.project(x))
+    last = torch.cat([steps[:, -1, :8], steps[:, 0, 8:]], dim=1)
+    torch.testing.assert_close(head(x), head.classify(last)[:, 0])
+
+
+def test_features_are_standardised_by_the_training_clips():
+    head = LSTMHead(2, HeadSettings(4))
+    x = torch.randn(50, 4, 2) * torch.tensor([3.0, 0.01]) + torch.tensor([10.0, -1.0])
+    head.standardise_by(x)
+    y = (x - head.mean) / head.std
+    torch.testing.assert_close(y.mean((0, 1)), torch.zeros(2), atol=1e-3, rtol=0)
+    torch.testing.assert_close(y.flatten(0, 1).std(0), torch.ones(2), atol=1e-3, rtol=0)
+
+
+def test_a_feature_that_never_varied_in_training_cannot_take_over_a_verdict():
+    torch.manual_seed(0)
+    head = LSTMHead(6, HeadSettings(16, dropout=0.0)).eval()
+    x = torch.randn(40, 10, 6)
+    x[..., 0] = 0  # a dead channel
+    head.standardise_by(x)
+    awake = x[:1].clone()
+    awake[..., 0] = 0.05  # and a new video in which it is not
+    with torch.no_grad():
+        moved = (awake - head.mean) / head.std - (x[:1] - head.mean) / head.std
+    assert moved.abs().max() < 10, "standard deviations, where all other features have three"
+
+
+def test_windows_cover_a_clip_to_its_both_ends():
+    for length, window in itertools.product(range(1, 60), range(1, 70)):
+        seen = torch.zeros(length)
+
+        def look(x, seen=seen):
+            seen[x[0, :, 0].long()] += 1
+            return x[:, 0, 0]
+
+        clip_logits(look, torch.arange(length, dtype=torch.float32)[None, :, None], window)
+        assert (seen > 0).all(), (length, window)
+        assert seen.sum() == -(-length // min(window, length)) * min(window, length)
+
+
+def test_a_clip_gets_the_mean_of_its_windows():
+    x = torch.tensor([[[1.0], [2.0], [3.0], [8.0]]])
+    logits = clip_logits(lambda part: part.sum((1, 2)), x, 2)
+    torch.testing.assert_close(logits, torch.tensor([(3.0 + 11.0) / 2]))
+
+
+def test_an_ensemble_is_the_mean_of_its_heads():
+    torch.manual_seed(0)
+    heads = [LSTMHead(5, HeadSettings(8)) for _ in range(3)]
+    ensemble = Ensemble(heads, window=4).eval()
+    x = torch.randn(6, 10, 5)
+    expected = sum(clip_logits(head, x, 4) for head in heads) / 3
+    torch.testing.assert_close(ensemble(x), expected)
+
+
+def test_a_verdict_does_not_depend_on_what_else_is_judged_with_it():
+    torch.manual_seed(0)
+    ensemble = Ensemble([LSTMHead(5, HeadSettings(8)) for _ in range(2)], window=4).eval()
+    x = torch.randn(6, 10, 5)
+    alone = torch.cat([ensemble(clip[None]) for clip in x])
+    torch.testing.assert_close(alone, ensemble(x), rtol=1e-5, atol=1e-6)  # float32

@@ -1,0 +1,451 @@
+"""From videos to a cache: one length for all, flow from the stored frames, everything accounted."""
+
+import csv
+import re
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.cache import Cache, read_csv
+from pipeline.corpus import Video, read_corpus
+from pipeline.errors import NothingUsable, SettingsError
+from pipeline.extraction import Settings, extract
+from pipeline.splits import leaks
+
+
+def small(**settings):
+    return Settings(**{"width": 64, "height": 48} | settings)
+
+
+@pytest.fixture
+def extract_from(tmp_path, in_process):
+    """Extract the videos under a folder with small settings, or with those given."""
+
+    def run(root, out="cache", **settings):
+        return extract(read_corpus([root]), tmp_path / out, small(**settings), jobs=1)
+
+    return run
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "videos"
+
+
+def by_file(cache):
+    """The clips of a cache by the names of their files."""
+    names = cache.names()
+    return {Path(names[clip.video]).name: clip for clip in cache.clips}
+
+
+def reasons(cache):
+    return {Path(row["path"]).name: row["reason"] for row in cache.rejected()}
+
+
+def all_accounted_for(cache, root):
+    files = {str(path) for path in root.rglob("*") if path.is_file()}
+    used = set(cache.names().values())
+    rejected = {row["path"] for row in cache.rejected()}
+    return used | rejected == files and not used & rejected
+
+
+# ------------------------------------------------------------------------------------------ flow
+
+
+def test_the_flow_maps_are_what_opencv_gives_for_the_stored_frames(cache):
+    """Anybody can recompute them: with h5py and cv2 alone, exactly."""
+    with h5py.File(cache.folder / "index.h5") as index:
+        ids = index["clips"]["id"].astype(str)
+        assert len(ids) == 12
+        for clip in ids:
+            data = index["data"][clip]
+            frames, flow, range_ = (data[key][:] for key in ("frames", "flow", "flow_range"))
+            grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+            for n in range(len(frames) - 1):
+                field = cv2.calcOpticalFlowFarneback(
+                    grey[n], grey[n + 1], None, 0.5, 3, 15, 3, 5, 1.2, 0
+                )
+                magnitude = cv2.magnitude(field[..., 0], field[..., 1])
+                scaled = cv2.normalize(magnitude, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+                np.testing.assert_array_equal(flow[n], scaled)
+                assert tuple(range_[n]) == (magnitude.min(), magnitude.max())
+            assert flow.std() > 10 and range_[:, 1].mean() > 0.5  # something moves
+
+
+def test_a_cache_holds_stacks_of_one_length_in_the_documented_form(cache, corpus):
+    opened = Cache(cache.folder, "extract")
+    assert opened.attrs["frames"] == corpus.T
+    for clip in opened.clips:
+        assert clip.n_frames == corpus.T
+        shapes = {key: (shape, dtype) for key, (shape, dtype, _) in opened.datasets(clip).items()}
+        assert shapes == {
+            "frames": ((corpus.T, 72, 96, 3), np.uint8),
+            "flow": ((corpus.T - 1, 72, 96), np.uint8),
+            "flow_range": ((corpus.T - 1, 2), np.float32),
+            "timestamps": ((corpus.T,), np.float64),
+        }
+        times = opened.read(clip, "timestamps")
+        np.testing.assert_allclose(np.diff(times), 1 / clip.fps, atol=1e-3)
+
+
+def test_the_stored_frames_are_the_first_of_the_video(cache, moving_texture):
+    opened = Cache(cache.folder)
+    frames = opened.read(by_file(opened)["01__talking.mp4"], "frames").astype(int)
+    assert np.abs(frames - moving_texture(20, 96, 72, seed=0)).mean() < 6  # a lossy codec
+
+
+def test_what_is_known_of_a_video_is_right(cache, corpus):
+    opened = Cache(cache.folder)
+    for path in corpus.sound:
+        clip = by_file(opened)[path.name]
+        fake = path.parent == corpus.fake
+        assert clip.label == fake
+        assert clip.fps == pytest.approx(30 if fake else 25)
+        assert (clip.width, clip.height, clip.start) == (96, 72, 0)
+        assert clip.n_bytes == path.stat().st_size
+        assert clip.bit_rate == pytest.approx(8 * clip.n_bytes / clip.duration)
+        assert clip.identities == tuple(f"actor:{n}" for n in re.findall(r"\d\d(?=_)", path.name))
+
+
+def test_every_file_is_in_the_cache_or_rejected_with_the_reason(cache, corpus):
+    opened = Cache(cache.folder)
+    assert all_accounted_for(opened, corpus.folder)
+    found = {Path(row["path"]): row["reason"] for row in opened.rejected()}
+    assert found == corpus.rejected
+    assert all(row["detail"] for row in opened.rejected())
+
+
+def test_the_files_of_a_cache_are_those_documented(cache):
+    names = {path.name for path in cache.folder.iterdir()}
+    assert names == {"index.h5", "shards", "names.csv", "rejected.csv"}
+    shards = sorted(path.name for path in (cache.folder / "shards").iterdir())
+    assert all(re.fullmatch(r"\d{5}\.h5", name) for name in shards)
+
+
+# ------------------------------------------------------------------------------------------- ids
+
+
+def test_ids_say_nothing_of_label_actor_or_file(cache, corpus):
+    opened = Cache(cache.folder)
+    for clip in opened.clips:
+        assert re.fullmatch(r"[0-9a-f]{16}", clip.id)
+    index = (cache.folder / "index.h5").read_bytes()
+    assert b"talking" not in index  # no file names; identities are stated, for the splits
+    assert str(corpus.folder).encode() not in index
+
+
+def test_ids_are_of_the_bytes_and_their_order_is_of_the_seed(root, make_corpus, extract_from):
+    files = make_corpus(root, (20, 21, 22), (20, 21, 22))
+    before = extract_from(root)
+    files["real0"].rename(root / "REAL" / "zebra.mp4")
+    after = extract_from(root, "again")
+    assert [clip.id for clip in before.clips] == [clip.id for clip in after.clips]
+    other = extract_from(root, "other", seed=1)
+    assert {clip.id for clip in other.clips} == {clip.id for clip in before.clips}
+    assert [clip.id for clip in other.clips] != [clip.id for clip in before.clips]
+
+
+def test_real_and_fake_clips_are_mixed(cache):
+    labels = [clip.label for clip in Cache(cache.folder).clips]
+    assert labels not in (sorted(labels), sorted(labels, reverse=True))
+
+
+def test_the_number_of_processes_does_not_show(cache, corpus, tmp_path, contents, in_process):
+    """The shared cache was made by two; this one is made by none."""
+    videos = read_corpus(corpus.options[:2])
+    extract(videos, tmp_path / "alone", Settings(width=96, height=72), jobs=1)
+    assert contents(tmp_path / "alone") == contents(cache.folder)
+
+
+# ---------------------------------------------------------------------------------------- splits
+
+
+def test_no_identity_is_in_two_splits(cache):
+    clips = Cache(cache.folder).clips
+    found = leaks(
+        [clip.identities for clip in clips],
+        [clip.split or None for clip in clips],
+        [clip.id for clip in clips],
+    )
+    assert found == []
+    assert {"train", "test"} <= {clip.split for clip in clips}
+    for split in ("train", "test"):
+        assert {clip.label for clip in clips if clip.split == split} == {0, 1}
+
+
+def test_splits_that_a_csv_gives_are_kept(root, make_corpus, tmp_path, in_process):
+    files = make_corpus(root, (20, 20, 20, 20), (20, 20, 20, 20))
+    given = {name: ("test", "holdout", "train", "train")[int(name[-1])] for name in files}
+    with (root / "corpus.csv").open("w") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label", "identity", "split"])
+        for name, path in files.items():
+            rows.writerow([path.relative_to(root), name[:4], f"{name} itself", given[name]])
+    cache = extract(read_corpus([root / "corpus.csv"]), tmp_path / "cache", small(), jobs=1)
+    assert {Path(name).stem: clip.split for name, clip in by_file(cache).items()} == given
+
+
+# ----------------------------------------------------------------------------------- one length
+
+
+def test_the_shortest_sound_video_sets_the_length(root, make_corpus, extract_from):
+    make_corpus(root, (30, 26), (23, 40))
+    assert extract_from(root).attrs["frames"] == 23
+
+
+def test_an_accident_of_5_frames_is_rejected_and_does_not_trim_the_others(
+    root, make_corpus, extract_from
+):
+    make_corpus(root, (24, 5), (22, 26))
+    cache = extract_from(root)
+    assert cache.attrs["frames"] == 22
+    assert reasons(cache) == {"real1.mp4": "too short"}
+
+
+def test_what_counts_as_an_accident_can_be_set(root, make_corpus, extract_from):
+    make_corpus(root, (24, 5), (22, 26))
+    assert extract_from(root, min_frames=5).attrs["frames"] == 5
+
+
+def truncated(root, make_corpus, write_video, moving_texture, cut, ending="mp4"):
+    """Sound videos of 30 and 34 frames, and one of 60 that breaks off."""
+    make_corpus(root, (30, 34), (30, 34))
+    fast = {"movflags": "faststart"} if ending == "mp4" else {}
+    path = root / "REAL" / f"broken.{ending}"
+    write_video(path, moving_texture(60, 64, 48), container_options=fast)
+    return cut(path, 0.4)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_a_truncated_video_does_not_set_the_length_and_is_rejected_if_it_is_too_short(
+    root, make_corpus, write_video, moving_texture, cut, extract_from, ending
+):
+    truncated(root, make_corpus, write_video, moving_texture, cut, ending)
+    cache = extract_from(root)
+    assert cache.attrs["frames"] == 30
+    assert reasons(cache) == {f"broken.{ending}": "truncated"}
+    (row,) = cache.rejected()
+    assert re.search(r"at frame \d+", row["detail"])
+
+
+def test_a_truncated_video_with_enough_sound_frames_is_used(
+    root, make_corpus, write_video, moving_texture, cut, extract_from
+):
+    broken = truncated(root, make_corpus, write_video, moving_texture, cut)
+    cache = extract_from(root, frames=18)
+    assert broken.name in by_file(cache)
+    assert not cache.rejected()
+
+
+def test_a_video_that_breaks_inside_does_not_set_the_length(
+    root, make_corpus, write_video, moving_texture, extract_from
+):
+    make_corpus(root, (30, 34), (30, 34))
+    fast = {"movflags": "faststart"}
+    path = write_video(root / "REAL" / "hole.mp4", moving_texture(28), container_options=fast)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    path.write_bytes(content)
+    cache = extract_from(root)
+    assert cache.attrs["frames"] == 30
+    assert "hole.mp4" in reasons(cache)
+
+
+# --------------------------------------------------------------------------------------- options
+
+
+def test_frames_sets_the_length_and_rejects_what_is_shorter(root, make_corpus, extract_from):
+    make_corpus(root, (20, 30), (24, 30))
+    cache = extract_from(root, frames=24)
+    assert {clip.n_frames for clip in cache.clips} == {24}
+    assert set(by_file(cache)) == {"real1.mp4", "fake0.mp4", "fake1.mp4"}
+    assert reasons(cache) == {"real0.mp4": "too short"}
+
+
+def test_stride_keeps_every_second_frame_and_flow_spans_two(root, make_corpus, extract_from):
+    make_corpus(root, (32,), (32,))
+    whole, half = extract_from(root), extract_from(root, "half", stride=2)
+    assert half.attrs["frames"] == 16
+    for clip in half.clips:
+        frames = whole.read(whole.clip(clip.id), "frames")
+        np.testing.assert_array_equal(half.read(clip, "frames"), frames[::2])
+    ranges = [c.read(c.clips[0], "flow_range")[:, 1].mean() for c in (whole, half)]
+    assert ranges[1] > ranges[0]
+
+
+def test_fps_samples_all_videos_at_one_rate_and_rejects_slower_ones(
+    root, write_video, moving_texture, make_corpus, extract_from
+):
+    make_corpus(root, (32,), (32,), fps=30)
+    write_video(root / "REAL" / "slow.mp4", moving_texture(32), 12)
+    write_video(root / "REAL" / "fast.mp4", moving_texture(64, seed=9), 60)
+    cache = extract_from(root, fps=15)
+    assert reasons(cache) == {"slow.mp4": "frame rate too low"}
+    for clip in cache.clips:
+        np.testing.assert_allclose(np.diff(cache.read(clip, "timestamps")), 1 / 15, atol=1e-4)
+
+
+def test_two_clips_are_cut_from_a_video_that_is_long_enough(root, make_corpus, extract_from):
+    make_corpus(root, (20, 45), (20, 39))
+    cache = extract_from(root, clips=2, frames=20)
+    counts = Counter(clip.video for clip in cache.clips)
+    names = {Path(path).name: counts[video] for video, path in cache.names().items()}
+    assert names == {"real0.mp4": 1, "real1.mp4": 2, "fake0.mp4": 1, "fake1.mp4": 1}
+    first, second = (clip for clip in cache.clips if counts[clip.video] == 2)
+    assert (first.id, second.id) == (first.video, f"{first.video}-1")
+    assert (first.start, second.start) == (0, pytest.approx(20 / 25))
+    assert first.split == second.split
+    times = np.concatenate([cache.read(clip, "timestamps") for clip in (first, second)])
+    np.testing.assert_allclose(times, np.arange(40) / 25, atol=1e-6)
+
+
+def test_without_frames_the_flow_is_the_same(root, make_corpus, extract_from):
+    make_corpus(root, (20,), (20,))
+    whole, lean = extract_from(root), extract_from(root, "lean", keep_frames=False)
+    for clip in lean.clips:
+        assert set(lean.datasets(clip)) == {"flow", "flow_range", "timestamps"}
+        for key in lean.datasets(clip):
+            np.testing.assert_array_equal(
+                lean.read(clip, key), whole.read(whole.clip(clip.id), key)
+            )
+
+
+@pytest.mark.parametrize("compression", ["lzf", "none"])
+def test_compression_changes_the_size_alone(root, make_corpus, extract_from, compression):
+    make_corpus(root, (20,), (20,))
+    usual = extract_from(root)
+    other = extract_from(root, "other", compression=compression)
+    assert other.shards[0].n_bytes > usual.shards[0].n_bytes
+    for clip in other.clips:
+        np.testing.assert_array_equal(other.read(clip, "flow"), usual.read(clip, "flow"))
+
+
+def test_the_size_need_not_be_square_and_the_crop_is_of_the_source(
+    root, make_corpus, extract_from, moving_texture
+):
+    make_corpus(root, (20,), (20,), size=(160, 120))
+    cache = extract_from(root, width=48, height=40, crop=(100, 60, 48, 40))
+    clip = by_file(cache)["real0.mp4"]
+    frames = cache.read(clip, "frames")
+    assert frames.shape == (20, 40, 48, 3)
+    assert cache.read(clip, "flow").shape == (19, 40, 48)
+    source = moving_texture(20, 160, 120, seed=1)[:, 60:100, 100:148]
+    assert np.abs(frames.astype(int) - source).mean() < 6  # a lossy codec
+
+
+def test_a_picture_smaller_than_the_crop_is_rejected_and_the_others_are_not(
+    root, make_corpus, write_video, moving_texture, extract_from
+):
+    make_corpus(root, (20, 20), (20, 20), size=(160, 120))
+    write_video(root / "REAL" / "small.mp4", moving_texture(20, 96, 72))
+    cache = extract_from(root, crop=(60, 60, 64, 48))
+    assert reasons(cache) == {"small.mp4": "crop outside the picture"}
+    assert len(cache.clips) == 4
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"width": 31}, {"height": 0}, {"frames": 1}, {"crop": (0, 0, 0, 10)}, {"crop": (-1, 0, 9, 9)}],
+)
+def test_settings_that_cannot_work_are_refused_at_once(wrong):
+    with pytest.raises(SettingsError) as error:
+        small(**wrong)
+    assert error.value.hint
+
+
+def test_settings_survive_the_cache(root, make_corpus, extract_from):
+    make_corpus(root, (20,), (20,), size=(160, 120))
+    cache = extract_from(root, crop=(60, 60, 64, 48), fps=25.0, seed=3)
+    expected = small(crop=(60, 60, 64, 48), fps=25.0, seed=3)
+    assert Settings.from_json(cache.settings) == expected
+
+
+# ------------------------------------------------------------------------------------- bad files
+
+
+def test_broken_files_in_the_middle_of_a_batch_do_not_stop_it(root, make_corpus, extract_from, cut):
+    files = make_corpus(root, (20, 21, 22), (20, 21, 22))
+    cut(files["real1"], 0.5)
+    files["fake1"].write_bytes(np.random.default_rng(1).bytes(9000))
+    (root / "REAL" / "empty.mp4").touch()
+    (root / "REAL" / "nowhere.mp4").symlink_to(root / "gone.mp4")
+    cache = extract_from(root)
+    assert set(by_file(cache)) == {"real0.mp4", "real2.mp4", "fake0.mp4", "fake2.mp4"}
+    found = reasons(cache)
+    assert found.pop("nowhere.mp4") == "unreadable"
+    assert set(found.values()) == {"not a video"}
+
+
+def test_a_csv_row_that_no_file_system_could_hold_is_rejected_alone(
+    root, make_corpus, tmp_path, in_process
+):
+    files = make_corpus(root, (20,), (20,))
+    rows = [f"{path},{name[:4]}" for name, path in files.items()]
+    rows += [f"gone.mp4,real\n{'x' * 300}.mp4,fake"]
+    (root / "corpus.csv").write_text("\n".join(["path,label", *rows]))
+    cache = extract(read_corpus([root / "corpus.csv"]), tmp_path / "cache", small(), jobs=1)
+    assert set(reasons(cache).values()) == {"unreadable"}
+    assert len(cache.rejected()) == 2
+
+
+def test_names_that_are_not_unicode_or_have_line_breaks_are_kept(root, make_corpus, extract_from):
+    files = make_corpus(root, (20, 21), (20, 21))
+    odd = {'a,b\n"c".mp4', b"caf\xe9.mp4".decode("utf-8", "surrogateescape")}
+    for path, name in zip((files["real0"], files["fake0"]), sorted(odd), strict=True):
+        path.rename(path.with_name(name))
+    assert odd <= set(by_file(extract_from(root)))
+
+
+def test_one_of_two_files_with_the_same_bytes_is_kept(root, make_corpus, extract_from):
+    files = make_corpus(root, (20, 21), (20, 21))
+    (root / "REAL" / "z_copy.mp4").write_bytes(files["real0"].read_bytes())
+    cache = extract_from(root)
+    (row,) = cache.rejected()
+    assert (Path(row["path"]).name, row["reason"]) == ("z_copy.mp4", "duplicate")
+    assert str(files["real0"]) in row["detail"]
+    assert len(cache.clips) == 4
+
+
+def test_the_same_bytes_as_real_and_as_fake_are_both_rejected(root, make_corpus, extract_from):
+    files = make_corpus(root, (20, 21), (20, 21))
+    for name in ("a.mp4", "b.mp4"):
+        (root / "FAKE" / name).write_bytes(files["real0"].read_bytes())
+    cache = extract_from(root)
+    rejected = {Path(row["path"]).name for row in cache.rejected()}
+    assert rejected == {"real0.mp4", "a.mp4", "b.mp4"}
+    assert set(reasons(cache).values()) == {"duplicate"}
+    assert any("other label" in row["detail"] for row in cache.rejected())
+
+
+@pytest.mark.parametrize("frames", [None, 20], ids=["own length", "given length"])
+def test_where_nothing_is_usable_there_is_no_cache_but_a_list_of_reasons(
+    root, make_corpus, extract_from, tmp_path, cut, frames
+):
+    for path in make_corpus(root, (20, 20), (20, 20)).values():
+        cut(path, 0.5)
+    with pytest.raises(NothingUsable, match="4 not a video"):
+        extract_from(root, frames=frames)
+    assert not (tmp_path / "cache" / "index.h5").exists()
+    rejected = read_csv(tmp_path / "cache" / "rejected.csv")
+    assert Counter(row["reason"] for row in rejected) == {"not a video": 4}
+
+
+def test_one_label_left_is_not_enough(root, make_corpus, extract_from, tmp_path, cut):
+    files = make_corpus(root, (20, 20), (20, 20))
+    cut(files["fake0"], 0.5)
+    cut(files["fake1"], 0.5)
+    with pytest.raises(NothingUsable, match="2 of 4 files are usable, real and fake"):
+        extract_from(root)
+    assert not (tmp_path / "cache" / "index.h5").exists()
+    assert len(read_csv(tmp_path / "cache" / "rejected.csv")) == 2
+
+
+def test_a_video_may_stand_alone_without_any_identity(root, make_corpus, tmp_path, in_process):
+    files = make_corpus(root, (20,), (20,))
+    videos = [Video(files["real0"], 0), Video(files["fake0"], 1)]
+    cache = extract(videos, tmp_path / "cache", small(), jobs=1)
+    assert all(clip.identities == () for clip in cache.clips)

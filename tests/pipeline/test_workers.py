@@ -1,0 +1,142 @@
+"""Each item may crash, hang or eat its process: the others do not notice, and nothing is left."""
+
+import multiprocessing
+import os
+import sys
+import textwrap
+import time
+
+import pytest
+
+from pipeline import workers
+from pipeline.errors import Rejected
+
+TASKS = """
+    import os, resource, signal, sys, threading, time
+    from pipeline.errors import Rejected
+
+    class Picky(Exception):  # cannot be unpickled from its message alone
+        def __init__(self, what, where):
+            super().__init__(f"{what} in {where}")
+
+    def task(item):
+        if item == "abort":
+            os.abort()
+        if item == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if item == "hang":
+            time.sleep(600)
+        if item == "exit":
+            sys.exit(3)
+        if item == "reject":
+            raise Rejected("too short", "5 frames")
+        if item == "memory":
+            resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+            return len(bytearray(2**34))
+        if item == "fault":
+            raise ZeroDivisionError("a fault of the program")
+        if item == "picky":
+            raise Picky("fault", "program")
+        if item == "unpicklable":
+            error = ValueError("a fault that cannot be pickled")
+            error.lock = threading.Lock()
+            raise error
+        if item == "slow":
+            time.sleep(600)
+        return [item, os.getpid()]
+"""
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """A function in a module that worker processes can import."""
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "misbehaving_tasks.py").write_text(textwrap.dedent(TASKS))
+    sys.path.insert(0, str(folder))
+    import misbehaving_tasks
+
+    yield misbehaving_tasks.task
+    sys.path.remove(str(folder))
+    del sys.modules["misbehaving_tasks"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    yield
+    assert multiprocessing.active_children() == []
+
+
+def test_what_goes_wrong_with_an_item_costs_that_item_only(task):
+    bad = ["abort", "killed", "hang", "exit", "reject", "memory"]
+    good = [f"good {n}" for n in range(6)]
+    items = [item for pair in zip(bad, good, strict=True) for item in pair]
+    results = dict(workers.run(task, items, jobs=2, timeout=4))
+    assert set(results) == set(items)
+    assert [results[item][0] for item in good] == good
+    faults = {item: results[item] for item in bad}
+    assert all(isinstance(fault, Rejected) for fault in faults.values())
+    said = {item: (fault.reason, fault.detail) for item, fault in faults.items()}
+    assert said["abort"] == ("crashed the decoder", "SIGABRT")
+    assert said["killed"] == ("crashed the decoder", "SIGKILL")
+    assert said["exit"] == ("crashed the decoder", "exit code 3")
+    assert said["hang"] == ("timed out", "after 4 s")
+    assert said["reject"] == ("too short", "5 frames")
+    assert said["memory"][0] == "out of memory"
+
+
+def test_processes_are_used_again_and_there_are_no_more_than_asked_for(task):
+    results = list(workers.run(task, range(20), jobs=2))
+    assert sorted(item for item, _ in results) == list(range(20))
+    assert all(item == value for item, (value, _) in results)
+    pids = {pid for _, (_, pid) in results}
+    assert len(pids) <= 2
+    assert os.getpid() not in pids
+
+
+def test_no_items_need_no_process(task):
+    assert list(workers.run(task, [], jobs=4)) == []
+
+
+@pytest.mark.parametrize(
+    "item,kind,message",
+    [
+        ("fault", ZeroDivisionError, "a fault of the program"),
+        ("picky", Exception, "fault in program"),
+        ("unpicklable", Exception, "a fault that cannot be pickled"),
+    ],
+)
+def test_a_fault_of_the_program_ends_the_run_and_is_raised_here(task, item, kind, message):
+    with pytest.raises(kind, match=message):
+        dict(workers.run(task, [item, "slow"], jobs=2, timeout=60))
+
+
+def test_a_fault_says_where_in_the_worker_it_was(task):
+    with pytest.raises(ZeroDivisionError) as error:
+        dict(workers.run(task, ["fault"], jobs=1))
+    assert "misbehaving_tasks.py" in str(error.value.__cause__)
+
+
+def test_whoever_stops_listening_stops_the_work(task):
+    results = workers.run(task, ["good", "slow"], jobs=2, timeout=60)
+    assert next(results)[0] == "good"
+    begin = time.monotonic()
+    results.close()
+    assert time.monotonic() - begin < 5
+
+
+def test_a_process_that_died_between_two_items_is_replaced(task):
+    results = workers.run(task, ["a", "b", "c"], jobs=1)
+    _, (_, pid) = next(results)
+    os.kill(pid, 9)
+    time.sleep(0.2)
+    rest = dict(results)
+    assert {item: value[0] for item, value in rest.items()} == {"b": "b", "c": "c"}
+
+
+def test_available_cores_are_those_this_process_may_use():
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert workers.available_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
