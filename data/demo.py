@@ -17,7 +17,6 @@ import av
 import click
 import cloup
 import numpy as np
-from tqdm import tqdm
 
 from data.heads import SIZE, Array, cast_actor, render
 from pipeline import workers
@@ -193,8 +192,8 @@ def make_demo(
         )
     make = partial(_make_video, out=out, seed=seed)
     boxes: dict[str, list[list[int]]] = {}
-    made = workers.run(make, videos, jobs=jobs or workers.available_cores())
-    for video, result in tqdm(made, total=len(videos), desc="render", unit="video", disable=None):
+    jobs = jobs or workers.available_cores()
+    for video, result in workers.run(make, videos, jobs=jobs, title="render"):
         if isinstance(result, Rejected):
             raise RuntimeError(f"{video.path}: {result.reason} {result.detail}")
         boxes[video.path] = result

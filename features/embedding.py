@@ -17,7 +17,7 @@ from features.backbones import Backbone
 from features.motion import NAMES, motion_descriptors
 from pipeline.cache import Cache, finished_cache, shard_row, write_index, write_shard
 from pipeline.errors import SettingsError
-from pipeline.resume import CacheInProgress
+from pipeline.resume import CacheInProgress, remove_work
 
 STAGE = "embed"
 STREAMS = ("flow", "frames")
@@ -92,13 +92,15 @@ def embed(source: Cache, folder: Path, backbone: Backbone, streams: tuple[str, .
         )
     settings = dataclasses.asdict(Settings.of(backbone, streams, source))
     if finished := finished_cache(folder, STAGE, settings):
+        remove_work(folder)
         return finished
     with CacheInProgress(folder, settings) as work:
         shards = []
         bar = tqdm(total=len(source.clips), desc="embed", unit="clip", disable=None)
         for shard in source.shards:
             clips = [clip for clip in source.clips if clip.shard == shard.name]
-            if work.has_shard(shard.name):
+            recipe = work.recipe(source=shard.sha256)
+            if work.has_shard(shard.name, recipe):
                 shards.append(shard_row(folder, shard.name))
             else:
                 needed = {"flow", "flow_range", "timestamps", *streams}
@@ -108,9 +110,7 @@ def embed(source: Cache, folder: Path, backbone: Backbone, streams: tuple[str, .
                     )
                     for clip in clips
                 }
-                shards.append(
-                    write_shard(folder, shard.name, arrays, attrs={"settings": work.digest})
-                )
+                shards.append(write_shard(folder, shard.name, arrays, attrs={"recipe": recipe}))
             bar.update(len(clips))
         bar.close()
         write_index(
@@ -130,5 +130,5 @@ def embed(source: Cache, folder: Path, backbone: Backbone, streams: tuple[str, .
             clips=source.clips,
             shards=shards,
         )
-        work.finish()
+        work.finish(shard.name for shard in shards)
     return Cache(folder, STAGE)

@@ -16,8 +16,9 @@ from model.plots import plot_precision_recall, plot_roc
 from model.run import Run
 from model.sequences import Sequences, load_sequences, refuse_leaks
 from model.videos import UNSEEN, by_video, score_videos
-from pipeline.cache import Cache, write_whole
+from pipeline.cache import Cache
 from pipeline.errors import IntegrityError, NothingUsable
+from pipeline.files import write_whole
 from pipeline.splits import groups
 
 METRICS = "metrics.json"

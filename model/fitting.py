@@ -19,8 +19,9 @@ from model.training import CrossFit, Indices, TrainingSettings, cross_fit
 from model.tuning import tune
 from model.videos import by_video, sigmoid, write_predictions
 from pipeline import splits
-from pipeline.cache import Cache, check_same_settings, write_csv, write_whole
+from pipeline.cache import Cache, check_same_settings
 from pipeline.errors import NothingUsable, SettingsError
+from pipeline.files import write_csv, write_whole
 
 TRIALS = "trials.csv"
 

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from model.training import Epoch
-from pipeline.cache import write_whole
+from pipeline.files import write_whole
 
 COLOURS = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
+STYLES = ("-", "--", ":")  # so that curves on top of one another all show
 Curve = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]  # labels and probabilities
 
 
@@ -44,7 +45,14 @@ def plot_roc(curves: Mapping[str, Curve], path: Path) -> None:
     axes = figure.subplots()
     for n, (name, (labels, probabilities)) in enumerate(curves.items()):
         false_alarms, hits, _ = roc_curve(labels, probabilities)
-        axes.plot(false_alarms, hits, color=COLOURS[n], label=name)
+        axes.plot(
+            false_alarms,
+            hits,
+            color=COLOURS[n],
+            linestyle=STYLES[n % len(STYLES)],
+            linewidth=2,
+            label=name,
+        )
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
     axes.set(xlabel="real videos called fake", ylabel="fake videos found", title="ROC, test split")
     axes.legend(loc="lower right")
@@ -57,7 +65,14 @@ def plot_precision_recall(curves: Mapping[str, Curve], path: Path) -> None:
     axes = figure.subplots()
     for n, (name, (labels, probabilities)) in enumerate(curves.items()):
         precision, recall, _ = precision_recall_curve(labels, probabilities)
-        axes.plot(recall, precision, color=COLOURS[n], label=name)
+        axes.plot(
+            recall,
+            precision,
+            color=COLOURS[n],
+            linestyle=STYLES[n % len(STYLES)],
+            linewidth=2,
+            label=name,
+        )
     share = float(np.mean(next(iter(curves.values()))[0]))
     axes.axhline(share, color="grey", linewidth=0.8, linestyle="--")
     axes.set(

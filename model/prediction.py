@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from features.backbones import Backbone, load_backbone
 from features.embedding import embed_clip
@@ -17,6 +16,7 @@ from model.videos import sigmoid
 from pipeline import extraction
 from pipeline.cache import read_shard
 from pipeline.errors import IntegrityError, Rejected, SettingsError
+from pipeline.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -78,18 +78,16 @@ def predict(
         backbone: as `backbone_of` gives it.
         jobs: processes that decode; by default one per core.
     """
-    settings = extraction.Settings.from_json(run.config.extraction)
+    settings = Settings.from_json(run.config.extraction)
     with tempfile.TemporaryDirectory(prefix="deepfake-motion-") as folder:
         shards = extraction.extract_new(paths, Path(folder), settings, run.config.frames, jobs=jobs)
         waiting: dict[int, Prediction] = {}
         following = 0
-        with tqdm(total=len(paths), desc="predict", unit="video", disable=None) as bar:
-            for number, shard in shards:
-                waiting[number] = _judge(run, paths[number], Path(folder), shard, backbone)
-                bar.update()
-                while following in waiting:
-                    yield waiting.pop(following)
-                    following += 1
+        for number, shard in shards:
+            waiting[number] = _judge(run, paths[number], Path(folder), shard, backbone)
+            while following in waiting:
+                yield waiting.pop(following)
+                following += 1
 
 
 def _judge(

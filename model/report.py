@@ -9,7 +9,7 @@ import jinja2
 
 from model.evaluation import SHOWN, Evaluation, show
 from model.run import Run
-from pipeline.cache import write_whole
+from pipeline.files import write_whole
 
 IMAGES = {
     "training.png": "Losses and validation AUC over the epochs of each fold",

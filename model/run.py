@@ -10,8 +10,8 @@ import torch
 
 from model.heads import Ensemble, LSTMHead
 from model.training import TrainingSettings
-from pipeline.cache import write_whole
 from pipeline.errors import IntegrityError, SettingsError
+from pipeline.files import write_whole
 
 SCHEMA = 1
 CONFIG, MODEL = "config.json", "model.pt"

@@ -10,8 +10,8 @@ import skopt
 from skopt.space import Categorical, Dimension, Integer, Real
 
 from model.training import TrainingSettings
-from pipeline.cache import read_csv
 from pipeline.errors import SettingsError
+from pipeline.files import read_csv
 
 INITIAL = 6  # trials at random points before the Gaussian process chooses
 

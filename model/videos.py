@@ -8,7 +8,8 @@ import torch
 
 from model.run import Run
 from model.sequences import Sequences, load_sequences
-from pipeline.cache import Cache, Clip, write_csv
+from pipeline.cache import Cache, Clip
+from pipeline.files import write_csv
 
 PREDICTIONS = "predictions.csv"
 UNSEEN = ("test", "holdout")

@@ -15,14 +15,11 @@ Both stages write this layout; they differ in the datasets inside a clip. Files 
 name only when they are whole: written elsewhere, fsynced, renamed, and the folder fsynced.
 """
 
-import csv
 import dataclasses
-import hashlib
+import io
 import json
-import os
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -32,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import IntegrityError, SettingsError
+from pipeline.files import Row, read_csv, sha256_of, write_whole
 
 SCHEMA = 1
 INDEX = "index.h5"
@@ -42,6 +40,8 @@ _FILTERS: dict[str, dict[str, Any]] = {
     "lzf": {"compression": "lzf"},
     "none": {},
 }
+# What h5py, and reading what it gives, raise over damaged files.
+DAMAGED = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError)
 _SHARD_NAME = re.compile(r"shards/\d{5,}\.h5")
 
 
@@ -82,46 +82,7 @@ class Shard:
 _TYPES: dict[type, Any] = {str: h5py.string_dtype(), int: np.int64, float: np.float64}
 
 
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        if hasattr(hashlib, "file_digest"):  # Python 3.11
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-        return digest.hexdigest()
-
-
 # ---------------------------------------------------------------------------------------- writing
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Make a file that is either whole or not there, whatever happens meanwhile.
-
-    Args:
-        path: the file to make or to replace.
-        write: is given a temporary path in the same folder and fills it.
-    """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        _fsync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _fsync(path.parent)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_shard(
@@ -138,30 +99,39 @@ def write_shard(
         cache: the cache's folder.
         name: ``shards/<number>.h5``.
         clips: for each clip id, its datasets; the first axis of each is time.
-        attrs: attributes of the shard; ``settings`` decides whether a resumed run may keep it.
+        attrs: attributes of the shard; ``recipe`` decides whether a resumed run may keep it.
         compression: ``gzip`` (level 1, any HDF5 reader), ``lzf`` (h5py only, faster) or ``none``.
     """
 
-    def write(path: Path) -> None:
-        with h5py.File(path, "w") as file:
-            file.attrs.update(attrs)
-            for clip, datasets in clips.items():
-                group = file.create_group(clip)
-                for key, array in datasets.items():
-                    row_bytes = max(array[:1].nbytes, 1)
-                    rows = max(1, min(len(array), CHUNK_BYTES // row_bytes))
-                    group.create_dataset(
-                        key,
-                        data=array,
-                        chunks=(rows, *array.shape[1:]),
-                        fletcher32=True,
-                        **_FILTERS[compression],
-                    )
+    def fill(file: h5py.File) -> None:
+        file.attrs.update(attrs)
+        for clip, datasets in clips.items():
+            group = file.create_group(clip)
+            for key, array in datasets.items():
+                row_bytes = max(array[:1].nbytes, 1)
+                rows = max(1, min(len(array), CHUNK_BYTES // row_bytes))
+                group.create_dataset(
+                    key,
+                    data=array,
+                    chunks=(rows, *array.shape[1:]),
+                    fletcher32=True,
+                    **_FILTERS[compression],
+                )
 
-    path = cache / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, write)
+    (cache / name).parent.mkdir(parents=True, exist_ok=True)
+    _write_hdf5(cache / name, fill)
     return shard_row(cache, name)
+
+
+def _write_hdf5(path: Path, fill: Callable[[h5py.File], None]) -> None:
+    """Write an HDF5 file whole or not at all.
+
+    It is put together in memory, because HDF5 answers a full disk with a segmentation fault.
+    """
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
+        fill(file)
+    write_whole(path, lambda temporary: temporary.write_bytes(image.getbuffer()))
 
 
 def shard_row(cache: Path, name: str) -> Shard:
@@ -170,11 +140,12 @@ def shard_row(cache: Path, name: str) -> Shard:
 
 
 def shard_attrs(cache: Path, name: str) -> dict[str, str] | None:
-    """The attributes of a shard that was written whole, or None if it cannot be used."""
+    """The attributes of a shard, or None if it is not there or cannot be read to its end."""
     try:
+        read_shard(cache, name)
         with h5py.File(cache / name) as file:
             return {str(key): str(value) for key, value in file.attrs.items()}
-    except OSError:
+    except DAMAGED:
         return None
 
 
@@ -189,9 +160,28 @@ def read_shard(cache: Path, name: str) -> dict[str, dict[str, npt.NDArray[Any]]]
     """Everything in one shard: clip id → dataset → array."""
     with h5py.File(cache / name) as file:
         return {
-            str(clip): {str(key): dataset[:] for key, dataset in group.items()}
+            str(clip): {str(key): _own_dataset(file, clip, key)[:] for key in group}
             for clip, group in file.items()
         }
+
+
+def _own_dataset(file: h5py.File, clip: str, key: str) -> h5py.Dataset:
+    """A dataset whose values are in this very file: a stranger's shard must not lead elsewhere.
+
+    Raises:
+        KeyError: it is not there.
+        ValueError: it is elsewhere.
+    """
+    links = file.get(clip, getlink=True), file[clip].get(key, getlink=True)
+    dataset = file[clip][key]
+    if (
+        not all(isinstance(link, h5py.HardLink) for link in links)
+        or not isinstance(dataset, h5py.Dataset)
+        or dataset.is_virtual
+        or dataset.external
+    ):
+        raise ValueError(f"{clip}/{key} is not stored in this file")
+    return dataset
 
 
 def write_index(
@@ -205,19 +195,18 @@ def write_index(
 ) -> None:
     """Write ``index.h5`` over shards that are already there."""
 
-    def write(path: Path) -> None:
-        with h5py.File(path, "w") as file:
-            file.attrs["schema"] = SCHEMA
-            file.attrs["stage"] = stage
-            file.attrs["settings"] = json.dumps(settings, sort_keys=True)
-            file.attrs.update(attrs)
-            _write_table(file, "clips", Clip, clips)
-            _write_table(file, "shards", Shard, shards)
-            data = file.create_group("data")
-            for clip in clips:
-                data[clip.id] = h5py.ExternalLink(clip.shard, clip.id)
+    def fill(file: h5py.File) -> None:
+        file.attrs["schema"] = SCHEMA
+        file.attrs["stage"] = stage
+        file.attrs["settings"] = json.dumps(settings, sort_keys=True)
+        file.attrs.update(attrs)
+        _write_table(file, "clips", Clip, clips)
+        _write_table(file, "shards", Shard, shards)
+        data = file.create_group("data")
+        for clip in clips:
+            data[clip.id] = h5py.ExternalLink(clip.shard, clip.id)
 
-    write_whole(cache / INDEX, write)
+    _write_hdf5(cache / INDEX, fill)
 
 
 def _write_table(file: h5py.File, name: str, row: type, rows: Sequence[Any]) -> None:
@@ -234,18 +223,6 @@ def _write_table(file: h5py.File, name: str, row: type, rows: Sequence[Any]) -> 
     )
     if values:
         table[:] = np.array(values, dtype=dtype)
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file, whole or not at all."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows(rows)
-
-    write_whole(path, write)
 
 
 # ---------------------------------------------------------------------------------------- reading
@@ -284,20 +261,20 @@ class Cache:
         try:
             with h5py.File(index) as file:
                 self.attrs: dict[str, Any] = dict(file.attrs)
-                if self.attrs.get("schema") != SCHEMA:
+                if self.attrs["schema"] != SCHEMA:
                     raise SettingsError(
-                        f"{index} has layout version {self.attrs.get('schema')}, "
+                        f"{index} has layout version {self.attrs['schema']}, "
                         f"this program reads version {SCHEMA}",
                         "make the cache again, or install the version that made it",
                     )
+                self.stage: str = self.attrs["stage"]
+                self.settings: dict[str, Any] = json.loads(self.attrs["settings"])
                 self.clips = [_clip(row) for row in file["clips"][:]]
                 self.shards = [_shard(row) for row in file["shards"][:]]
-        except (OSError, KeyError, ValueError) as error:
+        except DAMAGED as error:
             raise IntegrityError(
                 f"{index} is damaged: {error}", "run the command that made this cache again"
             ) from error
-        self.settings: dict[str, Any] = json.loads(self.attrs["settings"])
-        self.stage: str = self.attrs["stage"]
         if stage is not None and self.stage != stage:
             raise SettingsError(
                 f"{self.folder} was written by the {self.stage} stage, the {stage} stage is needed",
@@ -306,6 +283,8 @@ class Cache:
         self._check_shards()
 
     def _check_shards(self) -> None:
+        if (self.folder / "shards").is_symlink():
+            raise IntegrityError(f"the shards of {self.folder} are somewhere else: it is a link")
         for shard in self.shards:
             path = self.folder / shard.name
             if not _SHARD_NAME.fullmatch(shard.name) or path.is_symlink():
@@ -353,8 +332,8 @@ class Cache:
         """
         try:
             with h5py.File(self.folder / clip.shard) as file:
-                return cast(npt.NDArray[Any], file[clip.id][key][rows])
-        except (OSError, KeyError) as error:
+                return cast(npt.NDArray[Any], _own_dataset(file, clip.id, key)[rows])
+        except DAMAGED as error:
             raise IntegrityError(
                 f"cannot read {clip.id}/{key} in {self.folder / clip.shard}: {error}",
                 f"python -m pipeline.inspect {self.folder} --verify finds what is damaged",
@@ -365,14 +344,11 @@ class Cache:
         for shard in self.shards:
             fault = ""
             try:
-                with h5py.File(self.folder / shard.name) as file:
-                    for group in file.values():
-                        for dataset in group.values():
-                            for start in range(0, len(dataset), dataset.chunks[0]):
-                                dataset[start : start + dataset.chunks[0]]
                 if sha256_of(self.folder / shard.name) != shard.sha256:
                     fault = "its sha256 is not the one in the index"
-            except (OSError, KeyError) as error:
+                else:
+                    read_shard(self.folder, shard.name)
+            except DAMAGED as error:
                 fault = str(error)
             yield shard, fault
 
@@ -383,16 +359,10 @@ class Cache:
             return {}
         return {row["id"]: row["path"] for row in read_csv(path)}
 
-    def rejected(self) -> list[dict[str, str]]:
+    def rejected(self) -> list[Row]:
         """Every file that did not make it: path, reason, detail."""
         path = self.folder / "rejected.csv"
         return read_csv(path) if path.is_file() else []
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header."""
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
 
 
 def _how_to_make_a_cache(folder: Path, stage: str | None) -> str:
@@ -421,16 +391,25 @@ def _shard(row: np.void) -> Shard:
 
 
 def finished_cache(folder: Path, stage: str, settings: Mapping[str, Any]) -> Cache | None:
-    """The cache in this folder, if it is finished.
+    """The cache in this folder if it is finished; None if it is not, or something is missing.
 
     Raises:
-        SettingsError: it was made with other settings.
-        IntegrityError: it is damaged.
+        SettingsError: it was made with other settings, or by another stage.
     """
     if not (folder / INDEX).is_file():
         return None
-    cache = Cache(folder, stage)
-    check_same_settings(folder, cache.settings, json.loads(json.dumps(settings)))
+    settings = json.loads(json.dumps(settings))
+    try:
+        cache = Cache(folder, stage)
+    except IntegrityError:
+        try:
+            with h5py.File(folder / INDEX) as file:
+                made_with = json.loads(file.attrs["settings"])
+        except DAMAGED:
+            return None
+        check_same_settings(folder, made_with, settings)
+        return None
+    check_same_settings(folder, cache.settings, settings)
     return cache
 
 

@@ -1,27 +1,23 @@
 """Which videos there are, whether they are real or fake, and whose face they show."""
 
+import csv
 import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.cache import read_csv
 from pipeline.errors import NothingUsable, SettingsError
+from pipeline.files import read_csv
 from pipeline.splits import SPLITS
 
 REAL, FAKE = 0, 1
 LABELS = {"0": REAL, "real": REAL, "1": FAKE, "fake": FAKE}
-EXTENSIONS = frozenset(
-    # fmt: off
-    (
-        ".3g2", ".3gp", ".264", ".265", ".asf", ".avi", ".divx", ".f4v", ".flv", ".gif", ".h264",
-        ".hevc", ".ivf", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpe",
-        ".mpeg", ".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv",
-        ".y4m",
-    )
-    # fmt: on
-)
+_EXTENSIONS = """
+    3g2 3gp 264 265 asf avi divx f4v flv gif h264 hevc ivf m2ts m2v m4v mjpeg mjpg mkv mov mp4 mpe
+    mpeg mpg mts mxf ogg ogv qt ts vob webm wmv y4m
+"""
+EXTENSIONS = frozenset(f".{name}" for name in _EXTENSIONS.split())
 # DFD: 01__exit_phone_room.mp4, and 24_23__outside__YR5OVD4S.mp4 for source 23 on target 24.
 _DFD_REAL = re.compile(r"(\d{2})__.+")
 _DFD_FAKE = re.compile(r"(\d{2})_(\d{2})__.+__[A-Z0-9]{8}")
@@ -133,11 +129,11 @@ def identities_of(path: Path, label: int) -> tuple[str, ...]:
 def _from_csv(path: Path) -> list[Video]:
     try:
         rows = read_csv(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read {path}: {error}") from error
+    except (OSError, csv.Error) as error:
+        raise SettingsError(f"cannot read {path}: {error}", "save it as a plain CSV") from error
     videos = []
-    for number, row in enumerate(rows, start=2):
-        where = f"{path} line {number}"
+    for row in rows:
+        where = f"{path} line {row.line}"
         if not row.get("path") or row.get("label") is None:
             raise SettingsError(
                 f"{where}: it needs a path and a label; the columns are {', '.join(map(str, row))}",

@@ -23,6 +23,13 @@ Box = tuple[int, int, int, int]  # x, y, width, height in pixels of the upright 
 Item = TypeVar("Item")
 
 _ROTATE = {90: ["cclock"], 180: ["cclock", "cclock"], 270: ["clock"]}  # arguments of `transpose`
+# What FFmpeg may open: plain files of these formats, no playlists that name other files or hosts.
+PLAIN_FILES = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "asf,avi,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,"
+    "mpegvideo,mxf,ogg,webm,yuv4mpegpipe",
+}
+HALF = 0.5 + 1e-6  # half-way between two ticks is the earlier one, whatever the last bits say
 REGULAR = 0.25  # intervals within this fraction of the median count as one and the same
 
 
@@ -64,7 +71,7 @@ def open_video(path: Path) -> av.container.InputContainer:
         Rejected: it is not a video, or has no video stream.
     """
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        container = av.open(f"file:{path}", options=PLAIN_FILES, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
         raise Rejected("not a video", _words(error)) from error
     except OSError as error:
@@ -72,6 +79,9 @@ def open_video(path: Path) -> av.container.InputContainer:
     if not container.streams.video:
         container.close()
         raise Rejected("no video stream", f"container {container.format.name}")
+    if container.streams.video[0].codec_context is None:
+        container.close()
+        raise Rejected("no frame decodes", "FFmpeg has no decoder for its codec")
     return container
 
 
@@ -98,7 +108,11 @@ def count_samples(times: npt.NDArray[np.float64], rate: float) -> int:
     """How many frames `at_equal_intervals` keeps of frames with these times (seconds, sorted)."""
     if not len(times):
         return 0
-    return len(np.unique(np.floor((times - times[0]) * rate + 0.5)))
+    positions = (times - times[0]) * rate
+    ticks = np.ceil(positions - HALF)
+    n = len(np.unique(ticks))
+    before = positions[-2] if len(positions) > 1 else -math.inf
+    return n if _reaches(ticks[-1], positions[-1], before) else n - 1
 
 
 def at_equal_intervals(
@@ -108,27 +122,38 @@ def at_equal_intervals(
 
     Each frame belongs to the nearest tick of a clock that starts at the first frame; of the
     frames of one tick the nearest is kept. A frame is never given twice: a gap in the video stays
-    a gap in the timestamps rather than becoming a picture that stands still.
+    a gap in the timestamps rather than becoming a picture that stands still. If the video ends
+    before a last tick, no frame is kept for that one.
 
     Args:
         frames: (time in seconds, frame), times increasing.
         rate: ticks per second.
     """
-    start = best_tick = best_error = None
+    start: float | None = None
     best: tuple[float, Item] | None = None
+    best_tick, best_error = -1, math.inf
+    position = before = -math.inf
     for time, frame in frames:
         start = time if start is None else start
-        position = (time - start) * rate
-        tick = math.floor(position + 0.5)
+        before, position = position, (time - start) * rate
+        tick = math.ceil(position - HALF)
         error = abs(position - tick)
         if tick != best_tick:
             if best is not None:
                 yield best
             best_tick, best_error, best = tick, error, (time, frame)
-        elif best_error is None or error < best_error:
+        elif error < best_error:
             best_error, best = error, (time, frame)
-    if best is not None:
+    if best is not None and _reaches(best_tick, position, before):
         yield best
+
+
+def _reaches(tick: float, last: float, before: float) -> bool:
+    """Whether frames that end at ``last``, after ``before``, hold the one nearest to ``tick``.
+
+    A next frame, as far on as the last from the one before, must not have been nearer.
+    """
+    return tick - last <= (last - before) / 2
 
 
 def decode(

@@ -12,7 +12,8 @@ from pipeline.cli import Command
 from pipeline.corpus import read_corpus
 from pipeline.decode import Box
 from pipeline.errors import TooManyRejects
-from pipeline.extraction import Settings, extract
+from pipeline.extraction import extract
+from pipeline.settings import Settings
 
 DEFAULTS = Settings()
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from pipeline.cache import Cache, Clip
 from pipeline.cli import Command
 from pipeline.errors import IntegrityError
+from pipeline.files import write_whole
 from pipeline.sheet import LABELS, contact_sheet
 
 CLIPS_SAMPLED = 32  # for flow quantiles of a large cache
@@ -41,6 +42,8 @@ def main(cache: Path, clip: str | None, verify: bool, sheet: Path | None) -> Non
       python -m pipeline.inspect caches/dfd --sheet sheet.png
       python -m pipeline.inspect caches/dfd --verify
     """
+    if sheet and sheet.suffix.lower() != ".png":
+        raise click.BadParameter(f"{sheet} does not end in .png", param_hint="--sheet")
     opened = Cache(cache, "extract" if sheet else None)
     chosen = opened.clip(clip) if clip else None
     if verify:
@@ -48,8 +51,8 @@ def main(cache: Path, clip: str | None, verify: bool, sheet: Path | None) -> Non
     elif sheet:
         clips = [chosen] if chosen else _mixed(opened.clips)[:ROWS_ON_SHEET]
         picture = contact_sheet(opened, clips)
-        if not cv2.imwrite(str(sheet), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-            raise click.BadParameter(f"cannot write {sheet}", param_hint="--sheet")
+        png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+        write_whole(sheet, lambda path: path.write_bytes(png))
         click.echo(f"{sheet}: {len(clips)} of {len(opened.clips)} clips")
     elif chosen:
         click.echo(describe_clip(opened, chosen))

@@ -1,5 +1,6 @@
 """Is this file a sound video, and what is known of it before it is decoded?"""
 
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +9,10 @@ from typing import Any
 import av
 import av.error
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.cache import sha256_of
 from pipeline.decode import count_samples, frame_rate, open_video, timed_frames
 from pipeline.errors import Rejected
+from pipeline.files import sha256_of
 
 FRAMES_TRIED = 3  # decoded by `probe` to see whether the codec works at all
 TOLERATED_LOSS = 0.02  # of the promised frames: containers round, and count frames never shown
@@ -57,8 +57,12 @@ def probe(path: Path, *, fps: float | None = None, stride: int = 1) -> Probe:
     Raises:
         Rejected: not a video, no video stream, nothing decodes, too short, or slower than ``fps``.
     """
-    if not path.is_file():
-        raise Rejected("unreadable", "not a plain file" if path.exists() else "no such file")
+    try:
+        plain = stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        raise Rejected("unreadable", getattr(error, "strerror", None) or str(error)) from error
+    if not plain:
+        raise Rejected("unreadable", "not a plain file")
     with open_video(path) as container:
         first = _first_frame(container)
         rotated = round(first.rotation) % 180 != 0
@@ -83,7 +87,7 @@ def probe(path: Path, *, fps: float | None = None, stride: int = 1) -> Probe:
             duration=duration,
             bit_rate=8 * n_bytes / duration,
             n_packets=len(times),
-            n_promised=_promised_frames(stream, own_rate),
+            n_promised=_promised_frames(container, own_rate),
             n_samples=count_samples(times, sampling_rate(own_rate, fps, stride)),
         )
 
@@ -141,15 +145,17 @@ def _packet_times(container: Any) -> Iterator[float]:
             n += 1
 
 
-def _promised_frames(stream: Any, rate: float) -> int:
+def _promised_frames(container: Any, rate: float) -> int:
+    """How many frames the container says there are, 0 if it does not say."""
+    stream = container.streams.video[0]
     if stream.frames:
         return int(stream.frames)
+    seconds = 0.0
     if stream.duration:
-        return round(float(stream.duration * stream.time_base) * rate)
-    return 0
-
-
-def times_of(path: Path) -> npt.NDArray[np.float64]:
-    """The sorted times of a video's frames in seconds, from its packets: (n_packets,) float64."""
-    with open_video(path) as container:
-        return np.sort(np.fromiter(_packet_times(container), dtype=np.float64))
+        seconds = float(stream.duration * stream.time_base)
+    elif tag := stream.metadata.get("DURATION"):  # Matroska: 00:00:01.480000000
+        hours, minutes, rest = (float(part) for part in tag.split(":"))
+        seconds = 3600 * hours + 60 * minutes + rest
+    elif container.duration and len(container.streams) == 1:
+        seconds = container.duration / av.time_base
+    return round(seconds * rate)

@@ -7,12 +7,13 @@ import json
 import os
 import shutil
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.cache import INDEX, check_same_settings, shard_attrs, write_whole
+from pipeline.cache import INDEX, check_same_settings, shard_attrs
 from pipeline.errors import SettingsError
+from pipeline.files import remove_temporaries, write_whole
 
 WORK = ".work"  # inside the cache until it is finished
 
@@ -35,8 +36,6 @@ class CacheInProgress:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.settings = json.loads(json.dumps(settings))
-        text = json.dumps(self.settings, sort_keys=True)
-        self.digest = hashlib.sha256(text.encode()).hexdigest()
         self.notes: dict[str, Any] = {}
 
     def __enter__(self) -> "CacheInProgress":
@@ -53,6 +52,16 @@ class CacheInProgress:
             )
         work.mkdir(parents=True, exist_ok=True)
         self._lock()
+        try:
+            self._take_over(work)
+        except BaseException:
+            os.close(self._lock_handle)
+            raise
+        return self
+
+    def _take_over(self, work: Path) -> None:
+        for folder in (self.folder, self.folder / "shards", work):
+            remove_temporaries(folder)
         begun = work / "settings.json"
         if begun.is_file():
             check_same_settings(self.folder, json.loads(begun.read_text()), self.settings)
@@ -60,7 +69,6 @@ class CacheInProgress:
             text = json.dumps(self.settings, indent=1)
             write_whole(begun, lambda path: path.write_text(text))
         self._read_notes()
-        return self
 
     def __exit__(
         self,
@@ -102,11 +110,24 @@ class CacheInProgress:
         with (self.folder / WORK / "notes.jsonl").open("a", encoding="ascii") as file:
             file.write(json.dumps({key: value}) + "\n")
 
-    def has_shard(self, name: str) -> bool:
-        """Whether a shard is there, whole, and made with these settings."""
-        attrs = shard_attrs(self.folder, name)
-        return attrs is not None and attrs.get("settings") == self.digest
+    def recipe(self, **particulars: Any) -> str:
+        """What a shard is made of, as a digest: these settings, and what is special to it."""
+        text = json.dumps([self.settings, particulars], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
-    def finish(self) -> None:
-        """Remove what only a resumed run needs."""
-        shutil.rmtree(self.folder / WORK)
+    def has_shard(self, name: str, recipe: str) -> bool:
+        """Whether a shard is there, can be read to its end, and was made by this recipe."""
+        attrs = shard_attrs(self.folder, name)
+        return attrs is not None and attrs.get("recipe") == recipe
+
+    def finish(self, shards: Iterable[str]) -> None:
+        """Remove what only a resumed run needs, and shards of an earlier plan."""
+        named = {self.folder / name for name in shards}
+        for path in set((self.folder / "shards").glob("*.h5")) - named:
+            path.unlink()
+        remove_work(self.folder)
+
+
+def remove_work(folder: Path) -> None:
+    """Remove what a finished cache does not need, if an earlier run was killed before it did."""
+    shutil.rmtree(folder / WORK, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import time
 import traceback
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
+
+from tqdm import tqdm
 
 from pipeline.errors import Rejected
 
@@ -37,6 +40,7 @@ def run(
     *,
     jobs: int,
     timeout: float = 3600.0,
+    title: str | None = None,
 ) -> Iterator[tuple[Item, Result | Rejected]]:
     """Run ``task`` over ``items`` in processes of their own, and give results as they come.
 
@@ -49,12 +53,29 @@ def run(
         items: what to call it with.
         jobs: how many processes.
         timeout: seconds that one item may take.
+        title: of a progress bar on a terminal, or None for no bar.
 
     Yields:
         the item and its result, or the `Rejected` that says why there is none.
     """
     waiting = deque(items)
-    jobs = min(jobs, len(waiting))
+    with tqdm(
+        total=len(waiting),
+        desc=title,
+        unit="video",
+        disable=True if title is None else None,  # None: shown on a terminal only
+    ) as bar:
+        n_rejected = 0
+        for item, outcome in _outcomes(task, waiting, jobs, timeout):
+            n_rejected += isinstance(outcome, Rejected)
+            bar.set_postfix(rejected=n_rejected, refresh=False)
+            bar.update()
+            yield item, outcome
+
+
+def _outcomes(
+    task: Callable[[Item], Result], waiting: deque[Item], jobs: int, timeout: float
+) -> Iterator[tuple[Item, Result | Rejected]]:
     idle: list[tuple[BaseProcess, Connection]] = []
     busy: dict[Connection, _Worker[Item]] = {}
     try:
@@ -62,7 +83,12 @@ def run(
             while waiting and len(busy) < jobs:
                 process, pipe = idle.pop() if idle else _start(task)
                 item = waiting.popleft()
-                pipe.send(item)
+                try:
+                    pipe.send(item)
+                except OSError:  # it died while it was idle
+                    _stop(process, pipe)
+                    waiting.appendleft(item)
+                    continue
                 busy[pipe] = _Worker(process, pipe, item, time.monotonic() + timeout)
             nearest = min(worker.deadline for worker in busy.values()) - time.monotonic()
             for ready in wait(list(busy), timeout=max(0.0, nearest)):
@@ -71,8 +97,12 @@ def run(
                 if worker.process.is_alive():
                     idle.append((worker.process, worker.pipe))
                 yield worker.item, outcome
-            for pipe in [p for p, w in busy.items() if w.deadline < time.monotonic()]:
-                worker = busy.pop(pipe)
+            now = time.monotonic()
+            late = [worker for worker in busy.values() if worker.deadline < now]
+            for worker in late:
+                if worker.pipe.poll():  # it was done while nobody looked
+                    continue
+                del busy[worker.pipe]
                 _stop(worker.process, worker.pipe)
                 yield worker.item, Rejected("timed out", f"after {timeout:g} s")
     finally:
@@ -87,7 +117,12 @@ def _start(task: Callable[[Item], Result]) -> tuple[BaseProcess, Connection]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(task, theirs), daemon=True)
-    process.start()
+    # Ctrl-C reaches us and every worker at once; they inherit that it does not concern them.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     theirs.close()
     return process, ours
 
@@ -107,6 +142,7 @@ def _receive(worker: _Worker[Any]) -> Any:
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return Rejected("crashed the decoder", cause)
     if kind == "raise":
+        _stop(worker.process, worker.pipe)
         exception, trace = value
         exception.__cause__ = RuntimeError(f"in a worker:\n{trace}")
         raise exception
@@ -114,8 +150,6 @@ def _receive(worker: _Worker[Any]) -> Any:
 
 
 def _serve(task: Callable[[Any], Any], pipe: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     import cv2
 
     cv2.setNumThreads(1)  # processes use the cores; threads would only fight over them
@@ -131,5 +165,17 @@ def _serve(task: Callable[[Any], Any], pipe: Connection) -> None:
         except MemoryError as error:
             answer = ("done", Rejected("out of memory", str(error)))
         except Exception as error:
-            answer = ("raise", (error, traceback.format_exc()))
-        pipe.send(answer)
+            answer = ("raise", (_portable(error), traceback.format_exc()))
+        try:
+            pipe.send(answer)
+        except OSError:  # nobody waits for it any more
+            return
+
+
+def _portable(error: Exception) -> Exception:
+    """An exception that survives the way to the parent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -138,7 +138,7 @@ def in_process(monkeypatch):
     For tests about what the tasks do: starting processes would take most of their time.
     """
 
-    def run(task, items, *, jobs, timeout=3600.0):
+    def run(task, items, **options):
         for item in items:
             try:
                 yield item, task(item)
@@ -150,7 +150,7 @@ def in_process(monkeypatch):
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """Six real and six fake videos as in DFD, and everything that can be wrong with a file.
+    """Four real and four fake videos as in DFD, and everything that can be wrong with a file.
 
     The shortest sound video has 20 frames. All arguments that reproduce `cache` are in `options`.
     """
@@ -159,11 +159,11 @@ def corpus(tmp_path_factory):
     real.mkdir()
     fake.mkdir()
     sound = []
-    for n in range(6):
+    for n in range(4):
         a, b = f"{n + 1:02}", f"{(n ^ 1) + 1:02}"
         pictures = moving_texture(T + n, 96, 72, seed=n)
         sound.append(write_video(real / f"{a}__talking.mp4", pictures, 25))
-        pictures = moving_texture(T + 5 - n, 96, 72, seed=100 + n)
+        pictures = moving_texture(T + 3 - n, 96, 72, seed=100 + n)
         sound.append(write_video(fake / f"{a}_{b}__talking__ABCDEFG{n}.mp4", pictures, 30))
     (fake / "copy.mp4").write_bytes(sound[1].read_bytes())
     write_video(real / "accident.mp4", moving_texture(5), 25)

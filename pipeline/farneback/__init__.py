@@ -67,7 +67,8 @@ def magnitude_map(
         the map, (H, W) uint8, and the magnitudes in pixels per frame that 0 and 255 stand for. A
         map without any contrast is 0 throughout.
     """
-    magnitude = cv2.magnitude(*cv2.split(_MODULES[backend].pair(previous, following)))
+    # Not cv2.magnitude: its last bits depend on where in memory the arrays happen to lie.
+    magnitude, _ = cv2.cartToPolar(*cv2.split(_MODULES[backend].pair(previous, following)))
     low, high, _, _ = cv2.minMaxLoc(magnitude)
     scaled = cv2.normalize(magnitude, None, 0, 255, cv2.NORM_MINMAX, dtype=cv2.CV_8U)  # type: ignore[call-overload]
     return scaled, (low, high)

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from features.backbones import CLASSIFIERS, load_backbone
 from pipeline.corpus import Video
-from pipeline.extraction import Settings, extract
+from pipeline.extraction import extract
+from pipeline.settings import Settings
 
 SIZE = 64
 FRAMES = 9
@@ -28,7 +29,7 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def _write_video(path: Path, *, seed: int, n_frames: int = 12, fps: int = 25) -> Path:
+def _write_video(path: Path, *, seed: int, n_frames: int = 18, fps: int = 25) -> Path:
     """A textured patch wandering over a textured background, as H.264."""
     rng = np.random.default_rng(seed)
     background = np.kron(rng.integers(40, 160, (9, 12, 3)), np.ones((8, 8, 1)))

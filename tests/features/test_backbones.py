@@ -1,4 +1,4 @@
-"""Backbones: torchvision's networks without their classifiers, with exactly the weights asked for."""
+"""Backbones: torchvision's networks without classifiers, with exactly the weights asked for."""
 
 import hashlib
 import pickle
@@ -131,7 +131,9 @@ def test_a_seed_that_is_no_number_is_refused(seed):
 # ----------------------------------------------------------------------------- weights from files
 
 
-def test_weights_are_known_by_their_values_not_by_their_file(mobilenet, mobilenet_weights, tmp_path):
+def test_weights_are_known_by_their_values_not_by_their_file(
+    mobilenet, mobilenet_weights, tmp_path
+):
     state = torch.load(mobilenet_weights, weights_only=True)
     forms = {
         "plain": state,
@@ -208,21 +210,21 @@ DAMAGED = {
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_a_file_that_holds_no_weights_is_refused(content, tmp_path):
     (tmp_path / "w.pth").write_bytes(content)
-    with pytest.raises(SettingsError, match="w.pth"):
+    with pytest.raises(SettingsError, match=r"w\.pth"):
         load_backbone("mobilenet_v2", str(tmp_path / "w.pth"))
 
 
 def test_a_file_cut_short_is_refused(mobilenet_weights, tmp_path):
     whole = mobilenet_weights.read_bytes()
     (tmp_path / "w.pth").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(SettingsError, match="w.pth"):
+    with pytest.raises(SettingsError, match=r"w\.pth"):
         load_backbone("mobilenet_v2", str(tmp_path / "w.pth"))
 
 
 @pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], {"state_dict": 5}, {"a": 1}, 7])
 def test_a_file_that_holds_something_else_than_a_state_dict_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(SettingsError, match="w.pth"):
+    with pytest.raises(SettingsError, match=r"w\.pth"):
         load_backbone("mobilenet_v2", str(tmp_path / "w.pth"))
 
 
@@ -260,7 +262,9 @@ def test_real_imagenet_weights_load_from_a_file(sample_models, pictures):
 # ------------------------------------------------------------------------------ ImageNet weights
 
 
-def test_imagenet_weights_in_the_torch_hub_folder_are_used(no_network, mobilenet_weights, mobilenet):
+def test_imagenet_weights_in_the_torch_hub_folder_are_used(
+    no_network, mobilenet_weights, mobilenet
+):
     file = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
     (no_network / file).write_bytes(mobilenet_weights.read_bytes())
     backbone = load_backbone("mobilenet_v2", "imagenet", "cpu")

@@ -21,9 +21,10 @@ from features.motion import NAMES
 from model.fitting import fit
 from model.sequences import Sequences
 from model.training import TrainingSettings
-from pipeline import extraction
 from pipeline.cache import Cache, Clip, write_index, write_shard
 from pipeline.corpus import Video
+from pipeline.extraction import extract
+from pipeline.settings import Settings
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,7 +40,7 @@ def _one_thread():
 def _few_resamples():
     """Intervals from fewer draws, except where a test is about intervals."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model.metrics, "RESAMPLES", 40)
+        patch.setattr(model.metrics, "RESAMPLES", 10)
         yield
 
 
@@ -107,7 +108,7 @@ def fabricate(tmp_path_factory):
             for clip, flow in zip(clips, x, strict=True)
         }
         shard = write_shard(folder, "shards/00000.h5", data, attrs={"settings": "made up"})
-        source = dataclasses.asdict(extraction.Settings()) | {"corpus": "made up"}
+        source = dataclasses.asdict(Settings()) | {"corpus": "made up"}
         write_index(
             folder,
             stage="embed",
@@ -132,7 +133,7 @@ def fabricate(tmp_path_factory):
 def easy_corpus():
     """A real and a fake clip of each of many people; fakes swing back and forth besides."""
 
-    def make(n_people=24, *, steps=12, dimension=6, seed=0, shift=2.5):
+    def make(n_people=44, *, steps=12, dimension=6, seed=0, shift=2.5):
         rng = np.random.default_rng(seed)
         x, clips = [], []
         wave = np.sin(np.arange(steps) * np.pi / 2)[:, None] * rng.choice([-1, 1], dimension)
@@ -233,8 +234,8 @@ def chain(tmp_path_factory):
         )
         for n in range(16)
     ]
-    settings = extraction.Settings(width=64, height=64, frames=9, clips=2, test=0.25)
-    clips = extraction.extract(videos, folder / "clips", settings, jobs=2)
+    settings = Settings(width=64, height=64, frames=9, clips=2, test=0.25)
+    clips = extract(videos, folder / "clips", settings, jobs=2)
     weights = folder / "weights.pth"
     torch.save(_lively_mobilenet().state_dict(), weights)
     backbone = load_backbone("mobilenet_v2", str(weights), "cpu")

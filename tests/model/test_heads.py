@@ -57,11 +57,11 @@ def test_a_feature_that_never_varied_in_training_cannot_take_over_a_verdict():
 
 
 def test_windows_cover_a_clip_to_its_both_ends():
-    for length, window in itertools.product(range(1, 60), range(1, 70)):
+    for length, window in itertools.product(range(1, 40), range(1, 50)):
         seen = torch.zeros(length)
 
-        def look(x, seen=seen):
-            seen[x[0, :, 0].long()] += 1
+        def look(x, seen=seen):  # x may hold one window or all of them
+            seen += torch.bincount(x[..., 0].flatten().long(), minlength=len(seen))
             return x[:, 0, 0]
 
         clip_logits(look, torch.arange(length, dtype=torch.float32)[None, :, None], window)

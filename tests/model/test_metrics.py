@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.stats import mannwhitneyu
 from sklearn import metrics as sk
 
 import model.metrics
@@ -28,7 +29,7 @@ def scored():
 
 @pytest.fixture
 def many_resamples(monkeypatch):
-    monkeypatch.setattr(model.metrics, "RESAMPLES", 150)
+    monkeypatch.setattr(model.metrics, "RESAMPLES", 100)
 
 
 def test_every_metric_is_that_of_scikit_learn(scored):
@@ -46,6 +47,12 @@ def test_every_metric_is_that_of_scikit_learn(scored):
     }
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert set(found) == {*expected, "eer", "ece"}
+
+
+def test_the_p_value_of_the_auc_is_that_of_the_rank_sum_test(scored):
+    labels, p = scored
+    found = all_metrics(labels, p, 0.6, np.arange(60))["auc_p_value"].value
+    assert found == pytest.approx(mannwhitneyu(p[labels == 1], p[labels == 0]).pvalue)
 
 
 def test_a_probability_at_the_threshold_is_called_fake():
@@ -129,7 +136,7 @@ def test_what_one_class_cannot_show_is_none_and_never_nan(label):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = all_metrics(np.full(4, label), np.array([0.1, 0.2, 0.3, 0.4]), 0.9, np.arange(4))
-    for name in ("auc_roc", "average_precision", "eer", "precision"):
+    for name in ("auc_roc", "auc_p_value", "average_precision", "eer", "precision"):
         assert found[name] == Metric(None, None, None, 4), name
     assert found["accuracy"].value == 1 - label
     text = json.dumps({k: vars(v) if isinstance(v, Metric) else v for k, v in found.items()})
@@ -173,9 +180,11 @@ def test_videos_that_share_an_identity_do_not_count_as_more(scored, many_resampl
     assert grouped.high - grouped.low == pytest.approx(alone.high - alone.low, rel=0.25)
 
 
-def test_one_group_says_nothing_about_others_so_it_has_no_interval(scored):
+@pytest.mark.parametrize("n_groups", [1, 3])
+def test_a_few_groups_say_little_about_others_so_there_is_no_interval(scored, n_groups):
     labels, p = scored
-    found = all_metrics(labels, p, 0.5, np.zeros(60, int))
+    found = all_metrics(labels, p, 0.5, np.arange(60) % n_groups)
+    assert found["accuracy"].value is not None
     assert (found["accuracy"].low, found["accuracy"].high) == (None, None)
 
 

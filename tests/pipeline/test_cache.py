@@ -15,16 +15,13 @@ from pipeline.cache import (
     Cache,
     Clip,
     check_same_settings,
-    read_csv,
     read_shard,
-    sha256_of,
     shard_row,
-    write_csv,
     write_index,
     write_shard,
-    write_whole,
 )
 from pipeline.errors import IntegrityError, PipelineError, SettingsError
+from pipeline.files import read_csv, sha256_of, write_csv, write_whole
 
 SETTINGS = {"width": 64, "crop": None, "fps": 12.5}
 

@@ -10,10 +10,12 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.cache import Cache, read_csv
+from pipeline.cache import Cache
 from pipeline.corpus import Video, read_corpus
 from pipeline.errors import NothingUsable, SettingsError
-from pipeline.extraction import Settings, extract
+from pipeline.extraction import extract
+from pipeline.files import read_csv
+from pipeline.settings import Settings
 from pipeline.splits import leaks
 
 
@@ -60,7 +62,7 @@ def test_the_flow_maps_are_what_opencv_gives_for_the_stored_frames(cache):
     """Anybody can recompute them: with h5py and cv2 alone, exactly."""
     with h5py.File(cache.folder / "index.h5") as index:
         ids = index["clips"]["id"].astype(str)
-        assert len(ids) == 12
+        assert len(ids) == 8
         for clip in ids:
             data = index["data"][clip]
             frames, flow, range_ = (data[key][:] for key in ("frames", "flow", "flow_range"))
@@ -69,7 +71,7 @@ def test_the_flow_maps_are_what_opencv_gives_for_the_stored_frames(cache):
                 field = cv2.calcOpticalFlowFarneback(
                     grey[n], grey[n + 1], None, 0.5, 3, 15, 3, 5, 1.2, 0
                 )
-                magnitude = cv2.magnitude(field[..., 0], field[..., 1])
+                magnitude, _ = cv2.cartToPolar(field[..., 0], field[..., 1])
                 scaled = cv2.normalize(magnitude, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
                 np.testing.assert_array_equal(flow[n], scaled)
                 assert tuple(range_[n]) == (magnitude.min(), magnitude.max())

@@ -7,6 +7,8 @@ import pytest
 
 from pipeline.cache import Cache
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def clips(sample_videos, tmp_path_factory, run_command):

@@ -63,7 +63,11 @@ def task(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def nothing_is_left():
     yield
-    assert multiprocessing.active_children() == []
+    left = multiprocessing.active_children()
+    for process in left:
+        process.kill()
+        process.join()
+    assert left == []
 
 
 def test_what_goes_wrong_with_an_item_costs_that_item_only(task):
@@ -107,7 +111,7 @@ def test_no_items_need_no_process(task):
 )
 def test_a_fault_of_the_program_ends_the_run_and_is_raised_here(task, item, kind, message):
     with pytest.raises(kind, match=message):
-        dict(workers.run(task, [item, "slow"], jobs=2, timeout=60))
+        dict(workers.run(task, [item, "slow"], jobs=2, timeout=8))
 
 
 def test_a_fault_says_where_in_the_worker_it_was(task):

@@ -1,0 +1,100 @@
+"""Files that are whole or not there, whatever happens while they are written."""
+
+import csv
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+_TEMPORARY = re.compile(r"\..+\.(h5|csv|json|png|pt|html|jsonl)\.[a-z0-9_]{8}")
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        if hasattr(hashlib, "file_digest"):  # Python 3.11
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Make a file that is either whole or not there, whatever happens meanwhile.
+
+    Args:
+        path: the file to make or to replace.
+        write: is given a temporary path in the same folder and fills it.
+    """
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            temporary.chmod(0o644)
+            _fsync(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _fsync(path.parent)
+    except OSError as error:
+        error.filename = str(path)  # nobody knows the temporary name
+        raise
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what `write_whole` leaves behind in a folder when its process is killed."""
+    for path in folder.glob(".*.????????"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink()
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file, whole or not at all."""
+    rows = [[str(value) for value in row] for row in rows]
+    # Of itself the writer would not quote a carriage return.
+    odd = any("\r" in value for row in rows for value in row)
+    quoting: Literal[0, 1] = csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.writer(file, lineterminator="\n", quoting=quoting)
+            writer.writerow(header)
+            writer.writerows(rows)
+
+    write_whole(path, write)
+
+
+class Row(dict[str, str]):
+    """A row of a CSV file by the names in its header; ``line`` is where it ends in the file."""
+
+    line: int
+
+
+def read_csv(path: Path) -> list[Row]:
+    """The rows of a CSV file with a header.
+
+    Raises:
+        OSError, csv.Error: it cannot be read.
+    """
+    rows = []
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        reader = csv.DictReader(file)
+        for values in reader:
+            row = Row(values)
+            row.line = reader.line_num
+            rows.append(row)
+    return rows

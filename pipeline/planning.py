@@ -1,0 +1,158 @@
+"""Which videos can be used, and how long every clip will be."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline import workers
+from pipeline.corpus import Video, looks_like_video
+from pipeline.errors import Rejected
+from pipeline.probe import Probe, probe, sampling_rate, sound_samples
+from pipeline.resume import CacheInProgress
+from pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What probing came to.
+
+    Attributes:
+        usable: path → what is known of a video that seems to have ``n_frames``.
+        rejected: path → why a file is not usable; extraction adds those that break.
+        n_frames: T, the length of every clip.
+    """
+
+    usable: dict[str, Probe]
+    rejected: dict[str, Rejected]
+    n_frames: int
+
+
+def select(
+    videos: Sequence[Video], work: CacheInProgress, settings: Settings, jobs: int
+) -> Selection:
+    """Probe every file that an earlier run has not probed, and agree on T."""
+    probes, rejected = _probe_all(videos, work, settings, jobs)
+    _reject_duplicates(videos, probes, rejected)
+    _reject_under(settings.min_frames, probes, rejected)
+    n_frames = settings.frames or _shortest_sound(probes, work, settings)
+    if n_frames == 0:
+        for path in probes:
+            rejected[path] = Rejected("truncated", "and no sound video says how long a clip is")
+        probes = {}
+    _reject_under(n_frames, probes, rejected)
+    return Selection(probes, rejected, n_frames)
+
+
+def tally(rejected: Iterable[Rejected]) -> str:
+    """How many files were rejected for which reason, in words."""
+    counts = Counter(r.reason for r in rejected)
+    return ", ".join(f"{n} {reason}" for reason, n in counts.most_common())
+
+
+def _probe_all(
+    videos: Sequence[Video], work: CacheInProgress, settings: Settings, jobs: int
+) -> tuple[dict[str, Probe], dict[str, Rejected]]:
+    rejected = {
+        str(video.path): Rejected("not a video", f"by its extension {video.path.suffix!r}")
+        for video in videos
+        if not looks_like_video(video.path)
+    }
+    paths = [video.path for video in videos if str(video.path) not in rejected]
+    unknown = [path for path in paths if not _still_holds(path, work.notes.get(str(path)))]
+    look = partial(probe, fps=settings.fps, stride=settings.stride)
+    for path, result in workers.run(look, unknown, jobs=jobs, title="probe"):
+        work.note(str(path), _note(path, result))
+    probes = {}
+    for path in paths:
+        note = work.notes[str(path)]
+        if "rejected" in note:
+            rejected[str(path)] = Rejected(*note["rejected"])
+        else:
+            probes[str(path)] = Probe(**note["probe"])
+    return probes, rejected
+
+
+def _note(path: Path, result: Probe | Rejected) -> dict[str, Any]:
+    if isinstance(result, Rejected):
+        return {"stamp": _stamp(path), "rejected": [result.reason, result.detail]}
+    return {"stamp": _stamp(path), "probe": dataclasses.asdict(result)}
+
+
+def _still_holds(path: Path, note: dict[str, Any] | None) -> bool:
+    return note is not None and note["stamp"] == _stamp(path)
+
+
+def _stamp(path: Path) -> list[int]:
+    """What tells that a file has changed since it was probed."""
+    try:
+        status = path.stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _reject_duplicates(
+    videos: Sequence[Video], probes: dict[str, Probe], rejected: dict[str, Rejected]
+) -> None:
+    """Keep the first of files with the same bytes; none, where they disagree about the label."""
+    first: dict[str, Video] = {}
+    for video in videos:
+        path = str(video.path)
+        if path not in probes:
+            continue
+        other = first.setdefault(probes[path].sha256, video)
+        if other is video:
+            continue
+        rejected[path] = Rejected("duplicate", f"same bytes as {other.path}")
+        if other.label != video.label:
+            rejected[path] = Rejected("duplicate", f"same bytes, other label than {other.path}")
+            rejected[str(other.path)] = Rejected(
+                "duplicate", f"same bytes, other label than {path}"
+            )
+    for path in rejected:
+        probes.pop(path, None)
+
+
+def _reject_under(n_frames: int, probes: dict[str, Probe], rejected: dict[str, Rejected]) -> None:
+    for path, video in list(probes.items()):
+        if video.n_samples < n_frames:
+            del probes[path]
+            rejected[path] = Rejected(
+                "too short", f"{video.n_samples} frames, {n_frames} are needed"
+            )
+            if video.short_of_promise:
+                rejected[path] = Rejected(
+                    "truncated",
+                    f"at frame {video.n_packets} of {video.n_promised}, {n_frames} are needed",
+                )
+
+
+def _shortest_sound(probes: dict[str, Probe], work: CacheInProgress, settings: Settings) -> int:
+    """T for the whole cache: the sampled frames of the shortest video that is sound to its end.
+
+    Containers lie about their frames, so the shortest video is decoded before it decides. One
+    that breaks, or ends before its container says, does not decide: it is kept if it turns out to
+    have T sound frames all the same. 0 if no video decides.
+    """
+    for path in sorted(probes, key=lambda path: (probes[path].n_samples, path)):
+        if probes[path].short_of_promise:
+            continue
+        note = work.notes[path]
+        if "sound" not in note:
+            rate = sampling_rate(probes[path].fps, settings.fps, settings.stride)
+            note = note | {"sound": _count_sound(Path(path), rate)}
+            work.note(path, note)
+        if note["sound"] >= settings.min_frames:
+            return int(note["sound"])
+    return 0
+
+
+def _count_sound(path: Path, rate: float) -> int:
+    """The sound frames of a video, 0 if it breaks off."""
+    for _, result in workers.run(partial(sound_samples, rate=rate), [path], jobs=1):
+        return 0 if isinstance(result, Rejected) else result
+    return 0

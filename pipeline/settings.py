@@ -1,0 +1,49 @@
+"""What decides the content of a cache, apart from the videos themselves."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import farneback
+from pipeline.cache import Compression
+from pipeline.decode import Box, Geometry
+from pipeline.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of extraction; a cache keeps them, and a new video is treated by them."""
+
+    width: int = 224
+    height: int = 224
+    crop: Box | None = None
+    fps: float | None = None  # None: each video at its own rate
+    stride: int = 1
+    frames: int | None = None  # None: as many as the shortest sound video has
+    min_frames: int = 16
+    clips: int = 1
+    flow_backend: farneback.Backend = "opencv"
+    keep_frames: bool = True
+    compression: Compression = "gzip"
+    test: float = 0.2
+    holdout: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.height) < 32:
+            raise SettingsError(f"size {self.width}x{self.height}", "both sides need 32 or more")
+        if self.frames is not None and self.frames < 2:
+            raise SettingsError(f"{self.frames} frames", "flow needs at least 2")
+        if self.crop is not None and (min(self.crop) < 0 or min(self.crop[2:]) < 1):
+            raise SettingsError(f"crop {self.crop}", "give x,y,width,height in pixels")
+
+    @property
+    def geometry(self) -> Geometry:
+        """Crop and size."""
+        return Geometry(self.width, self.height, self.crop)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Settings":
+        """Settings as a cache stores them."""
+        known = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+        return cls(**known | {"crop": known["crop"] and tuple(known["crop"])})

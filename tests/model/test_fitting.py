@@ -1,0 +1,468 @@
+"""A run: what its folder holds, what it was made from, and what it refuses to be made from."""
+
+import csv
+import dataclasses
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from model.fit import main as fit_command
+from model.fitting import fit
+from model.metrics import equal_error
+from model.run import load_run
+from model.sequences import join_streams, load_sequences
+from model.videos import sigmoid
+from pipeline.errors import IntegrityError, NothingUsable, SettingsError
+
+
+def predictions(folder):
+    with (folder / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def refit(cache, folder, fast, **changes):
+    options = {"streams": ("flow",), "settings": fast, "device": "cpu"} | changes
+    return fit(cache, folder, **options)
+
+
+@pytest.fixture
+def quick(fast):
+    """Settings with which a head is trained in no time."""
+    return dataclasses.replace(fast, max_epochs=2)
+
+
+@pytest.fixture(scope="module")
+def small(fabricate, easy_corpus):
+    """A cache of sixteen people."""
+    return fabricate(*easy_corpus(16))
+
+
+def state(folder):
+    return torch.load(folder / "model.pt", weights_only=True)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+# ------------------------------------------------------------------------------------ the folder
+
+
+def test_the_run_folder_holds_model_settings_history_predictions_and_curves(fitted):
+    names = {path.name for path in fitted.folder.iterdir()}
+    assert names >= {"model.pt", "config.json", "history.csv", "predictions.csv", "training.png"}
+    assert (fitted.folder / "training.png").read_bytes().startswith(b"\x89PNG")
+    assert not [name for name in names if name.startswith(".")]
+
+
+def test_the_model_loads_as_weights_alone(fitted):
+    assert all(isinstance(value, torch.Tensor) for value in state(fitted.folder).values())
+
+
+def test_the_config_tells_all_that_the_model_rests_on(fitted, fast):
+    config = json.loads((fitted.folder / "config.json").read_text())
+    assert config["cache_sha256"] == fitted.cache.sha256
+    assert config["embedding"] == fitted.cache.settings
+    assert config["extraction"] == json.loads(fitted.cache.attrs["source_settings"])
+    assert config["frames"] == 13
+    assert config["streams"] == ["flow"]
+    assert config["dimension"] == 6
+    assert config["training"] == dataclasses.asdict(fast)
+    assert (config["n_heads"], config["trials"], config["seed"]) == (3, 0, 0)
+    assert 0 < config["threshold"] < 1
+    assert set(config["versions"]) >= {"numpy", "torch", "scikit-learn", "scikit-optimize"}
+
+
+def test_history_has_a_row_per_fold_and_epoch(fitted, fast):
+    with (fitted.folder / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["fold"] for row in rows} == {"0", "1", "2"}
+    for fold in "012":
+        epochs = [int(row["epoch"]) for row in rows if row["fold"] == fold]
+        assert epochs == list(range(len(epochs)))
+        assert len(epochs) <= fast.max_epochs
+
+
+def test_every_video_of_the_cache_has_one_row(fitted):
+    rows = predictions(fitted.folder)
+    assert [row["id"] for row in rows] == [clip.video for clip in fitted.cache.clips]
+    by_id = {clip.video: clip for clip in fitted.cache.clips}
+    for row in rows:
+        clip = by_id[row["id"]]
+        assert (row["split"], int(row["label"])) == (clip.split, clip.label)
+        if clip.split:
+            assert row["status"] == "ok"
+            assert 0 < float(row["probability"]) < 1
+        else:
+            assert (row["probability"], row["status"]) == ("", "dropped from the split")
+    assert sum(not row["split"] for row in rows) == 2
+
+
+def test_a_saved_run_predicts_what_it_predicted(fitted):
+    run = load_run(fitted.folder)
+    unseen = load_sequences(fitted.cache, ("flow",), ("test", "holdout"))
+    with torch.inference_mode():
+        again = sigmoid(run.ensemble(unseen.x).double().numpy())
+    written = {row["id"]: row["probability"] for row in predictions(fitted.folder)}
+    assert [f"{p:.6f}" for p in again] == [written[clip.video] for clip in unseen.clips]
+
+
+def test_training_videos_are_judged_by_heads_that_never_saw_them(fitted):
+    run = load_run(fitted.folder)
+    seen = load_sequences(fitted.cache, ("flow",), ("train",))
+    with torch.inference_mode():
+        by_all = sigmoid(run.ensemble(seen.x).double().numpy())
+    written = {row["id"]: float(row["probability"] or "nan") for row in predictions(fitted.folder)}
+    out_of_fold = np.array([written[clip.video] for clip in seen.clips])
+    assert np.abs(out_of_fold - by_all).max() > 0.01
+    assert not np.isnan(out_of_fold).any()
+
+
+def test_the_threshold_is_where_errors_on_the_validation_folds_are_equal(fitted):
+    rows = [row for row in predictions(fitted.folder) if row["split"] == "train"]
+    labels = np.array([int(row["label"]) for row in rows])
+    _, threshold = equal_error(labels, np.array([float(row["probability"]) for row in rows]))
+    assert load_run(fitted.folder).config.threshold == pytest.approx(threshold, abs=1e-6)
+
+
+def test_the_same_seed_gives_the_same_run(small, quick, tmp_path):
+    for name, seed in {"a": 0, "b": 0, "c": 1}.items():
+        refit(small, tmp_path / name, quick, seed=seed)
+    a, b, c = (tmp_path / name for name in "abc")
+    assert same(state(a), state(b))
+    for name in ("config.json", "predictions.csv", "history.csv"):
+        assert (a / name).read_bytes() == (b / name).read_bytes()
+    assert not same(state(a), state(c))
+
+
+def test_the_clips_of_a_video_are_averaged_into_one_row(fabricate, easy_corpus, quick, tmp_path):
+    clips, x = easy_corpus(16)
+    twins = [dataclasses.replace(clip, id=f"{clip.id}-1", start=1.0) for clip in clips]
+    noise = np.random.default_rng(1).normal(size=x.shape)
+    cache = fabricate([*clips, *twins], np.concatenate([x, x + noise]))
+    run = refit(cache, tmp_path / "run", quick)
+    rows = predictions(tmp_path / "run")
+    assert len(rows) == len(clips)
+    unseen = load_sequences(cache, ("flow",), ("test",))
+    with torch.inference_mode():
+        logits = run.ensemble(unseen.x).double().numpy()
+    for row in rows:
+        mine = [n for n, clip in enumerate(unseen.clips) if clip.video == row["id"]]
+        if mine:
+            assert len(mine) == 2
+            expected = sigmoid(logits[mine].mean())
+            assert float(row["probability"]) == pytest.approx(expected, abs=1e-6)
+
+
+# ------------------------------------------------------------------- what decides about the model
+
+
+@pytest.mark.parametrize("n_trials", [0, 2])
+def test_the_model_is_final_before_a_test_video_is_read(
+    n_trials, fabricate, easy_corpus, quick, tmp_path
+):
+    clips, x = easy_corpus(16)
+    for name, spoil in {"sound": 0.0, "spoiled": np.nan}.items():
+        y = x.copy()
+        y[[clip.split != "train" for clip in clips]] += spoil
+        cache = fabricate(clips, y)
+        refit(cache, tmp_path / name, quick, n_trials=n_trials)
+    sound, spoiled = tmp_path / "sound", tmp_path / "spoiled"
+    assert same(state(sound), state(spoiled))
+    assert load_run(sound).config.threshold == load_run(spoiled).config.threshold
+    if n_trials:
+        assert (sound / "trials.csv").read_bytes() == (spoiled / "trials.csv").read_bytes()
+
+
+def test_a_test_video_without_a_probability_says_so(fabricate, easy_corpus, quick, tmp_path):
+    clips, x = easy_corpus(16)
+    lost = next(n for n, clip in enumerate(clips) if clip.split == "test")
+    x[lost] = np.nan
+    refit(fabricate(clips, x), tmp_path / "run", quick)
+    row = next(r for r in predictions(tmp_path / "run") if r["id"] == clips[lost].video)
+    assert row["probability"] == ""
+    assert row["status"] not in ("ok", "in no validation fold")
+
+
+def test_a_prescribed_validation_split_is_the_one_fold(fabricate, easy_corpus, quick, tmp_path):
+    clips, x = easy_corpus(16)
+    clips = [
+        dataclasses.replace(clip, split="val") if clip.identities[0] in
+        ("person:3", "person:4", "person:11") else clip
+        for clip in clips
+    ]  # fmt: skip
+    run = refit(fabricate(clips, x), tmp_path / "run", quick)
+    assert run.config.n_heads == 1
+    rows = predictions(tmp_path / "run")
+    status = {
+        split: {r["status"] for r in rows if r["split"] == split} for split in ("train", "val")
+    }
+    assert status == {"train": {"in no validation fold"}, "val": {"ok"}}
+    assert {r["probability"] == "" for r in rows if r["split"] == "train"} == {True}
+    val = [row for row in rows if row["split"] == "val"]
+    _, threshold = equal_error(
+        np.array([int(row["label"]) for row in val]),
+        np.array([float(row["probability"]) for row in val]),
+    )
+    assert run.config.threshold == pytest.approx(threshold, abs=1e-6)
+
+
+@pytest.mark.parametrize("streams", [("flow",), ("motion",), ("flow", "motion")])
+def test_the_head_sees_the_streams_it_is_asked_to(streams, small, quick, tmp_path):
+    run = refit(small, tmp_path / "run", quick, streams=streams)
+    assert run.config.dimension == {"flow": 6, "motion": 8}[streams[0]] + 8 * (len(streams) - 1)
+
+
+def test_a_flow_map_stands_beside_the_later_of_its_two_frames():
+    embedded = {
+        "flow": np.array([[1.0], [2.0]], np.float16),
+        "frames": np.array([[10.0], [11.0], [12.0]], np.float16),
+        "motion": np.array([[0.1, 0.2], [0.3, 0.4]], np.float32),
+    }
+    joined = join_streams(embedded, ("flow", "frames", "motion"))
+    expected = np.float32([[1, 11, 0.1, 0.2], [2, 12, 0.3, 0.4]])
+    np.testing.assert_array_equal(joined, expected)
+    assert joined.dtype == np.float32
+
+
+# ---------------------------------------------------------------------------------------- tuning
+
+
+def test_a_stopped_tuning_goes_on_to_the_same_run(small, quick, tmp_path, monkeypatch):
+    import model.fitting
+
+    whole = refit(small, tmp_path / "whole", quick, n_trials=3)
+    cross_fit, calls = model.fitting.cross_fit, []
+
+    def stop(*args, **kwargs):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return cross_fit(*args, **kwargs)
+
+    monkeypatch.setattr(model.fitting, "cross_fit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        refit(small, tmp_path / "stopped", quick, n_trials=3)
+    monkeypatch.undo()
+    assert len((tmp_path / "stopped" / "trials.csv").read_text().splitlines()) == 3
+    with pytest.raises(SettingsError, match="is not a finished run"):
+        load_run(tmp_path / "stopped")
+    refit(small, tmp_path / "stopped", quick, n_trials=3)
+    for name in ("trials.csv", "config.json", "predictions.csv"):
+        ours, theirs = ((tmp_path / run / name).read_bytes() for run in ("stopped", "whole"))
+        assert ours == theirs
+    assert same(state(tmp_path / "stopped"), state(tmp_path / "whole"))
+    assert whole.config.trials == 3
+    best = min(
+        csv.DictReader((tmp_path / "whole" / "trials.csv").open()),
+        key=lambda row: float(row["val_loss"]),
+    )
+    assert whole.config.training.learning_rate == float(best["learning_rate"])
+    assert whole.config.training.hidden == 2 ** int(best["log2_hidden"])
+
+
+def test_the_config_states_how_many_trials_there_were(small, quick, tmp_path):
+    refit(small, tmp_path / "run", quick, n_trials=2)
+    run = refit(small, tmp_path / "run", quick, n_trials=1)
+    assert run.config.trials == 2, "the best of both was taken"
+
+
+# --------------------------------------------------------------------------------- what is refused
+
+
+def test_other_settings_are_refused_with_both_values(small, fitted, fast, quick, tmp_path):
+    refit(small, tmp_path / "run", quick)
+    before = (tmp_path / "run" / "model.pt").read_bytes()
+    changes = {
+        "seed was 0, now 1": {"seed": 1},
+        "folds was 3, now 2": {"n_folds": 2},
+        r"streams was \['flow'\], now \['flow', 'motion'\]": {"streams": ("flow", "motion")},
+        "start was .*'hidden': 12.* now .*'hidden': 13": {
+            "settings": dataclasses.replace(quick, hidden=13)
+        },
+    }
+    for message, change in changes.items():
+        with pytest.raises(SettingsError, match=message):
+            refit(small, tmp_path / "run", quick, **change)
+    with pytest.raises(SettingsError, match="cache_sha256 was"):
+        refit(fitted.cache, tmp_path / "run", quick)
+    assert (tmp_path / "run" / "model.pt").read_bytes() == before
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(small, quick, tmp_path):
+    (tmp_path / "thesis.txt").write_text("dear")
+    with pytest.raises(SettingsError, match="not empty and not a run"):
+        refit(small, tmp_path, quick)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("what", ["identity", "bytes"])
+def test_a_leaking_split_is_refused_by_name(what, fabricate, easy_corpus, run_command, tmp_path):
+    clips, x = easy_corpus(16)
+    train = next(n for n, clip in enumerate(clips) if clip.split == "train")
+    test = next(n for n, clip in enumerate(clips) if clip.split == "test")
+    if what == "identity":
+        clips[train] = dataclasses.replace(
+            clips[train], identities=(*clips[train].identities, *clips[test].identities)
+        )
+        name = clips[test].identities[0]
+    else:
+        clips[train] = dataclasses.replace(clips[train], source_sha256=clips[test].source_sha256)
+        name = clips[test].source_sha256
+    cache = fabricate(clips, x)
+    done = run_command(fit_command, cache.folder, "-o", tmp_path / "run", "--streams", "flow")
+    assert done.exit_code == 4
+    assert f"{name} is in " in done.stderr
+    assert clips[train].id in done.stderr
+    assert "hint: extract again" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_identities_of_dropped_clips_do_not_leak(fabricate, easy_corpus, quick, tmp_path):
+    clips, x = easy_corpus(16)
+    clips[-1] = dataclasses.replace(clips[-1], split="", identities=("person:0", "person:3"))
+    assert refit(fabricate(clips, x), tmp_path / "run", quick).config.n_heads == 3
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_training_split_without_a_class_is_refused(
+    missing, fabricate, easy_corpus, run_command, tmp_path
+):
+    clips, x = easy_corpus(16)
+    kept = [n for n, c in enumerate(clips) if c.split != "train" or c.label != missing]
+    cache = fabricate([clips[n] for n in kept], x[kept])
+    done = run_command(fit_command, cache.folder, "-o", tmp_path / "run", "--streams", "flow")
+    assert done.exit_code == 1
+    assert "the training split lacks real or fake videos" in done.stderr
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_prescribed_validation_split_without_a_class_is_refused(
+    missing, fabricate, easy_corpus, quick, tmp_path
+):
+    clips, x = easy_corpus(16)
+    clips = [
+        dataclasses.replace(c, split="val") if c.identities == ("person:3",) else c for c in clips
+    ]
+    kept = [n for n, c in enumerate(clips) if c.split != "val" or c.label != missing]
+    with pytest.raises(NothingUsable, match="validation split"):
+        refit(fabricate([clips[n] for n in kept], x[kept]), tmp_path / "run", quick)
+
+
+def test_a_corpus_without_training_videos_is_refused(fabricate, easy_corpus, quick, tmp_path):
+    clips, x = easy_corpus(16)
+    clips = [dataclasses.replace(clip, split="test") for clip in clips]
+    with pytest.raises(NothingUsable, match="train"):
+        refit(fabricate(clips, x), tmp_path / "run", quick)
+
+
+def test_too_few_identities_for_two_folds_are_refused(fabricate, easy_corpus, quick, tmp_path):
+    clips, x = easy_corpus(16)
+    clips = [
+        dataclasses.replace(c, identities=("somebody",)) if c.split == "train" else c for c in clips
+    ]
+    with pytest.raises(SettingsError, match="two folds"):
+        refit(fabricate(clips, x), tmp_path / "run", quick)
+
+
+def test_a_stream_that_the_cache_does_not_hold_is_refused(small, run_command, tmp_path):
+    done = run_command(fit_command, small.folder, "-o", tmp_path / "run", "--streams", "frames")
+    assert done.exit_code == 2
+    assert "has no frames" in done.stderr
+    assert "it holds flow, motion" in done.stderr
+    done = run_command(fit_command, small.folder, "-o", tmp_path / "run", "--streams", "sound")
+    assert done.exit_code == 2
+    assert "streams are flow, frames, motion" in done.stderr
+
+
+def test_the_command_fits_tunes_evaluates_and_reports(small, run_command, tmp_path):
+    out = tmp_path / "run"
+    done = run_command(
+        fit_command, small.folder, "-o", out, "--tune", 1, "--max-epochs", 2, "--folds", 2,
+        "--pooling", "attention", "--bidirectional", "--layers", 2, "--device", "cpu",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert f"report: {out / 'report.html'}" in done.stdout
+    run = load_run(out)
+    assert run.config.streams == ("flow", "motion")
+    assert (run.config.training.pooling, run.config.training.layers) == ("attention", 2)
+    assert {"metrics.json", "report.html", "trials.csv"} <= {p.name for p in out.iterdir()}
+
+
+# ------------------------------------------------------------------------------- a damaged run
+
+
+@pytest.fixture
+def copy_of_run(fitted, tmp_path):
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for name in ("config.json", "model.pt"):
+        (folder / name).write_bytes((fitted.folder / name).read_bytes())
+    assert load_run(folder).config.n_heads == 3
+    return folder
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: b"<!doctype html>",
+        lambda whole: b"hello world\n",
+        lambda whole: pickle.dumps({"a": 1}),
+        None,
+    ],
+    ids=["empty", "cut", "web page", "text", "pickle", "missing"],
+)
+def test_a_damaged_model_is_an_integrity_error(damage, copy_of_run):
+    path = copy_of_run / "model.pt"
+    if damage:
+        path.write_bytes(damage(path.read_bytes()))
+    else:
+        path.unlink()
+    with pytest.raises(IntegrityError, match="is damaged"):
+        load_run(copy_of_run)
+
+
+def test_code_in_a_model_does_not_run(copy_of_run, tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return open, (str(tmp_path / "owned"), "w")
+
+    torch.save({"heads.0.mean": Attack()}, copy_of_run / "model.pt")
+    with pytest.raises(IntegrityError, match="is damaged"):
+        load_run(copy_of_run)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("change", [{"dimension": 7}, {"n_heads": 2}, {"training": {"hidden": 5}}])
+def test_a_config_that_does_not_fit_the_model_is_an_integrity_error(change, copy_of_run):
+    path = copy_of_run / "config.json"
+    config = json.loads(path.read_text())
+    config |= change | {"training": config["training"] | change.get("training", {})}
+    path.write_text(json.dumps(config))
+    with pytest.raises(IntegrityError, match="is damaged"):
+        load_run(copy_of_run)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}'])
+def test_a_damaged_config_is_an_integrity_error(text, copy_of_run):
+    (copy_of_run / "config.json").write_text(text)
+    with pytest.raises(IntegrityError, match="is damaged"):
+        load_run(copy_of_run)
+
+
+def test_a_run_of_another_version_is_refused(copy_of_run):
+    path = copy_of_run / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99}))
+    with pytest.raises(SettingsError, match="version 99, this program reads 1"):
+        load_run(copy_of_run)
+
+
+def test_a_folder_that_is_no_run_is_refused_with_how_to_make_one(tmp_path):
+    with pytest.raises(SettingsError, match=r"it has no config.json") as caught:
+        load_run(tmp_path)
+    assert "python -m model.fit" in caught.value.hint
