@@ -1,7 +1,6 @@
 """Frozen CNNs: ImageNet classifiers from torchvision without their last layer."""
 
 import hashlib
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +34,8 @@ class Backbone:
     Attributes:
         name: torchvision's name.
         weights: where its weights are from: ``imagenet``, ``file`` or ``random:SEED``.
-        sha256: of the weights' names, shapes and values; not of any file.
+        sha256: of the weights' names, shapes and values; not of any file. Of random weights, as
+            they were drawn.
         dimension: D, the length of an embedding.
         module: the network without its classifier, in evaluation mode.
         mean: (3,) the normalisation that belongs to the weights.
@@ -89,19 +89,20 @@ def load_backbone(name: str, weights: str = "imagenet", device: str = "auto") ->
     if name not in CLASSIFIERS:
         raise SettingsError(f"no backbone {name!r}", f"there are: {', '.join(CLASSIFIERS)}")
     where = torch.device(resolve_device(device))
-    preset = torchvision.models.get_model_weights(name)["DEFAULT"]
-    if name.startswith("resnet") or name == "mobilenet_v2":
-        preset = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+    preset = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
     kind = weights
-    if weights.startswith("random:"):
-        model = _random(name, weights.removeprefix("random:"))
-    elif weights == "imagenet":
-        model = _build(name)
-        model.load_state_dict(_download(name, preset))
-    else:
-        model, kind = _build(name), "file"
-        _load_file(model, name, Path(weights))
-    digest = _digest(model)
+    with torch.random.fork_rng(devices=[]):  # building a model draws random numbers
+        if weights.startswith("random:"):
+            model, digest = _random(name, weights.removeprefix("random:"))
+        else:
+            kind = "imagenet" if weights == "imagenet" else "file"
+            model = torchvision.models.get_model(name, weights=None)
+            if weights == "imagenet":
+                state, source = _download(name, preset)
+            else:
+                state, source = _read_weights(Path(weights)), Path(weights)
+            _fill(model, state, name, source)
+            digest = _digest(model)
     classifier = getattr(model, CLASSIFIERS[name])
     dimension = next(m.in_features for m in classifier.modules() if isinstance(m, nn.Linear))
     setattr(model, CLASSIFIERS[name], nn.Identity())
@@ -133,59 +134,87 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def _build(name: str) -> nn.Module:
-    return torchvision.models.get_model(name, weights=None)
+def _random(name: str, seed: str) -> tuple[nn.Module, str]:
+    """Random but reproducible weights, for trying things out, and the digest of what was drawn.
 
-
-def _random(name: str, seed: str) -> nn.Module:
-    """Random but reproducible weights: for trying things out, and never by default."""
+    Batch norms get the statistics of noise. Without that, activations shrink from layer to layer
+    until all pictures look alike.
+    """
     if not seed.isdecimal():
         raise SettingsError(f"weights random:{seed}", "give a number, as in random:0")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(seed))
-        return _build(name)
+    torch.manual_seed(int(seed))
+    model = torchvision.models.get_model(name, weights=None)
+    digest = _digest(model)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # a plain average instead of a moving one
+    with torch.no_grad():
+        model.train()(torch.randn(8, 3, 128, 128))
+    return model, digest
 
 
-def _download(name: str, preset: torchvision.models.WeightsEnum) -> dict[str, torch.Tensor]:
-    try:
-        return preset.get_state_dict(progress=True, check_hash=True)  # type: ignore[return-value]
-    except (OSError, RuntimeError) as error:  # no network, or a download with a wrong hash
-        folder = Path(torch.hub.get_dir(), "checkpoints")
-        file = preset.url.rsplit("/", 1)[-1]
-        raise WeightsUnavailable(
-            f"the ImageNet weights of {name} are neither in {folder} nor to be downloaded: {error}",
-            f"put {file} from {preset.url} into {folder}, "
-            f"or give any state dict of {name} with --weights PATH",
-        ) from error
+def _download(
+    name: str, preset: torchvision.models.WeightsEnum
+) -> tuple[dict[str, torch.Tensor], Path]:
+    """The state dict from torch's cache or from the network, and where it now lies."""
+    folder = Path(torch.hub.get_dir(), "checkpoints")
+    file = folder / preset.url.rsplit("/", 1)[-1]
+    if not file.is_file():
+        try:
+            return preset.get_state_dict(progress=True, check_hash=True, weights_only=True), file  # type: ignore[return-value]
+        except (OSError, RuntimeError) as error:  # no network, or other bytes than expected
+            raise WeightsUnavailable(
+                f"the ImageNet weights of {name} are neither in {folder} nor to be downloaded: "
+                f"{_first_line(error)}",
+                f"put {file.name} from {preset.url} into {folder}, "
+                f"or give any state dict of {name} with --weights PATH",
+            ) from error
+    return _read_weights(file), file
 
 
-def _load_file(model: nn.Module, name: str, path: Path) -> None:
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict from a file, with or without ``state_dict`` around and ``module.`` before it."""
     if not path.is_file():
         raise SettingsError(
             f"no weights at {path}", "give imagenet, the path of a state dict, or random:SEED"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+    except Exception as error:  # whatever an arbitrary file makes the unpickler raise
         raise SettingsError(
-            f"{path} is not a file of weights: {str(error).splitlines()[0]}",
-            "save a model's state_dict() with torch.save",
+            f"{path} is not a file of weights: {_first_line(error)}",
+            "save a model's state_dict() with torch.save, or remove the file if it is a download",
         ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    state = {str(key).removeprefix("module."): value for key, value in state.items()}
+    if isinstance(state, dict):
+        state = state.get("state_dict", state)
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise SettingsError(
+            f"{path} does not hold a state dict", "save a model's state_dict() with torch.save"
+        )
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
+
+
+def _fill(model: nn.Module, state: dict[str, torch.Tensor], name: str, source: Path) -> None:
+    """Load a state dict that has to fit; only counters of batches may be missing."""
     wanted = model.state_dict()
-    missing, unexpected = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-    if not missing and not unexpected:
-        shapes = [key for key in state if state[key].shape != wanted[key].shape]
-        if not shapes:
-            model.load_state_dict(state, strict=False)  # only counters of batches may be missing
-            return
-        unexpected = [f"{k} {tuple(state[k].shape)} for {tuple(wanted[k].shape)}" for k in shapes]
-    raise SettingsError(
-        f"{path} does not fit {name}: missing {_few(missing)}; unexpected {_few(unexpected)}",
-        f"it must be the state dict of torchvision.models.{name}()",
-    )
+    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in wanted]
+    other_shape = [
+        f"{key} {tuple(value.shape)} for {tuple(wanted[key].shape)}"
+        for key, value in state.items()
+        if key in wanted and value.shape != wanted[key].shape
+    ]
+    if missing or unexpected or other_shape:
+        raise SettingsError(
+            f"{source} does not fit {name}: missing {_few(missing)}; "
+            f"unexpected {_few(unexpected + other_shape)}",
+            f"it must be the state dict of torchvision.models.{name}()",
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _few(keys: list[str]) -> str:

@@ -21,6 +21,7 @@ from pipeline.resume import CacheInProgress, remove_work
 
 STAGE = "embed"
 STREAMS = ("flow", "frames")
+LARGEST = float(np.finfo(np.float16).max)  # beyond it an embedding would be infinite
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def embed_clip(
         each stream as (T', D) float16, and ``motion`` as (T-1, K) float32.
     """
     embedded: dict[str, npt.NDArray[Any]] = {
-        stream: backbone.embed(arrays[stream]).astype(np.float16) for stream in streams
+        stream: np.clip(backbone.embed(arrays[stream]), -LARGEST, LARGEST).astype(np.float16)
+        for stream in streams
     }
     embedded["motion"] = motion_descriptors(
         arrays["flow"], arrays["flow_range"], arrays["timestamps"]

@@ -17,7 +17,7 @@ from model.run import Run
 from model.sequences import Sequences, load_sequences, refuse_leaks
 from model.videos import UNSEEN, by_video, score_videos
 from pipeline.cache import Cache
-from pipeline.errors import IntegrityError, NothingUsable
+from pipeline.errors import IntegrityError, NothingUsable, SettingsError
 from pipeline.files import write_whole
 from pipeline.splits import groups
 
@@ -56,7 +56,11 @@ def evaluate(run: Run, cache: Cache | None = None) -> Evaluation:
         IntegrityError: the cache is not the one that the run was trained on, or its split leaks.
         NothingUsable: there is no test video.
     """
-    cache = cache or Cache(Path(run.config.cache), "embed")
+    if cache is None:
+        try:
+            cache = Cache(Path(run.config.cache), "embed")
+        except SettingsError as error:
+            raise SettingsError(str(error), "say where it is now with --cache") from error
     if cache.sha256 != run.config.cache_sha256:
         raise IntegrityError(
             f"{cache.folder} is not the cache that {run.folder} was trained on: its index differs",
@@ -80,6 +84,12 @@ def evaluate(run: Run, cache: Cache | None = None) -> Evaluation:
     for split in present:
         data = load_sequences(cache, run.config.streams, (split,))
         ids, labels, probabilities = score_videos(run, data)
+        scored = np.isfinite(probabilities)
+        coverage[split] = {"videos": len(ids), "scored": int(scored.sum())}
+        if not scored.any():
+            continue
+        data = _only(data, {video for video, known in zip(ids, scored, strict=True) if known})
+        ids, labels, probabilities = score_videos(run, data)
         linked = groups(_identities(data, ids))
         scores = {
             DETECTOR: (probabilities, run.config.threshold),
@@ -88,7 +98,6 @@ def evaluate(run: Run, cache: Cache | None = None) -> Evaluation:
         }
         for name, (values, threshold) in scores.items():
             metrics[name][split] = all_metrics(labels, values, threshold, linked)
-        coverage[split] = {"videos": len(ids), "scored": int(np.isfinite(probabilities).sum())}
         if split == "test" and len(set(labels)) == 2:
             curves = {name: (labels, values) for name, (values, _) in scores.items()}
     n_dropped = len({clip.video for clip in cache.clips if not clip.split})
@@ -98,6 +107,11 @@ def evaluate(run: Run, cache: Cache | None = None) -> Evaluation:
         plot_roc(curves, run.folder / "roc.png")
         plot_precision_recall(curves, run.folder / "precision_recall.png")
     return evaluation
+
+
+def _only(data: Sequences, videos: set[str]) -> Sequences:
+    rows = [n for n, clip in enumerate(data.clips) if clip.video in videos]
+    return Sequences(data.x[rows], tuple(data.clips[n] for n in rows))
 
 
 def _identities(data: Sequences, ids: list[str]) -> list[tuple[str, ...]]:
@@ -157,6 +171,8 @@ def table(run: Run, evaluation: Evaluation) -> str:
     for split in evaluation.coverage:
         n = evaluation.coverage[split]
         lines.append(f"{split}: {n['videos']} videos, {n['scored']} of them scored")
+        if not n["scored"]:
+            continue
         lines.append(f"  {'':18}" + "".join(f"{name:>24}" for name in _short(evaluation)))
         for metric in SHOWN:
             values = [evaluation.metrics[name][split][metric] for name in evaluation.metrics]

@@ -54,7 +54,7 @@ def parse_streams(
     cloup.option("--seed", metavar="N", type=int, default=0, help="Of folds, search and training."),
 )
 @cloup.option_group(
-    "The head (what --tune searches starts elsewhere)",
+    "The head (where --tune starts from)",
     cloup.option(
         "--streams",
         metavar="STREAMS",

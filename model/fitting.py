@@ -21,7 +21,7 @@ from model.videos import by_video, sigmoid, write_predictions
 from pipeline import splits
 from pipeline.cache import Cache, check_same_settings
 from pipeline.errors import NothingUsable, SettingsError
-from pipeline.files import write_csv, write_whole
+from pipeline.files import read_csv, write_csv, write_whole
 
 TRIALS = "trials.csv"
 
@@ -64,6 +64,7 @@ def fit(
     where = resolve_device(device)
     if n_trials:
         settings = _tune(training, folds, folder, settings, n_trials, seed, where)
+        n_trials = len(read_csv(folder / TRIALS))
     with tqdm(total=len(folds), desc="train", unit="fold", disable=None) as bar:
         fitted = cross_fit(training, folds, settings, seed=seed, device=where, progress=bar.update)
     ids, labels, logits = by_video(training.clips, fitted.out_of_fold)
@@ -71,7 +72,7 @@ def fit(
     _, threshold = equal_error(labels[seen], sigmoid(logits[seen]))
     config = Config(
         schema=SCHEMA,
-        cache=str(cache.folder),
+        cache=str(cache.folder.resolve()),
         cache_sha256=cache.sha256,
         frames=int(cache.attrs["frames"]),
         extraction=json.loads(cache.attrs["source_settings"]),
@@ -109,6 +110,11 @@ def training_folds(training: Sequences, n_folds: int, seed: int) -> list[tuple[I
             "the training split lacks real or fake videos", "extract a larger corpus"
         )
     if given.any():
+        if set(training.labels[given]) != {0, 1}:
+            raise NothingUsable(
+                "the prescribed validation split lacks real or fake videos",
+                "put both into it, or prescribe none",
+            )
         return [(np.flatnonzero(~given), np.flatnonzero(given))]
     who = [clip.identities or (f"video:{clip.video}",) for clip in training.clips]
     return splits.folds(who, training.labels.tolist(), n_folds, seed=seed)

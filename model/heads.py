@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+FARTHEST = 10.0  # standard deviations; what no training video showed must not decide alone
 Pooling = Literal["last", "mean", "attention"]
 
 
@@ -55,11 +56,12 @@ class LSTMHead(nn.Module):
         """Learn the mean and spread of each feature from training clips (N, L, D)."""
         flat = x.reshape(-1, x.shape[-1])
         self.mean.copy_(flat.mean(0))
-        self.std.copy_(flat.std(0).clamp_min(1e-4))
+        std = flat.std(0)
+        self.std.copy_(torch.where(std > 1e-4, std, torch.ones_like(std)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits of being fake, (B,), of sequences (B, L, D) float32."""
-        x = (x - self.mean) / self.std  # (B, L, D)
+        x = ((x - self.mean) / self.std).clamp(-FARTHEST, FARTHEST)  # (B, L, D)
         steps, (last, _) = self.lstm(self.project(x))  # (B, L, W), (layers * directions, B, H)
         if self.attend is not None:
             weight = torch.softmax(self.attend(steps), dim=1)  # (B, L, 1)

@@ -7,12 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import mannwhitneyu
-from sklearn.metrics import (
-    average_precision_score,
-    confusion_matrix,
-    roc_auc_score,
-    roc_curve,
-)
 
 Labels = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
@@ -32,17 +26,52 @@ class Metric:
     n: int
 
 
+@dataclass(frozen=True)
+class _Sweep:
+    """How many videos are called fake at each threshold, from the highest score downwards.
+
+    The areas over it are those of scikit-learn, which takes a hundred times as long to check its
+    arguments, too long for a bootstrap.
+    """
+
+    thresholds: Scores  # (K,) distinct scores, descending
+    hits: Scores  # (K,) fakes called fake
+    false_alarms: Scores  # (K,) reals called fake
+
+    @classmethod
+    def of(cls, labels: Labels, scores: Scores) -> "_Sweep":
+        order = np.argsort(-scores, kind="stable")
+        ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+        hits = labels[order].cumsum()[ends].astype(np.float64)
+        return cls(scores[order][ends], hits, ends + 1 - hits)
+
+    def auc_roc(self) -> float:
+        x = np.append(0, self.false_alarms) / self.false_alarms[-1]
+        y = np.append(0, self.hits) / self.hits[-1]
+        return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
+
+    def average_precision(self) -> float:
+        precision = self.hits / (self.hits + self.false_alarms)
+        return float(np.sum(np.diff(np.append(0, self.hits)) / self.hits[-1] * precision))
+
+    def equal_error(self) -> tuple[float, int]:
+        """The rate, and the row where misses and false alarms are nearest; -1 is nobody fake."""
+        false_alarms = np.append(0, self.false_alarms) / self.false_alarms[-1]
+        misses = 1 - np.append(0, self.hits) / self.hits[-1]
+        best = int(np.argmin(np.abs(false_alarms - misses)))
+        return float((false_alarms[best] + misses[best]) / 2), best - 1
+
+
 def equal_error(labels: Labels, scores: Scores) -> tuple[float, float]:
     """The equal error rate, and the threshold where misses and false alarms are as near as can be.
 
     The threshold lies half-way between two scores, so that it does not hang on one video.
     """
-    false_alarms, hits, thresholds = roc_curve(labels, scores, drop_intermediate=False)
-    best = int(np.argmin(np.abs(false_alarms - (1 - hits))))
-    rate = (false_alarms[best] + 1 - hits[best]) / 2
-    below = scores[scores < thresholds[best]]
-    above = min(float(thresholds[best]), float(scores.max()))
-    return float(rate), (above + float(below.max())) / 2 if len(below) else above
+    sweep = _Sweep.of(labels, scores)
+    rate, row = sweep.equal_error()
+    above = sweep.thresholds[max(row, 0)]
+    below = sweep.thresholds[min(row + 1, len(sweep.thresholds) - 1)]
+    return rate, float((above + below) / 2)
 
 
 def expected_calibration_error(labels: Labels, probabilities: Scores) -> float:
@@ -68,19 +97,18 @@ def point_metrics(labels: Labels, probabilities: Scores, threshold: float) -> di
         threshold: from it on a video is called fake.
     """
     verdicts = (probabilities >= threshold).astype(np.int64)
-    (tn, fp), (fn, tp) = confusion_matrix(labels, verdicts, labels=[0, 1])
-    both = 0 < labels.sum() < len(labels)
+    tn, fp, fn, tp = _confusion(labels, verdicts)
+    undefined = float("nan")
+    sweep = _Sweep.of(labels, probabilities) if 0 < labels.sum() < len(labels) else None
     precision, recall = _ratio(tp, tp + fp), _ratio(tp, tp + fn)
     return {
         "accuracy": (tp + tn) / len(labels),
         "precision": precision,
         "recall": recall,
         "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "auc_roc": float(roc_auc_score(labels, probabilities)) if both else float("nan"),
-        "average_precision": (
-            float(average_precision_score(labels, probabilities)) if both else float("nan")
-        ),
-        "eer": equal_error(labels, probabilities)[0] if both else float("nan"),
+        "auc_roc": sweep.auc_roc() if sweep else undefined,
+        "average_precision": sweep.average_precision() if sweep else undefined,
+        "eer": sweep.equal_error()[0] if sweep else undefined,
         "brier": float(np.mean((probabilities - labels) ** 2)),
         "ece": expected_calibration_error(labels, probabilities),
     }
@@ -128,8 +156,13 @@ def all_metrics(
     result["auc_p_value"] = Metric(_known(p_value), None, None, len(labels))
     result["threshold"] = Metric(threshold, None, None, len(labels))
     verdicts = (probabilities >= threshold).astype(np.int64)
-    result["confusion"] = confusion_matrix(labels, verdicts, labels=[0, 1]).ravel().tolist()
+    result["confusion"] = _confusion(labels, verdicts)
     return result
+
+
+def _confusion(labels: Labels, verdicts: Labels) -> list[int]:
+    """Real as real, real as fake, fake as real, fake as fake."""
+    return np.bincount(2 * labels + verdicts, minlength=4).tolist()
 
 
 def _bootstrap(

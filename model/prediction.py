@@ -97,7 +97,7 @@ def _judge(
     if isinstance(shard, Rejected):
         reason = f"{shard.reason}: {shard.detail}" if shard.detail else shard.reason
         return Prediction(str(path), "undecidable", None, threshold, 0, reason)
-    streams = tuple(run.config.embedding["streams"])
+    streams = tuple(s for s in run.config.embedding["streams"] if s in run.config.streams)
     clips = [
         join_streams(embed_clip(arrays, backbone, streams), run.config.streams)
         for arrays in read_shard(folder, shard).values()
@@ -106,5 +106,7 @@ def _judge(
     with torch.inference_mode():
         logits = run.ensemble(torch.from_numpy(np.stack(clips))).double().numpy()
     probability = float(sigmoid(logits.mean()))
+    if np.isnan(probability):
+        return Prediction(str(path), "undecidable", None, threshold, 0, "no number came out")
     verdict = "fake" if probability >= threshold else "real"
     return Prediction(str(path), verdict, probability, threshold, len(clips), "")

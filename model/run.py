@@ -107,6 +107,9 @@ def load_run(folder: Path) -> Run:
         heads = [LSTMHead(config.dimension, training.head) for _ in range(config.n_heads)]
         ensemble = Ensemble(heads, training.sequence_length)
         ensemble.load_state_dict(torch.load(folder / MODEL, weights_only=True))
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        raise IntegrityError(f"the run in {folder} is damaged: {error}", "fit it again") from error
+    except SettingsError:
+        raise
+    except Exception as error:  # whatever an arbitrary file makes a parser raise
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise IntegrityError(f"the run in {folder} is damaged: {first}", "fit it again") from error
     return Run(folder, config, ensemble.eval())

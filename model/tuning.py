@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from skopt.space import Categorical, Dimension, Integer, Real
 
 from model.training import TrainingSettings
 from pipeline.errors import SettingsError
-from pipeline.files import read_csv
+from pipeline.files import Row, read_csv
 
 INITIAL = 6  # trials at random points before the Gaussian process chooses
 
@@ -46,7 +48,7 @@ def tune(
         n_steps: flow maps per clip.
         log: a CSV file with one row per trial, appended as each ends. If it is there, its trials
             are taken over, and the search goes on exactly as if it had not been stopped.
-        start: settings that are not tuned; also the first point tried, where it is in the space.
+        start: settings that are not tuned; the nearest point of the space is tried first.
         seed: of the search.
 
     Returns:
@@ -61,7 +63,11 @@ def tune(
         space, "GP", n_initial_points=INITIAL, initial_point_generator="lhs", random_state=seed
     )
     done: list[tuple[float, TrainingSettings]] = []
-    for row in read_csv(log) if log.is_file() else []:
+
+    def following() -> list[Any]:
+        return optimiser.ask() if done else _nearest(start, space)
+
+    for row in _logged(log):
         try:
             point = [_parse(row[d.name], d) for d in space]
             loss = float(row["val_loss"])
@@ -69,17 +75,42 @@ def tune(
             raise SettingsError(
                 f"{log} is not a log of this search: {error}", "give another run folder"
             ) from error
-        optimiser.ask()  # moves the random state on as the first run did
+        following()  # moves the random state on as the first run did
         optimiser.tell(point, loss)
         done.append((loss, _settings(point, names, start)))
     while len(done) < n_trials:
-        point = optimiser.ask()
+        point = following()
         settings = _settings(point, names, start)
         loss = objective(settings)
         optimiser.tell(point, loss)
         done.append((loss, settings))
         _append(log, ["trial", *names, "val_loss"], [len(done), *point, loss])
     return min(done, key=lambda trial: trial[0])[1]
+
+
+def _nearest(start: TrainingSettings, space: list[Dimension]) -> list[Any]:
+    """The point of the space that is nearest to the settings before tuning."""
+    values = dataclasses.asdict(start) | {"log2_hidden": round(math.log2(start.hidden))}
+    point: list[Any] = []
+    for dimension in space:
+        value = values[dimension.name]
+        if isinstance(dimension, Categorical):
+            point.append(min(dimension.categories, key=lambda choice: abs(choice - value)))
+        else:
+            point.append(min(max(value, dimension.low), dimension.high))
+    return point
+
+
+def _logged(log: Path) -> list[Row]:
+    """The trials of an earlier run; a last line that a kill cut short is removed."""
+    if not log.is_file():
+        return []
+    whole = log.read_bytes().rpartition(b"\n")[0]
+    if not whole:
+        log.unlink()
+        return []
+    os.truncate(log, len(whole) + 1)
+    return read_csv(log)
 
 
 def _settings(point: list[Any], names: list[str], start: TrainingSettings) -> TrainingSettings:

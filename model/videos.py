@@ -71,7 +71,7 @@ def write_predictions(run: Run, cache: Cache, out_of_fold: Mapping[str, float]) 
         if not clip.split:
             status = "dropped from the split"
         elif np.isnan(value):
-            status = "in no validation fold"
+            status = "no number came out" if clip.split in UNSEEN else "in no validation fold"
         shown = "" if np.isnan(value) else f"{value:.6f}"
         rows.append([clip.video, clip.split, clip.label, shown, status])
     header = ["id", "split", "label", "probability", "status"]

@@ -49,6 +49,8 @@ class Command(cloup.Command):
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)  # type: ignore[call-overload]
         signal.signal(signal.SIGTERM, _terminated)
+        for stream in (sys.stdout, sys.stderr):  # file names need not be text
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         debug = "--debug" in sys.argv
         name = kwargs.get("prog_name") or _command_name()
         kwargs["prog_name"] = name

@@ -1,6 +1,7 @@
 """Which videos there are, whether they are real or fake, and whose face they show."""
 
 import csv
+import dataclasses
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -42,7 +43,7 @@ def read_corpus(roots: Sequence[Path]) -> list[Video]:
 
     Args:
         roots: folders, searched all the way down, whose own names or those of their subfolders
-            say what they hold (``*REAL*`` and ``original*``, ``*FAKE*`` and ``manipulated*``; the
+            say what they hold (``*REAL*`` and ``*original*``, ``*FAKE*`` and ``*manipulated*``; the
             folder nearest to the file decides); and CSV files with the columns ``path``,
             ``label``, and perhaps ``identity`` and ``split``.
 
@@ -66,9 +67,9 @@ def read_corpus(roots: Sequence[Path]) -> list[Video]:
             raise SettingsError(f"{root} {what}", "give folders of videos, or CSV files")
         for video in videos:
             other = found.setdefault(_absolute(video.path), video)
-            if (other.label, other.split) != (video.label, video.split):
+            if dataclasses.replace(other, path=video.path) != video:
                 raise SettingsError(
-                    f"{video.path} is listed twice, with different labels or splits",
+                    f"{video.path} is listed twice, with different labels, identities or splits",
                     "list it once",
                 )
     videos = sorted(found.values(), key=lambda video: os.fsencode(video.path))
@@ -101,7 +102,7 @@ def _from_folder(root: Path) -> list[Video]:
         listed = ", ".join(str(folder) for folder in sorted(unlabelled)[:10])
         raise SettingsError(
             f"cannot tell whether these folders hold real or fake videos: {listed}",
-            "name a folder *REAL* or original*, *FAKE* or manipulated*, "
+            "name a folder *REAL* or *original*, *FAKE* or *manipulated*, "
             "or give a CSV file with the columns path,label",
         )
     return videos
@@ -111,8 +112,8 @@ def _label_of(folder: Path, root: Path) -> int | None:
     """The label that the nearest telling folder name gives, from ``folder`` up to ``root``."""
     for part in (folder, *folder.parents):
         name = (part.name or part.resolve().name).lower()
-        real = "real" in name or name.startswith("original")
-        fake = "fake" in name or name.startswith("manipulated")
+        real = "real" in name or "original" in name
+        fake = "fake" in name or "manipulated" in name
         if real != fake:
             return FAKE if fake else REAL
         if part == root:

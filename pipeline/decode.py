@@ -72,10 +72,10 @@ def open_video(path: Path) -> av.container.InputContainer:
     """
     try:
         container = av.open(f"file:{path}", options=PLAIN_FILES, metadata_errors="replace")
-    except (av.error.FFmpegError, ValueError) as error:
+    except (PermissionError, FileNotFoundError) as error:
+        raise Rejected("unreadable", _words(error)) from error
+    except (av.error.FFmpegError, OSError, ValueError) as error:
         raise Rejected("not a video", _words(error)) from error
-    except OSError as error:
-        raise Rejected("unreadable", error.strerror or str(error)) from error
     if not container.streams.video:
         container.close()
         raise Rejected("no video stream", f"container {container.format.name}")

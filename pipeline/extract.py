@@ -57,7 +57,7 @@ def parse_fps(context: click.Context, parameter: click.Parameter, value: str) ->
     nargs=-1,
     required=True,
     type=click.Path(path_type=Path),
-    help="Folders named *REAL*, original*, *FAKE* or manipulated* (or with such subfolders), and "
+    help="Folders named *REAL*, *original*, *FAKE* or *manipulated* (or with such subfolders), and "
     "CSV files with the columns path,label[,identity][,split].",
 )
 @cloup.option_group(
@@ -93,7 +93,7 @@ def parse_fps(context: click.Context, parameter: click.Parameter, value: str) ->
         metavar="N",
         type=click.IntRange(2),
         default=DEFAULTS.min_frames,
-        help="Videos with fewer are rejected and do not shorten the others.",
+        help="Without --frames: videos with fewer are rejected and do not shorten the others.",
     ),
     cloup.option(
         "--fps",

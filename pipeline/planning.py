@@ -37,8 +37,10 @@ def select(
     """Probe every file that an earlier run has not probed, and agree on T."""
     probes, rejected = _probe_all(videos, work, settings, jobs)
     _reject_duplicates(videos, probes, rejected)
-    _reject_under(settings.min_frames, probes, rejected)
-    n_frames = settings.frames or _shortest_sound(probes, work, settings)
+    n_frames = settings.frames
+    if n_frames is None:
+        _reject_under(settings.min_frames, probes, rejected)
+        n_frames = _shortest_sound(probes, work, settings)
     if n_frames == 0:
         for path in probes:
             rejected[path] = Rejected("truncated", "and no sound video says how long a clip is")

@@ -1,5 +1,6 @@
 """A cache in the making: what it was begun with, what is finished, and who is at work on it."""
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -102,7 +103,8 @@ class CacheInProgress:
         with path.open("rb+") as file:
             file.truncate(len(whole) + 1 if whole else 0)
         for line in whole.splitlines():
-            self.notes.update(json.loads(line))
+            with contextlib.suppress(ValueError):  # a line lost to a power cut is done again
+                self.notes.update(json.loads(line))
 
     def note(self, key: str, value: Any) -> None:
         """Remember something for a later run that takes over from this one."""

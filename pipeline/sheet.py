@@ -44,7 +44,9 @@ def _clip_rows(cache: Cache, clip: Clip, columns: int) -> Picture:
     def tile(picture: npt.NDArray[np.uint8], caption: str) -> Picture:
         small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         small = small if small.ndim == 3 else cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)
-        cv2.putText(small, caption, (3, size[1] - 4), _FONT, 0.33, (0, 0, 0), 2, cv2.LINE_AA)
+        (width, height), _ = cv2.getTextSize(caption, _FONT, 0.33, 1)
+        corner = (width + 6, size[1] - height - 7)
+        cv2.rectangle(small, (0, size[1]), corner, (_PAPER,) * 3, cv2.FILLED)
         cv2.putText(small, caption, (3, size[1] - 4), _FONT, 0.33, _INK, 1, cv2.LINE_AA)
         return np.pad(small, ((0, GAP), (0, GAP), (0, 0)), constant_values=_PAPER)
 
