@@ -8,17 +8,7 @@ import cloup
 from features.backbones import CLASSIFIERS, WeightsUnavailable, load_backbone
 from features.embedding import STREAMS, embed
 from pipeline.cache import Cache
-from pipeline.cli import Command
-
-
-def parse_streams(
-    context: click.Context, parameter: click.Parameter, value: str
-) -> tuple[str, ...]:
-    """Comma-separated streams, in their fixed order."""
-    asked = {stream.strip() for stream in value.split(",")}
-    if not asked or not asked <= set(STREAMS):
-        raise click.BadParameter(f"{value!r}; streams are {' and '.join(STREAMS)}")
-    return tuple(stream for stream in STREAMS if stream in asked)
+from pipeline.cli import Command, some_of
 
 
 @cloup.command(cls=Command)
@@ -56,7 +46,7 @@ def parse_streams(
         "--streams",
         metavar="STREAMS",
         default=",".join(STREAMS),
-        callback=parse_streams,
+        callback=some_of(STREAMS),
         help="flow, frames, or both.",
     ),
 )

@@ -11,19 +11,9 @@ from model.report import write_report
 from model.sequences import STREAMS
 from model.training import TrainingSettings
 from pipeline.cache import Cache
-from pipeline.cli import Command
+from pipeline.cli import Command, some_of
 
 DEFAULTS = TrainingSettings()
-
-
-def parse_streams(
-    context: click.Context, parameter: click.Parameter, value: str
-) -> tuple[str, ...]:
-    """Comma-separated streams, in their fixed order."""
-    asked = {name.strip() for name in value.split(",")}
-    if not asked <= set(STREAMS):
-        raise click.BadParameter(f"{value!r}; streams are {', '.join(STREAMS)}")
-    return tuple(name for name in STREAMS if name in asked)
 
 
 @cloup.command(cls=Command)
@@ -59,7 +49,7 @@ def parse_streams(
         "--streams",
         metavar="STREAMS",
         default="flow,motion",
-        callback=parse_streams,
+        callback=some_of(STREAMS),
         help=f"Some of {', '.join(STREAMS)}, side by side.",
     ),
     cloup.option(

@@ -5,6 +5,7 @@ import signal
 import sys
 import traceback
 import types
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -83,6 +84,20 @@ class Command(cloup.Command):
                 "this is a bug; please report it with the output of the same command and --debug",
                 2,
             )
+
+
+def some_of(
+    choices: Sequence[str],
+) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
+    """A callback for an option of comma-separated values; they come in the order of ``choices``."""
+
+    def parse(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+        asked = {name.strip() for name in value.split(",")}
+        if not asked <= set(choices):
+            raise click.BadParameter(f"{value!r} is not some of {', '.join(choices)}")
+        return tuple(name for name in choices if name in asked)
+
+    return parse
 
 
 def _command_name() -> str:
