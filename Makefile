@@ -33,8 +33,9 @@ demo: install
 	$(RUN) -m data.demo -o $(DEMO)/videos
 	$(RUN) -m pipeline.extract $(DEMO)/videos/DFD_REAL $(DEMO)/videos/DFD_FAKE -o $(DEMO)/cache
 	$(RUN) -m pipeline.inspect $(DEMO)/cache --sheet $(DEMO)/sheet.png
+	rm -rf $(DEMO)/embeddings $(DEMO)/run  # the weights may have come within reach, or out of it
 	$(RUN) -m features.embed $(DEMO)/cache -o $(DEMO)/embeddings --streams flow --fallback random:0
-	$(RUN) -m model.fit $(DEMO)/embeddings -o $(DEMO)/run --tune 6
+	$(RUN) -m model.fit $(DEMO)/embeddings -o $(DEMO)/run --tune 8
 	$(RUN) -m model.evaluate $(DEMO)/run
 	$(RUN) -m model.predict $(DEMO)/run $(DEMO)/videos/new/unseen_real.mp4 $(DEMO)/videos/new/unseen_fake.mp4
 	@echo

@@ -216,7 +216,9 @@ def _parse_size(_: click.Context, __: click.Parameter, value: str) -> tuple[int,
 
 
 @cloup.command(cls=Command)
-@cloup.option("-o", "--out", type=click.Path(path_type=Path), default="demo", help="Folder.")
+@cloup.option(
+    "-o", "--output", "out", type=click.Path(path_type=Path), default="demo", help="Folder."
+)
 @cloup.option(
     "--seed",
     metavar="N",

@@ -1,6 +1,8 @@
 """Frozen CNNs: ImageNet classifiers from torchvision without their last layer."""
 
 import hashlib
+import http.client
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ CLASSIFIERS = {
     "efficientnet_b0": "classifier",
     "mobilenet_v2": "classifier",
 }
+SILENCE = 30.0  # seconds without a byte after which a download is given up
 BATCH = 32  # pictures at once; more gains nothing on a CPU
 
 
@@ -160,15 +163,23 @@ def _download(
     folder = Path(torch.hub.get_dir(), "checkpoints")
     file = folder / preset.url.rsplit("/", 1)[-1]
     if not file.is_file():
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(SILENCE)
         try:
             return preset.get_state_dict(progress=True, check_hash=True, weights_only=True), file  # type: ignore[return-value]
-        except (OSError, RuntimeError) as error:  # no network, or other bytes than expected
+        except (
+            OSError,
+            RuntimeError,
+            http.client.HTTPException,
+        ) as error:  # no network, or other bytes than expected
             raise WeightsUnavailable(
                 f"the ImageNet weights of {name} are neither in {folder} nor to be downloaded: "
                 f"{_first_line(error)}",
                 f"put {file.name} from {preset.url} into {folder}, "
                 f"or give any state dict of {name} with --weights PATH",
             ) from error
+        finally:
+            socket.setdefaulttimeout(before)
     return _read_weights(file), file
 
 

@@ -6,7 +6,7 @@ import click
 import cloup
 
 from features.backbones import CLASSIFIERS, WeightsUnavailable, load_backbone
-from features.embedding import STREAMS, embed
+from features.embedding import STREAMS, embed, weights_warning
 from pipeline.cache import Cache
 from pipeline.cli import Command, some_of
 
@@ -84,19 +84,8 @@ def main(
         f"{output}: {len(embedded.clips)} clips, {' and '.join(streams)} as vectors of "
         f"{network.dimension} numbers by {network.name} on {network.device}"
     )
-    if warning := weights_warning(embedded):
-        click.secho(f"  {warning}", fg="yellow")
-
-
-def weights_warning(cache: Cache) -> str:
-    """What to say wherever a result rests on untrained weights, or nothing."""
-    weights = str(cache.settings["weights"])
-    if not weights.startswith("random:"):
-        return ""
-    return (
-        f"WARNING: the backbone has {weights} weights, it was never trained; "
-        "results are for trying out the program only"
-    )
+    if warning := weights_warning(embedded.settings):
+        click.secho(f"WARNING: {warning}", fg="yellow")
 
 
 if __name__ == "__main__":

@@ -101,7 +101,9 @@ def embed(source: Cache, folder: Path, backbone: Backbone, streams: tuple[str, .
         bar = tqdm(total=len(source.clips), desc="embed", unit="clip", disable=None)
         for shard in source.shards:
             clips = [clip for clip in source.clips if clip.shard == shard.name]
-            recipe = work.recipe(source=shard.sha256)
+            recipe = work.recipe(
+                source=shard.sha256, versions=_versions(), device=backbone.device.type
+            )
             if work.has_shard(shard.name, recipe):
                 shards.append(shard_row(folder, shard.name))
             else:
@@ -125,12 +127,30 @@ def embed(source: Cache, folder: Path, backbone: Backbone, streams: tuple[str, .
                 "motion": json.dumps(NAMES),
                 "source_settings": source.attrs["settings"],
                 "frames": source.attrs["frames"],
-                "versions": json.dumps(
-                    {"torch": torch.__version__, "torchvision": torchvision.__version__}
-                ),
+                "versions": _versions(),
+                "rejected": source.attrs["rejected"],
             },
             clips=source.clips,
             shards=shards,
         )
         work.finish(shard.name for shard in shards)
     return Cache(folder, STAGE)
+
+
+def _versions() -> str:
+    """The versions of what decides the bytes of a cache, as JSON."""
+    return json.dumps({"torch": torch.__version__, "torchvision": torchvision.__version__})
+
+
+def weights_warning(settings: Mapping[str, Any]) -> str:
+    """What to say wherever a result rests on an untrained backbone, or nothing.
+
+    Args:
+        settings: of an embedding cache.
+    """
+    if not str(settings["weights"]).startswith("random:"):
+        return ""
+    return (
+        f"The backbone {settings['backbone']} has {settings['weights']} weights: it was never "
+        "trained. Results are for trying out the program only."
+    )

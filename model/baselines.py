@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -55,13 +56,9 @@ def logistic_regression(
     ).fit(features, labels)
     best: Pipeline = search.best_estimator_
     out_of_fold = [
-        (labels[val], _refit(best, features[train], labels[train]).predict_proba(features[val]))
+        (labels[val], clone(best).fit(features[train], labels[train]).predict_proba(features[val]))
         for train, val in folds
     ]
     truth = np.concatenate([y for y, _ in out_of_fold])
     scores = np.concatenate([p[:, 1] for _, p in out_of_fold])
-    return _refit(best, features, labels), equal_error(truth, scores)[1]
-
-
-def _refit(model: Pipeline, features: Features, labels: npt.NDArray[np.int64]) -> Pipeline:
-    return model.fit(features, labels)
+    return best, equal_error(truth, scores)[1]

@@ -16,7 +16,7 @@ from model.plots import plot_precision_recall, plot_roc
 from model.run import Run
 from model.sequences import Sequences, load_sequences, refuse_leaks
 from model.videos import UNSEEN, by_video, score_videos
-from pipeline.cache import Cache
+from pipeline.cache import Cache, nobody_known
 from pipeline.errors import IntegrityError, NothingUsable, SettingsError
 from pipeline.files import write_whole
 from pipeline.splits import groups
@@ -35,11 +35,15 @@ class Evaluation:
         metrics: detector → split → metric → `Metric`, and ``confusion`` → four counts.
         coverage: split → how many videos it has, and how many have a score.
         n_dropped: videos of the cache that are in no split.
+        n_rejected: files of the corpus that extraction could not use.
+        caution: what to say of a corpus that does not state who is in it, or nothing.
     """
 
     metrics: dict[str, dict[str, dict[str, Any]]]
     coverage: dict[str, dict[str, int]]
     n_dropped: int
+    n_rejected: int
+    caution: str
 
 
 def evaluate(run: Run, cache: Cache | None = None) -> Evaluation:
@@ -101,7 +105,8 @@ def evaluate(run: Run, cache: Cache | None = None) -> Evaluation:
         if split == "test" and len(set(labels)) == 2:
             curves = {name: (labels, values) for name, (values, _) in scores.items()}
     n_dropped = len({clip.video for clip in cache.clips if not clip.split})
-    evaluation = Evaluation(metrics, coverage, n_dropped)
+    n_rejected = sum(json.loads(cache.attrs["rejected"]).values())
+    evaluation = Evaluation(metrics, coverage, n_dropped, n_rejected, nobody_known(cache))
     _write(run, evaluation)
     if curves:
         plot_roc(curves, run.folder / "roc.png")
@@ -143,12 +148,14 @@ def _write(run: Run, evaluation: Evaluation) -> None:
         "baselines": baselines,
         "coverage": evaluation.coverage,
         "videos_in_no_split": evaluation.n_dropped,
-        "warning": run.config.weights_warning,
+        "files_rejected": evaluation.n_rejected,
+        "warnings": [w for w in (run.config.weights_warning, evaluation.caution) if w],
     }
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     write_whole(run.folder / METRICS, lambda path: path.write_text(text))
 
 
+CONFUSION = ("real called real", "real called fake", "fake called real", "fake called fake")
 SHOWN = (
     "accuracy",
     "precision",
@@ -161,6 +168,16 @@ SHOWN = (
     "brier",
     "ece",
 )
+
+
+def headline(evaluation: Evaluation) -> str:
+    """The AUC of the detector on each split, a line each."""
+    lines = []
+    for split, values in evaluation.metrics[DETECTOR].items():
+        auc, p_value = show(values["auc_roc"]), show(values["auc_p_value"])
+        n = evaluation.coverage[split]
+        lines.append(f"{split}: AUC {auc} on {n['scored']} of {n['videos']} videos (p {p_value})")
+    return "\n".join(lines)
 
 
 def table(run: Run, evaluation: Evaluation) -> str:
@@ -184,20 +201,19 @@ def table(run: Run, evaluation: Evaluation) -> str:
                 for of_split in evaluation.metrics.values()
             )
         )
-        tn, fp, fn, tp = evaluation.metrics[DETECTOR][split]["confusion"]
-        lines += [
-            f"  {DETECTOR} confusion matrix      called real   called fake",
-            f"             really real     {tn:11}   {fp:11}",
-            f"             really fake     {fn:11}   {tp:11}",
-            "",
-        ]
+        for row, name in enumerate(CONFUSION):
+            counts = [of_split[split]["confusion"][row] for of_split in evaluation.metrics.values()]
+            lines.append(f"  {name:18}" + "".join(f"{count:>24}" for count in counts))
+        lines.append("")
     lines += [
         "in brackets: 95% intervals of a bootstrap over identities, left out where there are fewer",
         f"than {FEWEST_GROUPS} groups of linked videos; auc_p_value: how probable an AUC this far",
-        "from 0.5 is by chance; -: undefined",
+        "from 0.5 is by chance, were every video of somebody else; -: undefined",
+        f"{evaluation.n_dropped} videos are in no split; "
+        f"{evaluation.n_rejected} files were unusable",
     ]
-    if evaluation.n_dropped:
-        lines.append(f"{evaluation.n_dropped} videos of the cache are in no split")
+    if evaluation.caution:
+        lines.append(f"CAUTION: {evaluation.caution}")
     return "\n".join(lines)
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 import cloup
 
-from model.evaluation import evaluate, table
+from model.evaluation import evaluate, headline
 from model.fitting import fit
 from model.report import write_report
 from model.sequences import STREAMS
 from model.training import TrainingSettings
+from model.videos import UNSEEN
 from pipeline.cache import Cache
 from pipeline.cli import Command, some_of
 
@@ -53,7 +54,11 @@ DEFAULTS = TrainingSettings()
         help=f"Some of {', '.join(STREAMS)}, side by side.",
     ),
     cloup.option(
-        "--learning-rate", metavar="X", type=float, default=DEFAULTS.learning_rate, help="Of AdamW."
+        "--learning-rate",
+        metavar="X",
+        type=click.FloatRange(0, 1, min_open=True),
+        default=DEFAULTS.learning_rate,
+        help="Of AdamW.",
     ),
     cloup.option(
         "--batch-size",
@@ -70,7 +75,11 @@ DEFAULTS = TrainingSettings()
         help="Flow maps that the LSTM sees at once.",
     ),
     cloup.option(
-        "--weight-decay", metavar="X", type=float, default=DEFAULTS.weight_decay, help="Of AdamW."
+        "--weight-decay",
+        metavar="X",
+        type=click.FloatRange(0, 1),
+        default=DEFAULTS.weight_decay,
+        help="Of AdamW.",
     ),
     cloup.option(
         "--dropout",
@@ -139,10 +148,16 @@ def main(
         seed=seed,
         device=device,
     )
+    if run.config.weights_warning:
+        click.secho(f"WARNING: {run.config.weights_warning}", fg="yellow", err=True)
+    click.echo(f"run: {output}")
+    if not any(clip.split in UNSEEN for clip in cache.clips):
+        click.echo("not evaluated: the cache has neither a test split nor a holdout")
+        return
     evaluation = evaluate(run, cache)
     report = write_report(run, evaluation)
-    click.echo(table(run, evaluation))
-    click.echo(f"run: {output}\nreport: {report}")
+    click.echo(headline(evaluation))
+    click.echo(f"report: {report}\nall metrics: python -m model.evaluate {output}")
 
 
 if __name__ == "__main__":

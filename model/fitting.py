@@ -60,8 +60,8 @@ def fit(
     refuse_leaks(cache)
     training = load_sequences(cache, streams, ("train", "val"))
     folds = training_folds(training, n_folds, seed)
-    _begin(folder, cache, streams, settings, len(folds), seed)
     where = resolve_device(device)
+    _begin(folder, cache, streams, settings, len(folds), seed)
     if n_trials:
         settings = _tune(training, folds, folder, settings, n_trials, seed, where)
         n_trials = len(read_csv(folder / TRIALS))
@@ -134,7 +134,7 @@ def _begin(
         "streams": list(streams),
         "folds": n_folds,
         "seed": seed,
-        "start": dataclasses.asdict(settings),
+        **dataclasses.asdict(settings),
     }
     path = folder / "begun.json"
     if path.is_file():

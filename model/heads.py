@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 FARTHEST = 10.0  # standard deviations; what no training video showed must not decide alone
+CLIPS_AT_ONCE = 64  # bounds the memory of an evaluation
 Pooling = Literal["last", "mean", "attention"]
 
 
@@ -99,10 +100,13 @@ def clip_logits(head: nn.Module, x: torch.Tensor, window: int) -> torch.Tensor:
         x: (B, T-1, D) float32.
         window: L; clips shorter than that are one window.
     """
-    clips, length, dimension = x.shape
+    length, dimension = x.shape[1:]
     window = min(window, length)
     count = -(-length // window)
     starts = torch.linspace(0, length - window, count, device=x.device).round().int()
     steps = starts[:, None] + torch.arange(window, device=x.device)  # (count, L)
-    logits = head(x[:, steps].reshape(clips * count, window, dimension))
-    return logits.reshape(clips, count).mean(1)
+    parts = [
+        head(part[:, steps].reshape(len(part) * count, window, dimension)).reshape(-1, count)
+        for part in x.split(CLIPS_AT_ONCE)  # type: ignore[no-untyped-call]
+    ]
+    return torch.cat(parts).mean(1)

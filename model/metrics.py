@@ -69,9 +69,16 @@ def equal_error(labels: Labels, scores: Scores) -> tuple[float, float]:
     """
     sweep = _Sweep.of(labels, scores)
     rate, row = sweep.equal_error()
-    above = sweep.thresholds[max(row, 0)]
+    if row < 0:
+        return rate, float(np.nextafter(sweep.thresholds[0], np.inf))
+    above = sweep.thresholds[row]
     below = sweep.thresholds[min(row + 1, len(sweep.thresholds) - 1)]
     return rate, float((above + below) / 2)
+
+
+def auc_roc(labels: Labels, scores: Scores) -> float:
+    """Area under the ROC curve; NaN with one class only."""
+    return _Sweep.of(labels, scores).auc_roc() if 0 < labels.sum() < len(labels) else float("nan")
 
 
 def expected_calibration_error(labels: Labels, probabilities: Scores) -> float:

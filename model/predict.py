@@ -48,7 +48,7 @@ def main(
     loaded = load_run(run)
     backbone = backbone_of(loaded, weights, device)
     decided = False
-    if loaded.config.weights_warning and not as_json:
+    if loaded.config.weights_warning:
         click.secho(f"WARNING: {loaded.config.weights_warning}", fg="yellow", err=True)
     for prediction in predict(loaded, videos, backbone, jobs=jobs):
         decided |= prediction.probability is not None

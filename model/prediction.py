@@ -30,6 +30,7 @@ class Prediction:
         threshold: from which on a video is called fake.
         clips: how many clips of the video were looked at.
         reason: why it is undecidable, else empty.
+        warning: what to know about the run itself, usually empty.
     """
 
     path: str
@@ -38,6 +39,7 @@ class Prediction:
     threshold: float
     clips: int
     reason: str
+    warning: str
 
 
 def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> Backbone:
@@ -93,10 +95,10 @@ def predict(
 def _judge(
     run: Run, path: Path, folder: Path, shard: str | Rejected, backbone: Backbone
 ) -> Prediction:
-    threshold = run.config.threshold
+    threshold, warning = run.config.threshold, run.config.weights_warning
     if isinstance(shard, Rejected):
         reason = f"{shard.reason}: {shard.detail}" if shard.detail else shard.reason
-        return Prediction(str(path), "undecidable", None, threshold, 0, reason)
+        return Prediction(str(path), "undecidable", None, threshold, 0, reason, warning)
     streams = tuple(s for s in run.config.embedding["streams"] if s in run.config.streams)
     clips = [
         join_streams(embed_clip(arrays, backbone, streams), run.config.streams)
@@ -107,6 +109,7 @@ def _judge(
         logits = run.ensemble(torch.from_numpy(np.stack(clips))).double().numpy()
     probability = float(sigmoid(logits.mean()))
     if np.isnan(probability):
-        return Prediction(str(path), "undecidable", None, threshold, 0, "no number came out")
+        reason = "no number came out"
+        return Prediction(str(path), "undecidable", None, threshold, 0, reason, warning)
     verdict = "fake" if probability >= threshold else "real"
-    return Prediction(str(path), verdict, probability, threshold, len(clips), "")
+    return Prediction(str(path), verdict, probability, threshold, len(clips), "", warning)

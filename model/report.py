@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jinja2
 
-from model.evaluation import SHOWN, Evaluation, show
+from model.evaluation import CONFUSION, SHOWN, Evaluation, show
 from model.run import Run
 from pipeline.files import write_whole
 
@@ -34,6 +34,7 @@ def write_report(run: Run, evaluation: Evaluation) -> Path:
         config=run.config,
         evaluation=evaluation,
         shown=SHOWN,
+        confusion=CONFUSION,
         show=show,
         images=images,
         settings=json.dumps(dataclasses.asdict(run.config), indent=1),

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from features.embedding import weights_warning
 from model.heads import Ensemble, LSTMHead
 from model.training import TrainingSettings
 from pipeline.errors import IntegrityError, SettingsError
@@ -56,13 +57,7 @@ class Config:
     @property
     def weights_warning(self) -> str:
         """What to say wherever a result rests on an untrained backbone, or nothing."""
-        weights = str(self.embedding["weights"])
-        if not weights.startswith("random:"):
-            return ""
-        return (
-            f"The backbone {self.embedding['backbone']} has {weights} weights: it was never "
-            "trained. These results are for trying out the program only."
-        )
+        return weights_warning(self.embedding)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Training one head on one fold, and one head per fold."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from model.heads import Ensemble, HeadSettings, LSTMHead, Pooling, clip_logits
+from model.metrics import auc_roc
 from model.sequences import Sequences
 
 Indices = npt.NDArray[np.int64]
@@ -22,11 +23,11 @@ class TrainingSettings:
     batch_size: int = 8
     sequence_length: int = 32
     weight_decay: float = 1e-3
-    dropout: float = 0.3
-    hidden: int = 64
-    layers: int = 1
-    bidirectional: bool = False
-    pooling: Pooling = "mean"
+    dropout: float = HeadSettings.dropout
+    hidden: int = HeadSettings.hidden
+    layers: int = HeadSettings.layers
+    bidirectional: bool = HeadSettings.bidirectional
+    pooling: Pooling = HeadSettings.pooling
     max_epochs: int = 60
     patience: int = 12
 
@@ -54,7 +55,7 @@ class Fold:
     head: LSTMHead
     val: Indices  # rows of the validation clips
     val_logits: npt.NDArray[np.float64]  # of the best epoch
-    history: list[Epoch] = field(default_factory=list)
+    history: list[Epoch]
 
     @property
     def best(self) -> Epoch:
@@ -127,7 +128,7 @@ def _train(
                 logits, y[val], val_weight[y[val].long()]
             ).item()
         scores = logits.cpu().double().numpy()
-        history.append(Epoch(float(np.mean(losses)), val_loss, auc(data.labels[val], scores)))
+        history.append(Epoch(float(np.mean(losses)), val_loss, auc_roc(data.labels[val], scores)))
         if best_epoch < 0 or val_loss < history[best_epoch].val_loss:
             best_epoch, best_logits = number, scores
             best_state = {key: value.clone() for key, value in head.state_dict().items()}
@@ -141,15 +142,6 @@ def _class_weights(labels: npt.NDArray[np.int64], rows: Indices) -> torch.Tensor
     """(2,) weights with which both classes count alike and clips count 1 on average."""
     counts = np.bincount(labels[rows], minlength=2)
     return torch.tensor(len(rows) / (2 * np.maximum(counts, 1)), dtype=torch.float32)
-
-
-def auc(labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]) -> float:
-    """Area under the ROC curve; NaN with one class only."""
-    real, fake = scores[labels == 0], scores[labels == 1]
-    if not len(real) or not len(fake):
-        return float("nan")
-    wins = (fake[:, None] > real).mean() + 0.5 * (fake[:, None] == real).mean()
-    return float(wins)
 
 
 @dataclass(frozen=True)

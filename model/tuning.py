@@ -15,7 +15,8 @@ from model.training import TrainingSettings
 from pipeline.errors import SettingsError
 from pipeline.files import Row, read_csv
 
-INITIAL = 6  # trials at random points before the Gaussian process chooses
+INITIAL = 4  # trials before the Gaussian process chooses: the start and some spread out
+WORST = 10.0  # nats; told of a trial that diverged, which the process cannot digest
 
 
 def search_space(n_steps: int) -> list[Dimension]:
@@ -76,13 +77,13 @@ def tune(
                 f"{log} is not a log of this search: {error}", "give another run folder"
             ) from error
         following()  # moves the random state on as the first run did
-        optimiser.tell(point, loss)
+        optimiser.tell(point, loss if loss < WORST else WORST)
         done.append((loss, _settings(point, names, start)))
     while len(done) < n_trials:
         point = following()
         settings = _settings(point, names, start)
         loss = objective(settings)
-        optimiser.tell(point, loss)
+        optimiser.tell(point, loss if loss < WORST else WORST)
         done.append((loss, settings))
         _append(log, ["trial", *names, "val_loss"], [len(done), *point, loss])
     return min(done, key=lambda trial: trial[0])[1]

@@ -15,6 +15,7 @@ Both stages write this layout; they differ in the datasets inside a clip. Files 
 name only when they are whole: written elsewhere, fsynced, renamed, and the folder fsynced.
 """
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -56,7 +57,7 @@ class Clip:
     id: str
     video: str  # clips of one video share it
     label: int  # 0 real, 1 fake
-    split: str  # train, test, holdout, or "" for a clip dropped because it would straddle
+    split: str  # train, test, val, holdout, or "" for one that would straddle
     identities: tuple[str, ...]
     shard: str  # path of the shard, relative to the cache
     n_frames: int  # frames in this clip
@@ -172,16 +173,18 @@ def _own_dataset(file: h5py.File, clip: str, key: str) -> h5py.Dataset:
         KeyError: it is not there.
         ValueError: it is elsewhere.
     """
-    links = file.get(clip, getlink=True), file[clip].get(key, getlink=True)
-    dataset = file[clip][key]
-    if (
-        not all(isinstance(link, h5py.HardLink) for link in links)
-        or not isinstance(dataset, h5py.Dataset)
-        or dataset.is_virtual
-        or dataset.external
+    return _own(_own(file, clip, h5py.Group), key, h5py.Dataset)
+
+
+def _own(group: h5py.Group, name: str, kind: type) -> Any:
+    if "/" in name or not isinstance(group.get(name, getlink=True), h5py.HardLink | None):
+        raise ValueError(f"{name!r} is not stored in this file")
+    found = group[name]
+    if not isinstance(found, kind) or (
+        isinstance(found, h5py.Dataset) and (found.is_virtual or found.external)
     ):
-        raise ValueError(f"{clip}/{key} is not stored in this file")
-    return dataset
+        raise ValueError(f"{name!r} is not stored in this file")
+    return found
 
 
 def write_index(
@@ -269,8 +272,8 @@ class Cache:
                     )
                 self.stage: str = self.attrs["stage"]
                 self.settings: dict[str, Any] = json.loads(self.attrs["settings"])
-                self.clips = [_clip(row) for row in file["clips"][:]]
-                self.shards = [_shard(row) for row in file["shards"][:]]
+                self.clips = [_clip(row) for row in _own(file, "clips", h5py.Dataset)[:]]
+                self.shards = [_shard(row) for row in _own(file, "shards", h5py.Dataset)[:]]
         except DAMAGED as error:
             raise IntegrityError(
                 f"{index} is damaged: {error}", "run the command that made this cache again"
@@ -317,12 +320,25 @@ class Cache:
         )
 
     def datasets(self, clip: Clip) -> dict[str, tuple[tuple[int, ...], np.dtype[Any], int]]:
-        """Shape, dtype and bytes on disk of each dataset of a clip."""
-        with h5py.File(self.folder / clip.shard) as file:
-            return {
-                key: (item.shape, item.dtype, item.id.get_storage_size())
-                for key, item in file[clip.id].items()
-            }
+        """Shape, dtype and bytes on disk of each dataset of a clip.
+
+        Raises:
+            IntegrityError: the shard is damaged.
+        """
+        with self._shard_of(clip, "") as file:
+            sets = {key: _own_dataset(file, clip.id, key) for key in file[clip.id]}
+            return {k: (d.shape, d.dtype, d.id.get_storage_size()) for k, d in sets.items()}
+
+    @contextlib.contextmanager
+    def _shard_of(self, clip: Clip, key: str) -> Iterator[h5py.File]:
+        try:
+            with h5py.File(self.folder / clip.shard) as file:
+                yield file
+        except DAMAGED as error:
+            raise IntegrityError(
+                f"cannot read {clip.id}/{key} in {self.folder / clip.shard}: {error}",
+                f"python -m pipeline.inspect {self.folder} --verify finds what is damaged",
+            ) from error
 
     def read(self, clip: Clip, key: str, rows: slice = slice(None)) -> npt.NDArray[Any]:
         """Read one dataset of a clip, or some rows of it.
@@ -330,14 +346,8 @@ class Cache:
         Raises:
             IntegrityError: a checksum does not match, or the dataset is not there.
         """
-        try:
-            with h5py.File(self.folder / clip.shard) as file:
-                return cast(npt.NDArray[Any], _own_dataset(file, clip.id, key)[rows])
-        except DAMAGED as error:
-            raise IntegrityError(
-                f"cannot read {clip.id}/{key} in {self.folder / clip.shard}: {error}",
-                f"python -m pipeline.inspect {self.folder} --verify finds what is damaged",
-            ) from error
+        with self._shard_of(clip, key) as file:
+            return cast(npt.NDArray[Any], _own_dataset(file, clip.id, key)[rows])
 
     def verify(self) -> Iterator[tuple[Shard, str]]:
         """Read every byte and checksum; yield each shard with what is wrong, or with ``""``."""
@@ -388,6 +398,18 @@ def _shard(row: np.void) -> Shard:
 
 
 # ------------------------------------------------------------------------------------- resuming
+
+
+def nobody_known(cache: Cache) -> str:
+    """What to say of a cache whose videos do not all state who is in them, or nothing."""
+    videos = {clip.video: clip.identities for clip in cache.clips}
+    unknown = sum(not who for who in videos.values())
+    if not unknown:
+        return ""
+    return (
+        f"{unknown} of {len(videos)} videos do not state who is in them, and each counts as a "
+        "person of its own; if people recur, results on them are too good to be true"
+    )
 
 
 def finished_cache(folder: Path, stage: str, settings: Mapping[str, Any]) -> Cache | None:

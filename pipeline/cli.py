@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError
 
 EXIT_CODES = """
 Exit codes: 0 done, 1 nothing usable, 2 wrong arguments or settings, 3 done but more was rejected
-than --max-rejects, 4 a leaking split or a damaged cache, 130 interrupted and resumable.
+than --max-rejects, 4 a leaking split or a damaged cache, 130 interrupted.
 """
 
 
@@ -61,7 +61,11 @@ class Command(cloup.Command):
         except click.UsageError as error:
             _fail(error.format_message(), f"{name} --help lists what it takes", 2)
         except (KeyboardInterrupt, click.Abort):
-            _fail("interrupted", "the same command resumes where this one stopped", 130)
+            _fail(
+                "interrupted",
+                "the same command resumes, or starts again where there is nothing to resume",
+                130,
+            )
         except PipelineError as error:
             if debug:
                 traceback.print_exc()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.errors import NothingUsable, SettingsError
 from pipeline.files import read_csv
-from pipeline.splits import SPLITS
+from pipeline.splits import SPLITS, leaks
 
 REAL, FAKE = 0, 1
 LABELS = {"0": REAL, "real": REAL, "1": FAKE, "fake": FAKE}
@@ -53,7 +53,8 @@ def read_corpus(roots: Sequence[Path]) -> list[Video]:
 
     Raises:
         SettingsError: a root is missing, a folder does not say whether it is real or fake, a CSV
-            cannot be read, or two roots disagree about a file.
+            cannot be read, two roots disagree about a file, or the splits that are given leak.
+        OSError: a folder cannot be read.
         NothingUsable: no video at all, or only one of the two labels.
     """
     found: dict[Path, Video] = {}
@@ -74,6 +75,12 @@ def read_corpus(roots: Sequence[Path]) -> list[Video]:
                 )
     videos = sorted(found.values(), key=lambda video: os.fsencode(video.path))
     _check_both_labels(roots, videos)
+    who, splits = [v.identities for v in videos], [v.split for v in videos]
+    if straddling := leaks(who, splits, [str(video.path) for video in videos]):
+        raise SettingsError(
+            f"the splits given leak: {straddling[0]}",
+            "give all videos of an identity the same split",
+        )
     return videos
 
 
@@ -88,7 +95,12 @@ def _absolute(path: Path) -> Path:
 
 def _from_folder(root: Path) -> list[Video]:
     videos, unlabelled = [], set()
-    for folder, subfolders, names in os.walk(root):
+    seen: set[str] = set()  # a link may lead back up
+    for folder, subfolders, names in os.walk(root, onerror=_raise, followlinks=True):
+        if (place := os.path.realpath(folder)) in seen:
+            subfolders.clear()
+            continue
+        seen.add(place)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         files = sorted(name for name in names if not name.startswith("."))
         label = _label_of(Path(folder), root)
@@ -106,6 +118,10 @@ def _from_folder(root: Path) -> list[Video]:
             "or give a CSV file with the columns path,label",
         )
     return videos
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _label_of(folder: Path, root: Path) -> int | None:

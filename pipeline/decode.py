@@ -176,9 +176,13 @@ def decode(
     with open_video(path) as container:
         scaler: _Scaler | None = None
         for time, frame in at_equal_intervals(timed_frames(container, threads=threads), rate):
-            if scaler is None:
-                scaler = _Scaler(container.streams.video[0], frame, geometry)
-            yield time, scaler(frame)
+            try:
+                if scaler is None:
+                    scaler = _Scaler(container.streams.video[0], frame, geometry)
+                picture = scaler(frame)
+            except av.error.FFmpegError as error:
+                raise Rejected("not to be converted", _words(error)) from error
+            yield time, picture
 
 
 def timed_frames(

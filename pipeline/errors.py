@@ -46,7 +46,15 @@ class Rejected(Exception):
         detail: what was seen in this file.
     """
 
+    # Faults that may be the machine's: the next run tries such a file again.
+    PASSING = ("crashed the decoder", "out of memory", "timed out", "unreadable")
+
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)  # both, so that it survives pickling
         self.reason = reason
         self.detail = detail
+
+    @property
+    def passing(self) -> bool:
+        """Whether another try may end otherwise."""
+        return self.reason in self.PASSING

@@ -7,13 +7,14 @@ import click
 import cloup
 
 from pipeline import farneback
-from pipeline.cache import Cache
+from pipeline.cache import INDEX, Cache, nobody_known
 from pipeline.cli import Command
 from pipeline.corpus import read_corpus
 from pipeline.decode import Box
 from pipeline.errors import TooManyRejects
 from pipeline.extraction import extract
 from pipeline.settings import Settings
+from pipeline.splits import SPLITS
 
 DEFAULTS = Settings()
 
@@ -108,7 +109,7 @@ def parse_fps(context: click.Context, parameter: click.Parameter, value: str) ->
         metavar="N",
         type=click.IntRange(1),
         default=1,
-        help="Keep every so-manieth frame.",
+        help="Keep every N-th frame.",
     ),
     cloup.option(
         "--clips",
@@ -208,7 +209,10 @@ def main(
         **settings,  # type: ignore[arg-type]
     )
     corpus = read_corpus(videos)
+    finished_before = (output / INDEX).is_file()
     cache = extract(corpus, output, chosen, jobs=jobs)
+    if finished_before:
+        click.echo(f"{output} was finished before; remove it to extract these videos anew")
     click.echo(summary(cache))
     n_rejected = len(cache.rejected())
     if max_rejects is not None and n_rejected > max_rejects:
@@ -225,11 +229,15 @@ def summary(cache: Cache) -> str:
         f"{cache.folder}: {len(cache.clips)} clips of {cache.attrs['frames']} frames at "
         f"{settings['width']}x{settings['height']}, flow by {cache.attrs['flow_backend']}"
     ]
-    for split in ("train", "test", "holdout", ""):
+    for split in (*SPLITS, ""):
         labels = Counter(clip.label for clip in cache.clips if clip.split == split)
+        name = split or "in no split (their identities straddle, or the holdout is full)"
         if labels:
-            name = split or "in no split (their identities straddle, or the holdout is full)"
             lines.append(f"  {name}: {labels[0]} real, {labels[1]} fake")
+        elif split in ("test", "holdout") and settings[split]:
+            lines.append(f"  {name}: none, the identities do not allow it")
+    if warning := nobody_known(cache):
+        lines.append(f"  note: {warning}")
     if reasons := Counter(row["reason"] for row in cache.rejected()):
         said = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
         lines.append(f"  rejected: {said} (see {cache.folder / 'rejected.csv'})")

@@ -4,11 +4,12 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import workers
+from pipeline import farneback, workers
 from pipeline.cache import (
     Cache,
     Clip,
@@ -98,7 +99,9 @@ def _tasks(selection: Selection, work: CacheInProgress, settings: Settings) -> l
             rate=sampling_rate(video.fps, settings.fps, settings.stride),
             n_frames=selection.n_frames,
             settings=settings,
-            recipe=work.recipe(video=video.sha256, n_frames=selection.n_frames),
+            recipe=work.recipe(
+                video=video.sha256, n_frames=selection.n_frames, versions=_versions()
+            ),
         )
         for number, (path, video) in enumerate(order)
     ]
@@ -121,6 +124,8 @@ def _extract_all(
     for task, result in workers.run(_extract_one, to_do, jobs=jobs, title="extract"):
         if isinstance(result, Rejected):
             selection.rejected[task.path] = result
+            if result.passing:
+                continue
             broke = {"broke_at": task.n_frames, "broke": [result.reason, result.detail]}
             work.note(task.path, work.notes[task.path] | broke)
         else:
@@ -170,6 +175,9 @@ def extract_new(
         n_frames: T of that cache.
         jobs: processes; by default one per core.
 
+    Raises:
+        SettingsError: the flow backend of that cache is not on this machine.
+
     Yields:
         the position of a path and the name of its shard, or why there is none; in the order in
         which they are done.
@@ -177,6 +185,7 @@ def extract_new(
     tasks = [
         _NewTask(n, str(path), str(folder), settings, n_frames) for n, path in enumerate(paths)
     ]
+    farneback.resolve(settings.flow_backend)  # which must be on this machine too
     jobs = jobs or workers.available_cores()
     for task, result in workers.run(_extract_new, tasks, jobs=jobs, title="extract"):
         yield task.number, result
@@ -269,6 +278,7 @@ def _finish(
             "frames": selection.n_frames,
             "flow_backend": settings.flow_backend,
             "versions": _versions(),
+            "rejected": json.dumps(Counter(r.reason for r in rejected.values()), sort_keys=True),
         },
         clips=clips,
         shards=[shards[task.shard] for task in done],

@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.cache import Cache, Clip
+from pipeline.cache import Cache, Clip, nobody_known
 from pipeline.cli import Command
 from pipeline.errors import IntegrityError
 from pipeline.files import write_whole
 from pipeline.sheet import LABELS, contact_sheet
 
 CLIPS_SAMPLED = 32  # for flow quantiles of a large cache
-ROWS_ON_SHEET = 24
+ROWS_ON_SHEET = 12
 
 
 @cloup.command(cls=Command)
@@ -76,6 +76,8 @@ def describe(cache: Cache) -> str:
     identities = {identity for clip in cache.clips for identity in clip.identities}
     videos = len({clip.video for clip in cache.clips})
     lines.append(f"  {len(cache.clips)} clips of {videos} videos, {len(identities)} identities")
+    if warning := nobody_known(cache):
+        lines.append(f"  {warning}")
     lines += ["", "datasets of a clip"]
     for name, (shape, dtype, size) in (per_clip[0] if per_clip else {}).items():
         lines.append(f"  {name:11} {'x'.join(map(str, shape)):>18} {dtype!s:8} {_bytes(size):>9}")

@@ -67,14 +67,19 @@ def _probe_all(
     unknown = [path for path in paths if not _still_holds(path, work.notes.get(str(path)))]
     look = partial(probe, fps=settings.fps, stride=settings.stride)
     for path, result in workers.run(look, unknown, jobs=jobs, title="probe"):
-        work.note(str(path), _note(path, result))
-    probes = {}
-    for path in paths:
-        note = work.notes[str(path)]
-        if "rejected" in note:
-            rejected[str(path)] = Rejected(*note["rejected"])
+        if isinstance(result, Rejected) and result.passing:
+            rejected[str(path)] = result
         else:
-            probes[str(path)] = Probe(**note["probe"])
+            work.note(str(path), _note(path, result))
+    probes = {}
+    for name in map(str, paths):
+        if name in rejected:
+            continue
+        note = work.notes[name]
+        if "rejected" in note:
+            rejected[name] = Rejected(*note["rejected"])
+        else:
+            probes[name] = Probe(**note["probe"])
     return probes, rejected
 
 

@@ -1,5 +1,6 @@
 """Is this file a sound video, and what is known of it before it is decoded?"""
 
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pipeline.errors import Rejected
 from pipeline.files import sha256_of
 
 FRAMES_TRIED = 3  # decoded by `probe` to see whether the codec works at all
+_MATROSKA_DURATION = re.compile(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d+)?)")  # 00:00:01.480000000
 TOLERATED_LOSS = 0.02  # of the promised frames: containers round, and count frames never shown
 
 
@@ -52,7 +54,7 @@ def probe(path: Path, *, fps: float | None = None, stride: int = 1) -> Probe:
     Args:
         path: the file.
         fps: frames to be sampled per second, or None for the video's own rate.
-        stride: keep every so-manieth of them.
+        stride: keep every N-th of them.
 
     Raises:
         Rejected: not a video, no video stream, nothing decodes, too short, or slower than ``fps``.
@@ -153,9 +155,9 @@ def _promised_frames(container: Any, rate: float) -> int:
     seconds = 0.0
     if stream.duration:
         seconds = float(stream.duration * stream.time_base)
-    elif tag := stream.metadata.get("DURATION"):  # Matroska: 00:00:01.480000000
-        hours, minutes, rest = (float(part) for part in tag.split(":"))
-        seconds = 3600 * hours + 60 * minutes + rest
+    elif tag := _MATROSKA_DURATION.fullmatch(stream.metadata.get("DURATION", "")):
+        hours, minutes, rest = tag.groups()
+        seconds = 3600 * int(hours) + 60 * int(minutes) + float(rest)
     elif container.duration and len(container.streams) == 1:
         seconds = container.duration / av.time_base
     return round(seconds * rate)

@@ -118,6 +118,7 @@ def fabricate(tmp_path_factory):
                 "dimension": dimension,
                 "motion": json.dumps(NAMES),
                 "source_settings": json.dumps(source),
+                "rejected": "{}",
                 "frames": steps + 1,
                 "versions": "{}",
             },

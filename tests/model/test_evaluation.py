@@ -17,9 +17,9 @@ from model.baselines import logistic_regression, mean_pooled, metadata
 from model.evaluate import main as evaluate_command
 from model.evaluation import MEAN_POOL, METADATA, SHOWN, evaluate, table
 from model.fitting import fit
+from model.metrics import auc_roc
 from model.report import write_report
 from model.run import load_run
-from model.training import auc
 from pipeline.cache import Cache
 from pipeline.errors import IntegrityError, NothingUsable, SettingsError
 
@@ -68,9 +68,8 @@ def scored(folder, split):
 
 
 def test_every_metric_of_every_split_has_value_interval_and_number(metrics):
-    assert set(metrics) == {
-        "test", "holdout", "baselines", "coverage", "videos_in_no_split", "warning",
-    }  # fmt: skip
+    written = "test holdout baselines coverage videos_in_no_split files_rejected warnings"
+    assert set(metrics) == set(written.split())
     assert set(metrics["baselines"]) == {MEAN_POOL, METADATA}
     of_splits = [metrics, *metrics["baselines"].values()]
     for values in [of[split] for of in of_splits for split in ("test", "holdout")]:
@@ -109,7 +108,8 @@ def test_coverage_counts_videos_and_those_with_a_score(metrics, fitted):
     expected = {split: {"videos": n, "scored": n} for split, n in videos.items()}
     assert metrics["coverage"] == expected
     assert metrics["videos_in_no_split"] == 2
-    assert metrics["warning"] == ""
+    assert metrics["files_rejected"] == 0
+    assert metrics["warnings"] == []
 
 
 def test_an_easy_corpus_is_learned_and_its_metadata_give_nothing_away(metrics):
@@ -128,7 +128,7 @@ def test_the_table_has_every_metric_of_every_detector(evaluated, fitted):
     assert "test: 24 videos, 24 of them scored" in text
     for name in (*SHOWN, "threshold", "LSTM", "mean-pooled embeddings", "metadata only"):
         assert name in text
-    assert "2 videos of the cache are in no split" in text
+    assert "2 videos are in no split; 0 files were unusable" in text
     assert "nan" not in text.lower()
     assert max(map(len, text.splitlines())) <= 100
 
@@ -164,7 +164,7 @@ def metadata_auc(clip, rng, fps_of):
     train, test = np.arange(200), np.arange(200, 400)
     halves = [(train[:100], train[100:]), (train[100:], train[:100])]
     fitted, _ = logistic_regression(metadata(clips)[train], labels[train], halves)
-    return auc(labels[test], fitted.predict_proba(metadata(clips)[test])[:, 1])
+    return auc_roc(labels[test], fitted.predict_proba(metadata(clips)[test])[:, 1])
 
 
 def test_metadata_that_say_nothing_of_the_label_stay_at_chance(clip):
@@ -203,7 +203,7 @@ def test_the_baselines_threshold_comes_from_validation_folds_alone(clip):
     folds = [(np.arange(30), np.arange(30, 60)), (np.arange(30, 60), np.arange(30))]
     model, threshold = logistic_regression(features, labels, folds)
     assert 0.2 < threshold < 0.8
-    assert auc(labels, model.predict_proba(features)[:, 1]) > 0.7
+    assert auc_roc(labels, model.predict_proba(features)[:, 1]) > 0.7
 
 
 # ------------------------------------------------------------------------------ what may be missing
@@ -373,7 +373,7 @@ def test_random_weights_are_announced_wherever_numbers_are_shown(
     assert done.stdout.startswith("WARNING: The backbone mobilenet_v2 has random:0 weights")
     page = Page((run.folder / "report.html").read_text())
     assert "has random:0 weights: it was never trained" in page.text
-    assert "random:0" in json.loads((run.folder / "metrics.json").read_text())["warning"]
+    assert "random:0" in json.loads((run.folder / "metrics.json").read_text())["warnings"][0]
 
 
 def test_the_command_prints_the_table_or_the_json(fitted, run_command):

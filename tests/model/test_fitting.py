@@ -280,9 +280,7 @@ def test_other_settings_are_refused_with_both_values(small, fitted, fast, quick,
         "seed was 0, now 1": {"seed": 1},
         "folds was 3, now 2": {"n_folds": 2},
         r"streams was \['flow'\], now \['flow', 'motion'\]": {"streams": ("flow", "motion")},
-        "start was .*'hidden': 12.* now .*'hidden': 13": {
-            "settings": dataclasses.replace(quick, hidden=13)
-        },
+        "hidden was 12, now 13": {"settings": dataclasses.replace(quick, hidden=13)},
     }
     for message, change in changes.items():
         with pytest.raises(SettingsError, match=message):
@@ -375,7 +373,7 @@ def test_a_stream_that_the_cache_does_not_hold_is_refused(small, run_command, tm
     assert "it holds flow, motion" in done.stderr
     done = run_command(fit_command, small.folder, "-o", tmp_path / "run", "--streams", "sound")
     assert done.exit_code == 2
-    assert "streams are flow, frames, motion" in done.stderr
+    assert "is not some of flow, frames, motion" in done.stderr
 
 
 def test_the_command_fits_tunes_evaluates_and_reports(small, run_command, tmp_path):

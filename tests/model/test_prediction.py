@@ -117,7 +117,7 @@ def test_if_nothing_could_be_judged_the_command_fails(chain, undecidable, run_co
 
 
 def test_the_sentence_has_path_verdict_probability_and_threshold():
-    found = sentence(Prediction("a.mp4", "fake", 0.8765, 0.5, 1, ""))
+    found = sentence(Prediction("a.mp4", "fake", 0.8765, 0.5, 1, "", ""))
     assert found == "a.mp4: fake, probability of being fake 0.876 (called fake from 0.500 on)"
 
 

@@ -9,7 +9,8 @@ import torch
 
 from model.baselines import logistic_regression, mean_pooled
 from model.heads import clip_logits
-from model.training import TrainingSettings, auc, cross_fit, train_fold
+from model.metrics import auc_roc
+from model.training import TrainingSettings, cross_fit, train_fold
 from pipeline import splits
 
 
@@ -65,7 +66,7 @@ def test_the_best_epoch_is_kept(noisy, fast, sequence_length):
     y = noisy.labels[VAL]
     loss = np.mean(np.log1p(np.exp(-np.where(y, 1, -1) * logits)))  # as many real as fake
     assert loss == pytest.approx(fold.best.val_loss, rel=1e-5)
-    assert fold.best.val_auc == pytest.approx(auc(y, logits))
+    assert fold.best.val_auc == pytest.approx(auc_roc(y, logits))
 
 
 def test_training_stops_when_it_no_longer_gets_better(noisy, fast):
@@ -115,7 +116,7 @@ def unseen_auc(data, identities, train, test, settings, seed=0):
     rest = type(data)(data.x[test], tuple(data.clips[n] for n in test))
     pooled, _ = logistic_regression(mean_pooled(part), part.labels, folds)
     scores = pooled.predict_proba(mean_pooled(rest))[:, 1]
-    return auc(rest.labels, logits), auc(rest.labels, scores)
+    return auc_roc(rest.labels, logits), auc_roc(rest.labels, scores)
 
 
 def halves(n_people):

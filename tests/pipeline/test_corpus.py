@@ -195,17 +195,33 @@ def test_identities_of_dfd_are_found_in_a_folder(tmp_path):
 def test_a_csv_gives_label_identities_and_split(csv, tmp_path):
     path = csv(
         "path,label,identity,split\n"
-        "a.mp4,real,ann,train\n"
-        "sub/b.mp4,FAKE, ann ; bo ;,Test\n"
+        "a.mp4,real,ann,Test\n"
+        "sub/b.mp4,FAKE, ann ; bo ;,test\n"
         "c.mp4,0,,\n"
         "d.mp4,1,,holdout\n"
     )
     a, b, c, d = sorted(read_corpus([path]), key=lambda video: video.path.name)
-    assert (a.path, a.label, a.identities, a.split) == (tmp_path / "a.mp4", REAL, ("ann",), "train")
+    assert (a.path, a.label, a.identities, a.split) == (tmp_path / "a.mp4", REAL, ("ann",), "test")
     assert (b.path, b.label) == (tmp_path / "sub" / "b.mp4", FAKE)
     assert (b.identities, b.split) == (("ann", "bo"), "test")
     assert (c.label, c.identities, c.split) == (REAL, (), None)
     assert (d.label, d.identities, d.split) == (FAKE, (), "holdout")
+
+
+def test_splits_that_contradict_each_other_are_refused_before_any_work(csv):
+    path = csv("path,label,identity,split\na.mp4,real,ann,train\nb.mp4,fake,bo;ann,test\n")
+    with pytest.raises(SettingsError, match=r"ann is in train \(.*a.mp4\) and in test \(.*b.mp4\)"):
+        read_corpus([path])
+
+
+def test_a_linked_folder_of_videos_is_searched_and_one_that_leads_back_ends(tmp_path):
+    for name in ("REAL/a.mp4", "elsewhere/b.mp4", "FAKE/c.mp4"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "REAL" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "REAL")
+    found = read_corpus([tmp_path / "REAL", tmp_path / "FAKE"])
+    assert [video.path.name for video in found] == ["c.mp4", "a.mp4", "b.mp4"]
 
 
 def test_paths_are_relative_to_the_csv_wherever_the_command_runs(csv, tmp_path, monkeypatch):

@@ -228,3 +228,11 @@ def test_real_music_is_not_a_video(sample_videos):
 def test_real_gifs_are_videos(sample_videos):
     found = probe(sample_videos / "people" / "head-pose-face-detection-female.gif")
     assert (found.codec, found.width, found.height, found.n_samples) == ("gif", 480, 270, 23)
+
+
+def test_a_duration_that_is_no_duration_costs_nothing(write_video, moving_texture, tmp_path):
+    path = write_video(tmp_path / "v.mkv", moving_texture(20))
+    whole = path.read_bytes()
+    at = whole.index(b"00:00:00.", whole.index(b"DURATION"))
+    path.write_bytes(whole[:at] + b"unknown--" + whole[at + 9 :])
+    assert probe(path).n_samples == 20

@@ -186,7 +186,7 @@ def test_interrupted_it_ends_at_once_says_how_to_go_on_and_leaves_nobody(
         assert "Traceback" not in errors
         assert errors.splitlines()[-2:] == [
             "error: interrupted",
-            "hint: the same command resumes where this one stopped",
+            "hint: the same command resumes, or starts again where there is nothing to resume",
         ]
         assert group_is_gone(process)
         assert not (folder / "index.h5").exists()
@@ -222,7 +222,8 @@ def test_a_finished_cache_is_not_made_again(corpus, cache, tmp_path, run_command
     before = {path: path.stat().st_mtime_ns for path in cache.folder.rglob("*")}
     again = run_command("pipeline.extract", *corpus.options, "-o", cache.folder)
     assert again.returncode == 0
-    assert again.stdout == cache.stdout
+    assert "was finished before" in again.stdout
+    assert again.stdout.endswith(cache.stdout)
     assert {path: path.stat().st_mtime_ns for path in cache.folder.rglob("*")} == before
 
 
