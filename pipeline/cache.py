@@ -259,7 +259,7 @@ class Cache:
         if not index.is_file():
             raise SettingsError(
                 f"{self.folder} is not a cache: it has no {INDEX}",
-                _how_to_make_a_cache(self.folder, stage),
+                _how_to_make_a_cache(stage),
             )
         try:
             with h5py.File(index) as file:
@@ -281,7 +281,7 @@ class Cache:
         if stage is not None and self.stage != stage:
             raise SettingsError(
                 f"{self.folder} was written by the {self.stage} stage, the {stage} stage is needed",
-                _how_to_make_a_cache(self.folder, stage),
+                _how_to_make_a_cache(stage),
             )
         self._check_shards()
 
@@ -375,10 +375,10 @@ class Cache:
         return read_csv(path) if path.is_file() else []
 
 
-def _how_to_make_a_cache(folder: Path, stage: str | None) -> str:
+def _how_to_make_a_cache(stage: str | None) -> str:
     if stage == "embed":
-        return f"python -m features.embed CACHE -o {folder} makes one"
-    return f"python -m pipeline.extract VIDEOS -o {folder} makes one"
+        return "python -m features.embed CACHE -o EMBEDDINGS makes one"
+    return "python -m pipeline.extract VIDEOS -o CACHE makes one"
 
 
 def _text(row: np.void) -> dict[str, Any]:
