@@ -69,6 +69,9 @@ class Clip:
     bit_rate: float  # bits per second, of the whole file
     n_bytes: int
     source_sha256: str
+    source: str = ""  # the dataset, or the folder or CSV file that the video was found by
+    manipulation: str = ""  # as its dataset calls it; "" for real videos and where nobody said
+    compression: str = ""  # raw, c23, c40, or "" where nobody said
 
 
 @dataclass(frozen=True)

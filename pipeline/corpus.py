@@ -3,72 +3,56 @@
 import csv
 import dataclasses
 import os
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pipeline import layouts
 from pipeline.errors import NothingUsable, SettingsError
 from pipeline.files import read_csv
+from pipeline.layouts.folder import Folder
 from pipeline.splits import SPLITS, leaks
+from pipeline.video import EXTENSIONS, FAKE, LABELS, REAL, Video, looks_like_video
 
-REAL, FAKE = 0, 1
-LABELS = {"0": REAL, "real": REAL, "1": FAKE, "fake": FAKE}
-_EXTENSIONS = """
-    3g2 3gp 264 265 asf avi divx f4v flv gif h264 hevc ivf m2ts m2v m4v mjpeg mjpg mkv mov mp4 mpe
-    mpeg mpg mts mxf ogg ogv qt ts vob webm wmv y4m
-"""
-EXTENSIONS = frozenset(f".{name}" for name in _EXTENSIONS.split())
-# DFD: 01__exit_phone_room.mp4, and 24_23__outside__YR5OVD4S.mp4 for source 23 on target 24.
-_DFD_REAL = re.compile(r"(\d{2})__.+")
-_DFD_FAKE = re.compile(r"(\d{2})_(\d{2})__.+__[A-Z0-9]{8}")
+__all__ = ["EXTENSIONS", "FAKE", "LABELS", "REAL", "Video", "looks_like_video", "read_corpus"]
 
 
-@dataclass(frozen=True)
-class Video:
-    """One labelled file of a corpus.
-
-    ``identities`` are whatever must not be on two sides of a split; empty means that nothing is
-    known and the video stands for itself. ``split`` is set only where the corpus prescribes it.
-    """
-
-    path: Path
-    label: int  # 0 real, 1 fake
-    identities: tuple[str, ...] = ()
-    split: str | None = None
-
-
-def read_corpus(roots: Sequence[Path]) -> list[Video]:
+def read_corpus(roots: Sequence[Path], layout: str = layouts.AUTO) -> list[Video]:
     """Find the videos of a corpus.
 
     Args:
-        roots: folders, searched all the way down, whose own names or those of their subfolders
-            say what they hold (``*REAL*`` and ``*original*``, ``*FAKE*`` and ``*manipulated*``; the
-            folder nearest to the file decides); and CSV files with the columns ``path``,
-            ``label``, and perhaps ``identity`` and ``split``.
+        roots: folders, searched all the way down: of datasets that are recognised, or whose own
+            names or those of their subfolders say what they hold (``*REAL*`` and ``*original*``,
+            ``*FAKE*`` and ``*manipulated*``; the folder nearest to the file decides); and CSV
+            files with the columns ``path``, ``label``, and perhaps ``identity`` and ``split``.
+        layout: which dataset's names and lists to go by, one of `pipeline.layouts.CHOICES`.
 
     Returns:
         the videos sorted by path. Files that are no videos by their extension are among them, so
         that they are accounted for; hidden files are not.
 
     Raises:
-        SettingsError: a root is missing, a folder does not say whether it is real or fake, a CSV
-            cannot be read, two roots disagree about a file, or the splits that are given leak.
+        SettingsError: a root is missing or holds nothing of the given layout, a folder does not
+            say whether it is real or fake, a CSV or a dataset's list cannot be read, two roots
+            disagree about a file, or the splits that are given leak.
         OSError: a folder cannot be read.
         NothingUsable: no video at all, or only one of the two labels.
     """
     found: dict[Path, Video] = {}
     for root in roots:
         if root.is_dir():
-            videos = _from_folder(root)
+            videos = _from_folder(root, layout)
         elif root.suffix.lower() == ".csv" and root.is_file():
-            videos = _from_csv(root)
+            videos = _from_csv(root, layout)
         else:
             what = "is neither a folder nor a CSV file" if root.exists() else "does not exist"
             raise SettingsError(f"{root} {what}", "give folders of videos, or CSV files")
         for video in videos:
             other = found.setdefault(_absolute(video.path), video)
-            if dataclasses.replace(other, path=video.path) != video:
+            if (other.label, other.identities, other.split) != (
+                video.label,
+                video.identities,
+                video.split,
+            ):
                 raise SettingsError(
                     f"{video.path} is listed twice, with different labels, identities or splits",
                     "list it once",
@@ -84,32 +68,32 @@ def read_corpus(roots: Sequence[Path]) -> list[Video]:
     return videos
 
 
-def looks_like_video(path: Path) -> bool:
-    """Whether a file's extension is one that videos have."""
-    return path.suffix.lower() in EXTENSIONS
-
-
 def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - must not follow links, as resolve() does
 
 
-def _from_folder(root: Path) -> list[Video]:
-    videos, unlabelled = [], set()
-    seen: set[str] = set()  # a link may lead back up
-    for folder, subfolders, names in os.walk(root, onerror=_raise, followlinks=True):
-        if (place := os.path.realpath(folder)) in seen:
-            subfolders.clear()
-            continue
-        seen.add(place)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        files = sorted(name for name in names if not name.startswith("."))
-        label = _label_of(Path(folder), root)
-        for name in files:
-            path = Path(folder, name)
-            if label is not None:
-                videos.append(Video(path, label, identities_of(path, label)))
-            elif looks_like_video(path):
-                unlabelled.add(Path(folder))
+def _from_folder(root: Path, layout: str) -> list[Video]:
+    videos: list[Video] = []
+    unlabelled = set()
+    explained = False
+    for path, files in _folders(root):
+        label = _label_of(path, root)
+        folder = Folder(path, tuple(file for file in files if looks_like_video(file)), label)
+        known = {video.path: video for video in layouts.read(folder, layout)}
+        explained |= bool(known)
+        source = next(iter(known.values())).source if known else _source(root)
+        for file in files:
+            if file in known:
+                videos.append(known[file])
+            elif label is not None:
+                videos.append(Video(file, label, source=source))
+            elif looks_like_video(file):
+                unlabelled.add(path)
+    if layout in layouts.LAYOUTS and not explained:
+        raise SettingsError(
+            f"{root} holds no videos in the layout {layout}",
+            f"looked for {layouts.LAYOUTS[layout].looks_for}",
+        )
     if unlabelled:
         listed = ", ".join(str(folder) for folder in sorted(unlabelled)[:10])
         raise SettingsError(
@@ -120,8 +104,29 @@ def _from_folder(root: Path) -> list[Video]:
     return videos
 
 
+def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Every folder below a root with the files in it; linked ones too, but none twice."""
+    seen: set[str] = set()  # a link may lead back up
+    for folder, subfolders, names in os.walk(root, onerror=_raise, followlinks=True):
+        if (place := os.path.realpath(folder)) in seen:
+            subfolders.clear()
+            continue
+        seen.add(place)
+        subfolders[:] = sorted(
+            (name for name in subfolders if not name.startswith(".")),
+            key=lambda name: (Path(folder, name).is_symlink(), name),
+        )
+        yield Path(folder), [Path(folder, name) for name in sorted(names) if name[0] != "."]
+
+
 def _raise(error: OSError) -> None:
     raise error
+
+
+def _source(root: Path) -> str:
+    """The name of a root; of the folder above, if its own only says real or fake."""
+    root = _absolute(root)
+    return root.name if _label_of(root, root) is None else root.parent.name
 
 
 def _label_of(folder: Path, root: Path) -> int | None:
@@ -137,13 +142,28 @@ def _label_of(folder: Path, root: Path) -> int | None:
     return None
 
 
-def identities_of(path: Path, label: int) -> tuple[str, ...]:
-    """The actors that a file name of the DFD dataset states: target and source, or nobody."""
-    match = (_DFD_FAKE if label == FAKE else _DFD_REAL).fullmatch(path.stem)
-    return tuple(f"actor:{number}" for number in match.groups()) if match else ()
+def known_by_path(paths: Iterable[Path], layout: str = layouts.AUTO) -> dict[Path, Video]:
+    """What the layouts of known datasets say of single files, which need not exist.
+
+    Args:
+        paths: of videos.
+        layout: as in `read_corpus`.
+
+    Returns:
+        the videos that are explained, by path. Their labels are only what names suggest.
+    """
+    by_folder: dict[Path, list[Path]] = {}
+    for path in paths:
+        by_folder.setdefault(path.parent, []).append(path)
+    known: dict[Path, Video] = {}
+    for path, videos in by_folder.items():
+        # Given some label, a layout goes by the names of files even where folders say nothing.
+        folder = Folder(path, tuple(videos), label=REAL, whole=False)
+        known |= {video.path: video for video in layouts.read(folder, layout)}
+    return known
 
 
-def _from_csv(path: Path) -> list[Video]:
+def _from_csv(path: Path, layout: str) -> list[Video]:
     try:
         rows = read_csv(path)
     except (OSError, csv.Error) as error:
@@ -165,9 +185,26 @@ def _from_csv(path: Path) -> list[Video]:
         if split is not None and split not in SPLITS:
             raise SettingsError(f"{where}: split {split!r}", f"splits are {', '.join(SPLITS)}")
         file = path.parent / row["path"]
-        named = tuple(i.strip() for i in (row.get("identity") or "").split(";") if i.strip())
-        videos.append(Video(file, label, named or identities_of(file, label), split))
-    return videos
+        videos.append(Video(file, label, names_in(row), split, source=path.stem))
+    known = known_by_path((video.path for video in videos), layout)
+    return [_with(known.get(video.path), video) for video in videos]
+
+
+def names_in(row: Mapping[str, str]) -> tuple[str, ...]:
+    """The identities that a row of a CSV gives in its column ``identity``, separated by ``;``."""
+    return tuple(name.strip() for name in (row.get("identity") or "").split(";") if name.strip())
+
+
+def _with(known: Video | None, video: Video) -> Video:
+    """What is known of a file by its name, where a CSV does not say otherwise."""
+    if known is None:
+        return video
+    return dataclasses.replace(
+        known,
+        label=video.label,
+        identities=video.identities or known.identities,
+        split=video.split,
+    )
 
 
 def _check_both_labels(roots: Iterable[Path], videos: Sequence[Video]) -> None:

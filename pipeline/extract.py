@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import cloup
 
-from pipeline import farneback
+from pipeline import farneback, layouts
 from pipeline.cache import INDEX, Cache, nobody_known
 from pipeline.cli import Command
 from pipeline.corpus import read_corpus
@@ -58,8 +58,19 @@ def parse_fps(context: click.Context, parameter: click.Parameter, value: str) ->
     nargs=-1,
     required=True,
     type=click.Path(path_type=Path),
-    help="Folders named *REAL*, *original*, *FAKE* or *manipulated* (or with such subfolders), and "
-    "CSV files with the columns path,label[,identity][,split].",
+    help="Folders of DFD, FaceForensics++, Celeb-DF or DFDC; folders named *REAL*, *original*, "
+    "*FAKE* or *manipulated* (or with such subfolders); and CSV files with the columns "
+    "path,label[,identity][,split].",
+)
+@cloup.option_group(
+    "Which videos",
+    cloup.option(
+        "--layout",
+        type=click.Choice(layouts.CHOICES),
+        default=layouts.AUTO,
+        help="Whose names of files and folders to go by. auto recognises each folder by itself, "
+        "folders goes by *REAL* and *FAKE* alone.",
+    ),
 )
 @cloup.option_group(
     "Where to",
@@ -183,6 +194,7 @@ def parse_fps(context: click.Context, parameter: click.Parameter, value: str) ->
 )
 def main(
     videos: tuple[Path, ...],
+    layout: str,
     output: Path,
     jobs: int | None,
     max_rejects: int | None,
@@ -208,7 +220,7 @@ def main(
         flow_backend=farneback.resolve(flow_backend),
         **settings,  # type: ignore[arg-type]
     )
-    corpus = read_corpus(videos)
+    corpus = read_corpus(videos, layout)
     finished_before = (output / INDEX).is_file()
     cache = extract(corpus, output, chosen, jobs=jobs)
     if finished_before:

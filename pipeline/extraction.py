@@ -67,7 +67,16 @@ def extract(
     """
     jobs = jobs or workers.available_cores()
     corpus = [
-        [str(video.path), video.label, ";".join(video.identities), video.split] for video in videos
+        [
+            str(video.path),
+            video.label,
+            ";".join(video.identities),
+            video.split,
+            video.source,
+            video.manipulation,
+            video.compression,
+        ]
+        for video in videos
     ]
     corpus_digest = hashlib.sha256(json.dumps(corpus).encode("utf-8", "surrogatepass")).hexdigest()
     everything = dataclasses.asdict(settings) | {
@@ -267,6 +276,9 @@ def _finish(
                     bit_rate=facts.bit_rate,
                     n_bytes=facts.n_bytes,
                     source_sha256=facts.sha256,
+                    source=video.source,
+                    manipulation=video.manipulation,
+                    compression=video.compression,
                 )
             )
     write_csv(work.folder / "names.csv", ["id", "path"], [[t.video_id, t.path] for t in done])

@@ -108,8 +108,8 @@ def describe_clip(cache: Cache, clip: Clip) -> str:
     ]
     lines.insert(2, f"label         {LABELS[clip.label]}")
     lines.append(f"identities    {', '.join(clip.identities) or 'unknown'}")
-    if source := cache.names().get(clip.video):
-        lines.append(f"source        {source}")
+    if file := cache.names().get(clip.video):
+        lines.append(f"file          {file}")
     for name, (shape, dtype, size) in cache.datasets(clip).items():
         lines.append(f"  {name:11} {'x'.join(map(str, shape)):>18} {dtype!s:8} {_bytes(size):>9}")
     if cache.stage == "extract":

@@ -8,6 +8,7 @@ import click
 import cloup
 import pytest
 
+from pipeline.audit import main as audit_command
 from pipeline.cli import Command
 from pipeline.errors import (
     IntegrityError,
@@ -62,6 +63,7 @@ def failing(error):
             "python -m pipeline.extract data/DFD_REAL data/DFD_FAKE -o caches/dfd",
         ),
         ("pipeline.inspect", "python -m pipeline.inspect caches/dfd --sheet sheet.png"),
+        ("pipeline.audit", "python -m pipeline.audit split.csv"),
     ],
 )
 def test_help_shows_an_example_that_can_be_copied(run_command, module, example):
@@ -75,7 +77,7 @@ def test_help_shows_an_example_that_can_be_copied(run_command, module, example):
 
 
 def test_help_says_what_every_option_does(call):
-    for command in (extract_command, inspect_command):
+    for command in (extract_command, inspect_command, audit_command):
         _, text, _ = call(command, "--help")
         for parameter in command.params:
             if isinstance(parameter, click.Option):

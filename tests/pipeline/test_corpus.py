@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.corpus import FAKE, REAL, identities_of, read_corpus
+from pipeline.corpus import FAKE, REAL, known_by_path, read_corpus
 from pipeline.errors import NothingUsable, SettingsError
 
 
@@ -167,26 +167,33 @@ def test_two_roots_that_disagree_about_a_file_are_an_error(tmp_path, csv):
 
 
 @pytest.mark.parametrize(
-    "name,label,expected",
+    "name,expected",
     [
-        ("01__exit_phone_room.mp4", REAL, ("actor:01",)),
-        ("28__walking_and_outside_surprised.mp4", REAL, ("actor:28",)),
-        ("24_23__outside_talking__YR5OVD4S.mp4", FAKE, ("actor:24", "actor:23")),
-        ("24_23__outside_talking__YR5OVD4S.mp4", REAL, ()),
-        ("01__exit_phone_room.mp4", FAKE, ()),
-        ("004.mp4", REAL, ()),
-        ("1__a.mp4", REAL, ()),
-        ("24_23__outside.mp4", FAKE, ()),
+        ("01__exit_phone_room.mp4", ("dfd:01",)),
+        ("28__walking_and_outside_surprised.mp4", ("dfd:28",)),
+        ("24_23__outside_talking__YR5OVD4S.mp4", ("dfd:24", "dfd:23")),
+        ("004.mp4", ()),
+        ("1__a.mp4", ()),
+        ("24_23__outside.mp4", ()),
     ],
 )
-def test_file_names_of_dfd_say_who_is_in_them(name, label, expected):
-    assert identities_of(Path(name), label) == expected
+def test_file_names_of_dfd_say_who_is_in_them(name, expected):
+    path = Path("clips", name)
+    known = known_by_path([path])
+    assert (known[path].identities if known else ()) == expected
+
+
+def test_who_is_in_a_video_does_not_depend_on_its_label(csv):
+    rows = "path,label\n02_01__a__ABCDEFGH.mp4,real\n01__a.mp4,fake\n"  # as inverted lists have it
+    fake, real = read_corpus([csv(rows)])
+    assert (real.label, real.identities) == (REAL, ("dfd:02", "dfd:01"))
+    assert (fake.label, fake.identities) == (FAKE, ("dfd:01",))
 
 
 def test_identities_of_dfd_are_found_in_a_folder(tmp_path):
     touch(tmp_path, "DFD_REAL/07__hugging.mp4", "DFD_FAKE/07_12__hugging__ABCDEFGH.mp4")
     fake, real = read_corpus([tmp_path])
-    assert (real.identities, fake.identities) == (("actor:07",), ("actor:07", "actor:12"))
+    assert (real.identities, fake.identities) == (("dfd:07",), ("dfd:07", "dfd:12"))
 
 
 # ------------------------------------------------------------------------------------------- CSV
@@ -245,8 +252,8 @@ def test_a_csv_saved_by_a_spreadsheet_is_read(csv):
 def test_names_of_dfd_give_identities_where_the_csv_has_none(csv):
     path = csv("path,label\n01__a.mp4,real\n02_01__a__ABCDEFGH.mp4,fake\n")
     assert [video.identities for video in read_corpus([path])] == [
-        ("actor:01",),
-        ("actor:02", "actor:01"),
+        ("dfd:01",),
+        ("dfd:02", "dfd:01"),
     ]
 
 

@@ -110,7 +110,9 @@ def test_what_is_known_of_a_video_is_right(cache, corpus):
         assert (clip.width, clip.height, clip.start) == (96, 72, 0)
         assert clip.n_bytes == path.stat().st_size
         assert clip.bit_rate == pytest.approx(8 * clip.n_bytes / clip.duration)
-        assert clip.identities == tuple(f"actor:{n}" for n in re.findall(r"\d\d(?=_)", path.name))
+        assert clip.identities == tuple(f"dfd:{n}" for n in re.findall(r"\d\d(?=_)", path.name))
+        assert (clip.source, clip.compression) == ("dfd", "")
+        assert clip.manipulation == ("DeepFakeDetection" if fake else "")
 
 
 def test_every_file_is_in_the_cache_or_rejected_with_the_reason(cache, corpus):

@@ -86,13 +86,13 @@ def test_rejected_files_are_counted_by_reason(summary, corpus):
         assert re.search(rf"{count} {reason}", after)
 
 
-def test_one_clip_is_described_with_its_source(opened, corpus):
+def test_one_clip_is_described_with_its_file(opened, corpus):
     clip = opened.clips[0]
     text = describe_clip(opened, clip)
     assert text.splitlines()[0].split() == ["id", clip.id]
     assert line(text, "label").split()[1] == ("real", "fake")[clip.label]
     assert line(text, "identities").split(maxsplit=1)[1] == ", ".join(clip.identities)
-    assert line(text, "source ").split(maxsplit=1)[1] == opened.names()[clip.video]
+    assert line(text, "file ").split(maxsplit=1)[1] == opened.names()[clip.video]
     largest = opened.read(clip, "flow_range")[:, 1]
     assert numbers(line(text, "flow maximum")) == pytest.approx(
         [np.median(largest), largest.max()], abs=0.005

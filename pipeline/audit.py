@@ -1,0 +1,53 @@
+"""The command that says whether a split leaks."""
+
+from pathlib import Path
+
+import click
+import cloup
+
+from pipeline import layouts
+from pipeline.auditing import audit
+from pipeline.cli import Command
+from pipeline.errors import IntegrityError
+
+
+@cloup.command(cls=Command)
+@cloup.argument(
+    "split",
+    type=click.Path(path_type=Path),
+    help="A cache, or a CSV file with the columns path,split[,identity]. The files need not exist.",
+)
+@cloup.option(
+    "--layout",
+    type=click.Choice(layouts.CHOICES),
+    default=layouts.AUTO,
+    help="Whose names of files say who is in them, where no identity is given.",
+)
+def main(split: Path, layout: str) -> None:
+    """Say who is on two sides of a split: in a cache, or in anybody's list of files.
+
+    Where the list has no identities they are recognised from the names of DFD, FaceForensics++ and
+    Celeb-DF. Ends with exit code 4 if the split leaks.
+
+    \b
+    Examples:
+      python -m pipeline.audit split.csv
+      python -m pipeline.audit caches/dfd
+    """
+    found = audit(split, layout)
+    for leak in found.leaks:
+        click.echo(leak)
+    if found.leaks:
+        raise IntegrityError(
+            f"the split of {split} leaks: {len(found.leaks)} identities are on two sides",
+            "give all videos of an identity the same split, or leave out those that straddle",
+        )
+    unknown = f", {found.n_unknown} videos of whom none is known" if found.n_unknown else ""
+    click.echo(
+        f"no identity is on two sides: {found.n_videos} videos, {found.n_identities} identities"
+        f"{unknown}"
+    )
+
+
+if __name__ == "__main__":
+    main()

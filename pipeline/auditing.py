@@ -1,0 +1,111 @@
+"""Does a split leak? Whoever is on two sides of it, in a list of files or in a cache."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+
+from pipeline.cache import Cache
+from pipeline.corpus import known_by_path, names_in
+from pipeline.errors import NothingUsable, SettingsError
+from pipeline.files import read_csv
+from pipeline.layouts import AUTO
+from pipeline.splits import Leak, leaks
+
+_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit came to.
+
+    Attributes:
+        leaks: every identity on two sides, with a pair of videos that shows it.
+        n_videos: that are on a side.
+        n_identities: of these videos.
+        n_unknown: videos of whom no identity is known.
+    """
+
+    leaks: list[Leak]
+    n_videos: int
+    n_identities: int
+    n_unknown: int
+
+
+def audit(path: Path, layout: str = AUTO) -> Audit:
+    """Look for identities on two sides of a split.
+
+    Args:
+        path: a cache, or a CSV file with the columns ``path``, ``split`` (any words) and perhaps
+            ``identity`` (several are separated by ``;``). The files need not exist: where no
+            identity is given, it is recognised from their names, as `read_corpus` would. A row may
+            also be an image, in a folder that is named after its video.
+        layout: whose names to go by, one of `pipeline.layouts.CHOICES`.
+
+    Raises:
+        SettingsError: it is neither, or lacks a column.
+        NothingUsable: nothing is in a split, or nobody is known.
+    """
+    if path.is_dir():
+        rows = _from_cache(path)
+    elif path.is_file():
+        rows = _from_csv(path, layout)
+    else:
+        raise SettingsError(f"{path} does not exist", "give a CSV file or a cache")
+    rows = [row for row in rows if row.split]
+    if not rows:
+        raise NothingUsable(f"no video of {path} is in a split", "fill in the column split")
+    who = [row.identities for row in rows]
+    known = {identity for identities in who for identity in identities}
+    if not known:
+        raise NothingUsable(
+            f"nobody is known of the {len(rows)} videos of {path}, so no leak could show",
+            "add a column identity, or say with --layout whose names these are",
+        )
+    found = leaks(
+        [(*row.identities, row.content) for row in rows],
+        [row.split for row in rows],
+        [row.name for row in rows],
+    )
+    return Audit(found, len(rows), len(known), sum(not identities for identities in who))
+
+
+@dataclass(frozen=True)
+class _Row:
+    name: str
+    identities: tuple[str, ...]
+    content: str  # the same for the same file
+    split: str
+
+
+def _from_cache(folder: Path) -> list[_Row]:
+    first = {(clip.video, clip.split): clip for clip in Cache(folder).clips}
+    return [
+        _Row(clip.video, clip.identities, f"sha256:{clip.source_sha256}", clip.split)
+        for clip in first.values()
+    ]
+
+
+def _from_csv(path: Path, layout: str) -> list[_Row]:
+    try:
+        rows = read_csv(path)
+    except (OSError, csv.Error) as error:
+        raise SettingsError(f"cannot read {path}: {error}", "save it as a plain CSV") from error
+    for row in rows:
+        if not row.get("path") or row.get("split") is None:
+            raise SettingsError(
+                f"{path} line {row.line}: it needs a path and a split; the columns are "
+                f"{', '.join(map(str, row))}",
+                "the first line must be path,split or path,label,identity,split",
+            )
+    files = [path.parent / PureWindowsPath(row["path"]).as_posix() for row in rows]
+    folders = [file.parent for file in files if file.suffix.lower() in _IMAGES]
+    known = known_by_path(files, layout) | known_by_path(dict.fromkeys(folders), layout)
+    audited = []
+    for row, file in zip(rows, files, strict=True):
+        is_frame = file.suffix.lower() in _IMAGES and file.parent in known
+        video = known.get(file.parent if is_frame else file)
+        identities = names_in(row) or (video.identities if video else ())
+        audited.append(
+            _Row(row["path"], identities, f"file:{row['path']}", row["split"].strip().lower())
+        )
+    return audited
