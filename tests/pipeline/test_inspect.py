@@ -118,7 +118,7 @@ def test_a_folder_that_is_no_cache_is_an_error_with_the_command_that_makes_one(
 ):
     done = run_command("pipeline.inspect", tmp_path)
     assert done.returncode == 2
-    assert f"python -m pipeline.extract VIDEOS -o {tmp_path}" in done.stderr
+    assert "python -m pipeline.extract VIDEOS -o CACHE makes one" in done.stderr
 
 
 # ---------------------------------------------------------------------------------------- verify
