@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from model.baselines import logistic_regression, mean_pooled, metadata
 from model.fitting import training_folds
@@ -79,8 +80,11 @@ def evaluate(run: Run, cache: Cache | None = None) -> Evaluation:
         )
     training = load_sequences(cache, run.config.streams, ("train", "val"))
     folds = training_folds(training, run.config.n_heads, run.config.seed)
+    bar = tqdm(total=2 + len(present), desc="evaluate", unit="step", disable=None)
     pooled, pooled_at = logistic_regression(mean_pooled(training), training.labels, folds)
+    bar.update()
     facts, facts_at = logistic_regression(metadata(training.clips), training.labels, folds)
+    bar.update()
 
     metrics: dict[str, dict[str, dict[str, Any]]] = {DETECTOR: {}, MEAN_POOL: {}, METADATA: {}}
     coverage: dict[str, dict[str, int]] = {}
@@ -89,6 +93,7 @@ def evaluate(run: Run, cache: Cache | None = None) -> Evaluation:
         data = load_sequences(cache, run.config.streams, (split,))
         ids, labels, probabilities = score_videos(run, data)
         scored = np.isfinite(probabilities)
+        bar.update()
         coverage[split] = {"videos": len(ids), "scored": int(scored.sum())}
         if not scored.any():
             continue
@@ -104,6 +109,7 @@ def evaluate(run: Run, cache: Cache | None = None) -> Evaluation:
             metrics[name][split] = all_metrics(labels, values, threshold, linked)
         if split == "test" and len(set(labels)) == 2:
             curves = {name: (labels, values) for name, (values, _) in scores.items()}
+    bar.close()
     n_dropped = len({clip.video for clip in cache.clips if not clip.split})
     n_rejected = sum(json.loads(cache.attrs["rejected"]).values())
     evaluation = Evaluation(metrics, coverage, n_dropped, n_rejected, nobody_known(cache))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from features.backbones import Backbone, load_backbone
 from features.embedding import embed_clip
@@ -85,11 +86,13 @@ def predict(
         shards = extraction.extract_new(paths, Path(folder), settings, run.config.frames, jobs=jobs)
         waiting: dict[int, Prediction] = {}
         following = 0
-        for number, shard in shards:
-            waiting[number] = _judge(run, paths[number], Path(folder), shard, backbone)
-            while following in waiting:
-                yield waiting.pop(following)
-                following += 1
+        with tqdm(total=len(paths), desc="predict", unit="video", disable=None) as bar:
+            for number, shard in shards:
+                waiting[number] = _judge(run, paths[number], Path(folder), shard, backbone)
+                bar.update()
+                while following in waiting:
+                    yield waiting.pop(following)
+                    following += 1
 
 
 def _judge(

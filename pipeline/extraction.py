@@ -196,7 +196,7 @@ def extract_new(
     ]
     farneback.resolve(settings.flow_backend)  # which must be on this machine too
     jobs = jobs or workers.available_cores()
-    for task, result in workers.run(_extract_new, tasks, jobs=jobs, title="extract"):
+    for task, result in workers.run(_extract_new, tasks, jobs=jobs):
         yield task.number, result
 
 
