@@ -16,6 +16,7 @@ from tqdm import tqdm
 from features.backbones import Backbone
 from features.motion import NAMES, motion_descriptors
 from pipeline.cache import Cache, finished_cache, shard_row, write_index, write_shard
+from pipeline.datacard import write_datacard
 from pipeline.errors import SettingsError
 from pipeline.resume import CacheInProgress, remove_work
 
@@ -117,19 +118,27 @@ def embed(source: Cache, folder: Path, backbone: Backbone, streams: tuple[str, .
                 shards.append(write_shard(folder, shard.name, arrays, attrs={"recipe": recipe}))
             bar.update(len(clips))
         bar.close()
+        attrs = {
+            "backbone": f"{backbone.name}, weights {backbone.weights}",
+            "dimension": backbone.dimension,
+            "motion": json.dumps(NAMES),
+            "source_settings": source.attrs["settings"],
+            "frames": source.attrs["frames"],
+            "versions": _versions(),
+            "rejected": source.attrs["rejected"],
+        }
+        write_datacard(
+            folder,
+            source.clips,
+            extraction=source.settings,
+            attrs=attrs,
+            embedding=work.settings,
+        )
         write_index(
             folder,
             stage=STAGE,
             settings=work.settings,
-            attrs={
-                "backbone": f"{backbone.name}, weights {backbone.weights}",
-                "dimension": backbone.dimension,
-                "motion": json.dumps(NAMES),
-                "source_settings": source.attrs["settings"],
-                "frames": source.attrs["frames"],
-                "versions": _versions(),
-                "rejected": source.attrs["rejected"],
-            },
+            attrs=attrs,
             clips=source.clips,
             shards=shards,
         )

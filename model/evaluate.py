@@ -7,7 +7,7 @@ import cloup
 
 from model.evaluation import evaluate, table
 from model.report import write_report
-from model.run import load_run
+from model.run import allow_leaks_option, load_run
 from pipeline.cache import Cache
 from pipeline.cli import Command
 
@@ -20,7 +20,8 @@ from pipeline.cli import Command
     help="The embeddings the run was fitted on.  [default: where they were then]",
 )
 @cloup.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of a table.")
-def main(run: Path, cache: Path | None, as_json: bool) -> None:
+@allow_leaks_option
+def main(run: Path, cache: Path | None, as_json: bool, allow_leaks: bool) -> None:
     """Evaluate RUN on the test split and the holdout, beside two baselines.
 
     The baselines are a logistic regression over mean-pooled embeddings (is the LSTM worth
@@ -32,7 +33,8 @@ def main(run: Path, cache: Path | None, as_json: bool) -> None:
       python -m model.evaluate runs/first
     """
     loaded = load_run(run)
-    evaluation = evaluate(loaded, Cache(cache, "embed") if cache else None)
+    opened = Cache(cache, "embed") if cache else None
+    evaluation = evaluate(loaded, opened, allow_leaks=allow_leaks)
     report = write_report(loaded, evaluation)
     if as_json:
         click.echo((run / "metrics.json").read_text(), nl=False)

@@ -15,9 +15,10 @@ from model.fitting import training_folds
 from model.metrics import FEWEST_GROUPS, Metric, all_metrics
 from model.plots import plot_precision_recall, plot_roc
 from model.run import Run
-from model.sequences import Sequences, load_sequences, refuse_leaks
+from model.sequences import Sequences, check_leaks, load_sequences
 from model.videos import UNSEEN, by_video, score_videos
-from pipeline.cache import Cache, nobody_known
+from pipeline.cache import Cache
+from pipeline.caveats import nobody_known
 from pipeline.errors import IntegrityError, NothingUsable, SettingsError
 from pipeline.files import write_whole
 from pipeline.splits import groups
@@ -47,7 +48,7 @@ class Evaluation:
     caution: str
 
 
-def evaluate(run: Run, cache: Cache | None = None) -> Evaluation:
+def evaluate(run: Run, cache: Cache | None = None, *, allow_leaks: bool = False) -> Evaluation:
     """Evaluate a run on the test split and the holdout of its cache, and write the result.
 
     Writes ``metrics.json``, ``roc.png`` and ``precision_recall.png`` into the run's folder. The
@@ -56,6 +57,7 @@ def evaluate(run: Run, cache: Cache | None = None) -> Evaluation:
     Args:
         run: a trained run.
         cache: the embedding cache it was trained on, where it is not where it was.
+        allow_leaks: go on where its split leaks; every result then says so.
 
     Raises:
         IntegrityError: the cache is not the one that the run was trained on, or its split leaks.
@@ -71,7 +73,7 @@ def evaluate(run: Run, cache: Cache | None = None) -> Evaluation:
             f"{cache.folder} is not the cache that {run.folder} was trained on: its index differs",
             "evaluate on the cache the run was fitted on, or fit again",
         )
-    refuse_leaks(cache)
+    check_leaks(cache, allow=allow_leaks)
     present = [split for split in UNSEEN if any(clip.split == split for clip in cache.clips)]
     if not present:
         raise NothingUsable(
@@ -99,7 +101,7 @@ def evaluate(run: Run, cache: Cache | None = None) -> Evaluation:
             continue
         data = _only(data, {video for video, known in zip(ids, scored, strict=True) if known})
         ids, labels, probabilities = score_videos(run, data)
-        linked = groups(_identities(data, ids))
+        linked = groups(_ties(data, ids))
         scores = {
             DETECTOR: (probabilities, run.config.threshold),
             MEAN_POOL: (_of_videos(data, pooled.predict_proba(mean_pooled(data))), pooled_at),
@@ -112,7 +114,7 @@ def evaluate(run: Run, cache: Cache | None = None) -> Evaluation:
     bar.close()
     n_dropped = len({clip.video for clip in cache.clips if not clip.split})
     n_rejected = sum(json.loads(cache.attrs["rejected"]).values())
-    evaluation = Evaluation(metrics, coverage, n_dropped, n_rejected, nobody_known(cache))
+    evaluation = Evaluation(metrics, coverage, n_dropped, n_rejected, nobody_known(cache.clips))
     _write(run, evaluation)
     if curves:
         plot_roc(curves, run.folder / "roc.png")
@@ -125,8 +127,8 @@ def _only(data: Sequences, videos: set[str]) -> Sequences:
     return Sequences(data.x[rows], tuple(data.clips[n] for n in rows))
 
 
-def _identities(data: Sequences, ids: list[str]) -> list[tuple[str, ...]]:
-    of_video = {clip.video: clip.identities or (clip.video,) for clip in data.clips}
+def _ties(data: Sequences, ids: list[str]) -> list[tuple[str, ...]]:
+    of_video = {clip.video: clip.ties for clip in data.clips}
     return [of_video[video] for video in ids]
 
 
@@ -155,7 +157,7 @@ def _write(run: Run, evaluation: Evaluation) -> None:
         "coverage": evaluation.coverage,
         "videos_in_no_split": evaluation.n_dropped,
         "files_rejected": evaluation.n_rejected,
-        "warnings": [w for w in (run.config.weights_warning, evaluation.caution) if w],
+        "warnings": [*run.config.warnings, *filter(None, [evaluation.caution])],
     }
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     write_whole(run.folder / METRICS, lambda path: path.write_text(text))
@@ -189,8 +191,8 @@ def headline(evaluation: Evaluation) -> str:
 def table(run: Run, evaluation: Evaluation) -> str:
     """The evaluation as plain text."""
     lines = []
-    if run.config.weights_warning:
-        lines += [f"WARNING: {run.config.weights_warning}", ""]
+    for warning in run.config.warnings:
+        lines += [f"WARNING: {warning}", ""]
     for split in evaluation.coverage:
         n = evaluation.coverage[split]
         lines.append(f"{split}: {n['videos']} videos, {n['scored']} of them scored")

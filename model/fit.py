@@ -8,6 +8,7 @@ import cloup
 from model.evaluation import evaluate, headline
 from model.fitting import fit
 from model.report import write_report
+from model.run import allow_leaks_option, warn
 from model.sequences import STREAMS
 from model.training import TrainingSettings
 from model.videos import UNSEEN
@@ -117,6 +118,7 @@ DEFAULTS = TrainingSettings()
     ),
     cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ..."),
 )
+@allow_leaks_option
 def main(
     embeddings: Path,
     output: Path,
@@ -125,6 +127,7 @@ def main(
     seed: int,
     streams: tuple[str, ...],
     device: str,
+    allow_leaks: bool,
     **settings: object,
 ) -> None:
     """Train an LSTM over a cache of EMBEDDINGS, tune it, and evaluate it on unseen identities.
@@ -147,14 +150,14 @@ def main(
         n_folds=folds,
         seed=seed,
         device=device,
+        allow_leaks=allow_leaks,
     )
-    if run.config.weights_warning:
-        click.secho(f"WARNING: {run.config.weights_warning}", fg="yellow", err=True)
+    warn(run)
     click.echo(f"run: {output}")
     if not any(clip.split in UNSEEN for clip in cache.clips):
         click.echo("not evaluated: the cache has neither a test split nor a holdout")
         return
-    evaluation = evaluate(run, cache)
+    evaluation = evaluate(run, cache, allow_leaks=allow_leaks)
     report = write_report(run, evaluation)
     click.echo(headline(evaluation))
     click.echo(f"report: {report}\nall metrics: python -m model.evaluate {output}")

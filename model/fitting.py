@@ -14,7 +14,7 @@ from features.backbones import resolve_device
 from model.metrics import equal_error
 from model.plots import plot_training
 from model.run import SCHEMA, Config, Run, save_run
-from model.sequences import Sequences, load_sequences, refuse_leaks
+from model.sequences import Sequences, check_leaks, load_sequences
 from model.training import CrossFit, Indices, TrainingSettings, cross_fit
 from model.tuning import tune
 from model.videos import by_video, sigmoid, write_predictions
@@ -36,6 +36,7 @@ def fit(
     n_folds: int = 3,
     seed: int = 0,
     device: str = "auto",
+    allow_leaks: bool = False,
 ) -> Run:
     """Train a detector on the training split of an embedding cache.
 
@@ -51,13 +52,14 @@ def fit(
         n_folds: of the cross-validation, fewer where identities do not allow as many.
         seed: of folds, search and training.
         device: as torch names it, or ``auto``.
+        allow_leaks: go on where the splits leak; every result then says so.
 
     Raises:
         IntegrityError: the splits of the cache leak.
         NothingUsable: the training split lacks a class.
         SettingsError: the folder holds a run with other settings.
     """
-    refuse_leaks(cache)
+    leak_warning = check_leaks(cache, allow=allow_leaks)
     training = load_sequences(cache, streams, ("train", "val"))
     folds = training_folds(training, n_folds, seed)
     where = resolve_device(device)
@@ -85,6 +87,7 @@ def fit(
         seed=seed,
         threshold=threshold,
         versions=_versions(),
+        leak_warning=leak_warning,
     )
     run = Run(folder, config, fitted.ensemble)
     save_run(run)
@@ -116,8 +119,9 @@ def training_folds(training: Sequences, n_folds: int, seed: int) -> list[tuple[I
                 "put both into it, or prescribe none",
             )
         return [(np.flatnonzero(~given), np.flatnonzero(given))]
-    who = [clip.identities or (f"video:{clip.video}",) for clip in training.clips]
-    return splits.folds(who, training.labels.tolist(), n_folds, seed=seed)
+    return splits.folds(
+        [clip.ties for clip in training.clips], training.labels.tolist(), n_folds, seed=seed
+    )
 
 
 def _begin(

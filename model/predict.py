@@ -8,7 +8,7 @@ import click
 import cloup
 
 from model.prediction import Prediction, backbone_of, predict
-from model.run import load_run
+from model.run import load_run, warn
 from pipeline.cli import Command
 from pipeline.errors import NothingUsable
 
@@ -48,8 +48,7 @@ def main(
     loaded = load_run(run)
     backbone = backbone_of(loaded, weights, device)
     decided = False
-    if loaded.config.weights_warning:
-        click.secho(f"WARNING: {loaded.config.weights_warning}", fg="yellow", err=True)
+    warn(loaded)
     for prediction in predict(loaded, videos, backbone, jobs=jobs):
         decided |= prediction.probability is not None
         click.echo(json.dumps(dataclasses.asdict(prediction)) if as_json else sentence(prediction))

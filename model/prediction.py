@@ -98,7 +98,7 @@ def predict(
 def _judge(
     run: Run, path: Path, folder: Path, shard: str | Rejected, backbone: Backbone
 ) -> Prediction:
-    threshold, warning = run.config.threshold, run.config.weights_warning
+    threshold, warning = run.config.threshold, " ".join(run.config.warnings)
     if isinstance(shard, Rejected):
         reason = f"{shard.reason}: {shard.detail}" if shard.detail else shard.reason
         return Prediction(str(path), "undecidable", None, threshold, 0, reason, warning)

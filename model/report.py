@@ -30,7 +30,7 @@ def write_report(run: Run, evaluation: Evaluation) -> Path:
     }
     page = templates.get_template("report.html").render(
         title=f"Run {run.folder.name}",
-        warning=run.config.weights_warning,
+        warnings=run.config.warnings,
         config=run.config,
         evaluation=evaluation,
         shown=SHOWN,

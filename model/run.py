@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+import cloup
 import torch
 
 from features.embedding import weights_warning
@@ -37,6 +39,7 @@ class Config:
         seed: of folds, tuning and training.
         threshold: probability from which on a video is called fake.
         versions: of the libraries.
+        leak_warning: what to say wherever a result rests on a split that leaks, or nothing.
     """
 
     schema: int
@@ -53,11 +56,12 @@ class Config:
     seed: int
     threshold: float
     versions: dict[str, str]
+    leak_warning: str = ""
 
     @property
-    def weights_warning(self) -> str:
-        """What to say wherever a result rests on an untrained backbone, or nothing."""
-        return weights_warning(self.embedding)
+    def warnings(self) -> list[str]:
+        """What to say over every result of the run: an untrained backbone, a split that leaks."""
+        return [w for w in (weights_warning(self.embedding), self.leak_warning) if w]
 
 
 @dataclass(frozen=True)
@@ -108,3 +112,17 @@ def load_run(folder: Path) -> Run:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise IntegrityError(f"the run in {folder} is damaged: {first}", "fit it again") from error
     return Run(folder, config, ensemble.eval())
+
+
+allow_leaks_option = cloup.option(
+    "--allow-leaks",
+    is_flag=True,
+    help="Go on where somebody or something is on two sides of the split; every metric and report "
+    "then says so.",
+)
+
+
+def warn(run: Run) -> None:
+    """Say on the terminal what every result of a run rests on, where that is not sound."""
+    for warning in run.config.warnings:
+        click.secho(f"WARNING: {warning}", fg="yellow", err=True)

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.cache import Cache, Clip
 from pipeline.errors import IntegrityError, NothingUsable, SettingsError
-from pipeline.splits import leaks
+from pipeline.leaks import find_leaks, offending_pairs
 
 STREAMS = ("flow", "frames", "motion")
 
@@ -80,17 +80,34 @@ def available_streams(cache: Cache) -> tuple[str, ...]:
     return tuple(stream for stream in STREAMS if stream in embedded)
 
 
-def refuse_leaks(cache: Cache) -> None:
-    """Refuse a cache in which an identity, or the same file, is on two sides of the split.
+def check_leaks(cache: Cache, *, allow: bool = False) -> str:
+    """Refuse a cache in which anything that ties videos together is on two sides of the split.
+
+    Args:
+        cache: of the embed stage.
+        allow: do not refuse it.
+
+    Returns:
+        what to say over every result on a cache that leaks, or nothing.
 
     Raises:
-        IntegrityError: with every such identity.
+        IntegrityError: it leaks; with every offending pair of clips.
     """
     clips = [clip for clip in cache.clips if clip.split]
-    who = [(*clip.identities, f"sha256:{clip.source_sha256}") for clip in clips]
-    found = leaks(who, [clip.split for clip in clips], [clip.id for clip in clips])
-    if found:
+    ties, splits = [clip.ties for clip in clips], [clip.split for clip in clips]
+    names = [clip.id for clip in clips]
+    found = find_leaks(ties, splits, names)
+    if not found:
+        return ""
+    if not allow:
+        pairs = "\n  ".join(map(str, offending_pairs(ties, splits, names)))
         raise IntegrityError(
-            f"the splits of {cache.folder} leak:\n  " + "\n  ".join(map(str, found)),
-            "extract again with splits that keep identities apart",
+            f"{len(found)} identities, originals, recordings or files are on two sides of the "
+            f"splits of {cache.folder}:\n  {pairs}",
+            "python -m pipeline.split makes a split that does not leak; --allow-leaks goes on, and "
+            "says so over every result",
         )
+    return (
+        f"The split leaks: {len(found)} identities, originals, recordings or files are on two "
+        "sides of it. Results are too good to be true."
+    )

@@ -26,8 +26,9 @@ from pipeline.errors import IntegrityError
 def main(split: Path, layout: str) -> None:
     """Say who is on two sides of a split: in a cache, or in anybody's list of files.
 
-    Where the list has no identities they are recognised from the names of DFD, FaceForensics++ and
-    Celeb-DF. Ends with exit code 4 if the split leaks.
+    Prints every pair of videos on different sides that have an identity, an original, a recording
+    or a file in common. Where the list has no identities they are recognised from the names of DFD,
+    FaceForensics++ and Celeb-DF. Ends with exit code 4 if the split leaks.
 
     \b
     Examples:
@@ -35,16 +36,19 @@ def main(split: Path, layout: str) -> None:
       python -m pipeline.audit caches/dfd
     """
     found = audit(split, layout)
-    for leak in found.leaks:
-        click.echo(leak)
-    if found.leaks:
+    for pair in found.pairs():
+        click.echo(pair)
+    if leaks := found.leaks():
+        for leak in leaks:
+            click.echo(leak)
         raise IntegrityError(
-            f"the split of {split} leaks: {len(found.leaks)} identities are on two sides",
+            f"the split of {split} leaks: {len(leaks)} identities, originals or files are on two "
+            "sides",
             "give all videos of an identity the same split, or leave out those that straddle",
         )
     unknown = f", {found.n_unknown} videos of whom none is known" if found.n_unknown else ""
     click.echo(
-        f"no identity is on two sides: {found.n_videos} videos, {found.n_identities} identities"
+        f"no identity is on two sides: {len(found.names)} videos, {found.n_identities} identities"
         f"{unknown}"
     )
 

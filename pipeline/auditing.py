@@ -1,6 +1,7 @@
 """Does a split leak? Whoever is on two sides of it, in a list of files or in a cache."""
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
@@ -9,36 +10,47 @@ from pipeline.corpus import known_by_path, names_in
 from pipeline.errors import NothingUsable, SettingsError
 from pipeline.files import read_csv
 from pipeline.layouts import AUTO
-from pipeline.splits import Leak, leaks
+from pipeline.leaks import Leak, Pair, find_leaks, offending_pairs
 
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit came to.
+    """The videos that are on a side of a split, and what ties them together.
 
     Attributes:
-        leaks: every identity on two sides, with a pair of videos that shows it.
-        n_videos: that are on a side.
-        n_identities: of these videos.
+        names: N names of videos.
+        splits: N sides.
+        ties: N collections of whatever must not be on two sides.
+        n_identities: known in these videos.
         n_unknown: videos of whom no identity is known.
     """
 
-    leaks: list[Leak]
-    n_videos: int
+    names: list[str]
+    splits: list[str]
+    ties: list[tuple[str, ...]]
     n_identities: int
     n_unknown: int
 
+    def leaks(self) -> list[Leak]:
+        """Everything that is on two sides."""
+        return find_leaks(self.ties, self.splits, self.names)
+
+    def pairs(self) -> Iterator[Pair]:
+        """Every pair of videos that shows a leak."""
+        return offending_pairs(self.ties, self.splits, self.names)
+
 
 def audit(path: Path, layout: str = AUTO) -> Audit:
-    """Look for identities on two sides of a split.
+    """Collect what has to be on one side of a split each.
 
     Args:
         path: a cache, or a CSV file with the columns ``path``, ``split`` (any words) and perhaps
-            ``identity`` (several are separated by ``;``). The files need not exist: where no
-            identity is given, it is recognised from their names, as `read_corpus` would. A row may
-            also be an image, in a folder that is named after its video.
+            ``identity`` (several are separated by ``;``) and ``original`` (a path in this list).
+            The files need not exist: where no identity is given, it is recognised from their names,
+            as `read_corpus` would. A row may also be an image, in a folder that is named after its
+            video.
         layout: whose names to go by, one of `pipeline.layouts.CHOICES`.
 
     Raises:
@@ -61,28 +73,26 @@ def audit(path: Path, layout: str = AUTO) -> Audit:
             f"nobody is known of the {len(rows)} videos of {path}, so no leak could show",
             "add a column identity, or say with --layout whose names these are",
         )
-    found = leaks(
-        [(*row.identities, row.content) for row in rows],
-        [row.split for row in rows],
-        [row.name for row in rows],
+    return Audit(
+        names=[row.name for row in rows],
+        splits=[row.split for row in rows],
+        ties=[row.ties for row in rows],
+        n_identities=len(known),
+        n_unknown=sum(not identities for identities in who),
     )
-    return Audit(found, len(rows), len(known), sum(not identities for identities in who))
 
 
 @dataclass(frozen=True)
 class _Row:
     name: str
     identities: tuple[str, ...]
-    content: str  # the same for the same file
+    ties: tuple[str, ...]
     split: str
 
 
 def _from_cache(folder: Path) -> list[_Row]:
     first = {(clip.video, clip.split): clip for clip in Cache(folder).clips}
-    return [
-        _Row(clip.video, clip.identities, f"sha256:{clip.source_sha256}", clip.split)
-        for clip in first.values()
-    ]
+    return [_Row(clip.video, clip.identities, clip.ties, clip.split) for clip in first.values()]
 
 
 def _from_csv(path: Path, layout: str) -> list[_Row]:
@@ -105,7 +115,12 @@ def _from_csv(path: Path, layout: str) -> list[_Row]:
         is_frame = file.suffix.lower() in _IMAGES and file.parent in known
         video = known.get(file.parent if is_frame else file)
         identities = names_in(row) or (video.identities if video else ())
-        audited.append(
-            _Row(row["path"], identities, f"file:{row['path']}", row["split"].strip().lower())
+        original = (row.get("original") or "").strip()
+        ties = (
+            *identities,
+            f"file:{row['path']}",
+            *([f"file:{original}"] if original else [video.original] if video else []),
         )
+        split = row["split"].strip().lower()
+        audited.append(_Row(row["path"], identities, tuple(filter(None, ties)), split))
     return audited

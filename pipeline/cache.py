@@ -10,6 +10,7 @@
       shards/00000.h5        <clip id>/<dataset>, chunked by whole rows, fletcher32 on every chunk
       names.csv              id,path: which file a clip came from; nothing that learns reads this
       rejected.csv           path,reason,detail
+      datacard.md            what it was made of, for people
 
 Both stages write this layout; they differ in the datasets inside a clip. Files appear under their
 name only when they are whole: written elsewhere, fsynced, renamed, and the folder fsynced.
@@ -72,6 +73,16 @@ class Clip:
     source: str = ""  # the dataset, or the folder or CSV file that the video was found by
     manipulation: str = ""  # as its dataset calls it; "" for real videos and where nobody said
     compression: str = ""  # raw, c23, c40, or "" where nobody said
+    original: str = ""  # the recording it shows, as its dataset names it
+    footage: str = ""  # the same for videos that were recognised to show the same recording
+    given: str = ""  # the split that a CSV file prescribed
+    official: str = ""  # the split that its dataset publishes
+
+    @property
+    def ties(self) -> tuple[str, ...]:
+        """All that links its video to others, so that they must be on one side of a split."""
+        known = (*self.identities, self.original, self.footage, f"sha256:{self.source_sha256}")
+        return tuple(filter(None, known))
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,19 @@ def write_shard(
         attrs: attributes of the shard; ``recipe`` decides whether a resumed run may keep it.
         compression: ``gzip`` (level 1, any HDF5 reader), ``lzf`` (h5py only, faster) or ``none``.
     """
+    (cache / name).parent.mkdir(parents=True, exist_ok=True)
+    image = shard_image(clips, attrs=attrs, compression=compression)
+    write_whole(cache / name, lambda temporary: temporary.write_bytes(image))
+    return shard_row(cache, name)
+
+
+def shard_image(
+    clips: Mapping[str, Mapping[str, npt.NDArray[Any]]],
+    *,
+    attrs: Mapping[str, str],
+    compression: Compression,
+) -> memoryview:
+    """The bytes of a shard; arguments as of `write_shard`."""
 
     def fill(file: h5py.File) -> None:
         file.attrs.update(attrs)
@@ -122,20 +146,15 @@ def write_shard(
                     **_FILTERS[compression],
                 )
 
-    (cache / name).parent.mkdir(parents=True, exist_ok=True)
-    _write_hdf5(cache / name, fill)
-    return shard_row(cache, name)
+    return _image(fill)
 
 
-def _write_hdf5(path: Path, fill: Callable[[h5py.File], None]) -> None:
-    """Write an HDF5 file whole or not at all.
-
-    It is put together in memory, because HDF5 answers a full disk with a segmentation fault.
-    """
+def _image(fill: Callable[[h5py.File], None]) -> memoryview:
+    """An HDF5 file in memory, because HDF5 answers a full disk with a segmentation fault."""
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         fill(file)
-    write_whole(path, lambda temporary: temporary.write_bytes(image.getbuffer()))
+    return image.getbuffer()
 
 
 def shard_row(cache: Path, name: str) -> Shard:
@@ -153,10 +172,13 @@ def shard_attrs(cache: Path, name: str) -> dict[str, str] | None:
         return None
 
 
-def shard_clips(cache: Path, name: str) -> list[tuple[str, float]]:
-    """The clips of an extraction shard by time, with the second of their video they start at."""
+def shard_clips(cache: Path, name: str) -> list[tuple[str, float, npt.NDArray[np.uint8]]]:
+    """The clips of an extraction shard by time: id, the second they start at, thumbnails."""
     with h5py.File(cache / name) as file:
-        found = [(str(key), float(group["timestamps"][0])) for key, group in file.items()]
+        found = [
+            (str(key), float(group["timestamps"][0]), group["thumbnails"][:])
+            for key, group in file.items()
+        ]
     return sorted(found, key=lambda clip: clip[1])
 
 
@@ -205,14 +227,15 @@ def write_index(
         file.attrs["schema"] = SCHEMA
         file.attrs["stage"] = stage
         file.attrs["settings"] = json.dumps(settings, sort_keys=True)
-        file.attrs.update(attrs)
+        file.attrs.update(sorted(attrs.items()))
         _write_table(file, "clips", Clip, clips)
         _write_table(file, "shards", Shard, shards)
         data = file.create_group("data")
         for clip in clips:
             data[clip.id] = h5py.ExternalLink(clip.shard, clip.id)
 
-    _write_hdf5(cache / INDEX, fill)
+    image = _image(fill)
+    write_whole(cache / INDEX, lambda temporary: temporary.write_bytes(image))
 
 
 def _write_table(file: h5py.File, name: str, row: type, rows: Sequence[Any]) -> None:
@@ -403,18 +426,6 @@ def _shard(row: np.void) -> Shard:
 # ------------------------------------------------------------------------------------- resuming
 
 
-def nobody_known(cache: Cache) -> str:
-    """What to say of a cache whose videos do not all state who is in them, or nothing."""
-    videos = {clip.video: clip.identities for clip in cache.clips}
-    unknown = sum(not who for who in videos.values())
-    if not unknown:
-        return ""
-    return (
-        f"{unknown} of {len(videos)} videos do not state who is in them, and each counts as a "
-        "person of its own; if people recur, results on them are too good to be true"
-    )
-
-
 def finished_cache(folder: Path, stage: str, settings: Mapping[str, Any]) -> Cache | None:
     """The cache in this folder if it is finished; None if it is not, or something is missing.
 
@@ -444,13 +455,23 @@ def check_same_settings(cache: Path, old: Mapping[str, Any], new: Mapping[str, A
     Raises:
         SettingsError: names each setting that differs, with both values.
     """
+    before, after = _flat(old), _flat(new)
     different = [
-        f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
+        f"{key} was {before.get(key)!r}, now {after.get(key)!r}"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key)
     ]
     if different:
         raise SettingsError(
             f"{cache} was begun with other settings: {'; '.join(different)}",
             "use the same settings to resume, or another output folder",
         )
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without nesting: ``splitting.test``."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = value if isinstance(value, dict) else None
+        flat |= {f"{key}.{k}": v for k, v in inner.items()} if inner is not None else {key: value}
+    return flat

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pipeline import farneback
 from pipeline.decode import Geometry, decode
 from pipeline.errors import Rejected
+from pipeline.footage import thumbnails
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class ClipArrays:
             "flow": self.flow,
             "flow_range": self.flow_range,
             "timestamps": self.timestamps,
+            "thumbnails": thumbnails(self.frames, self.timestamps),
         }
 
 

@@ -10,7 +10,8 @@ from pipeline import layouts
 from pipeline.errors import NothingUsable, SettingsError
 from pipeline.files import read_csv
 from pipeline.layouts.folder import Folder
-from pipeline.splits import SPLITS, leaks
+from pipeline.leaks import find_leaks
+from pipeline.splits import SPLITS
 from pipeline.video import EXTENSIONS, FAKE, LABELS, REAL, Video, looks_like_video
 
 __all__ = ["EXTENSIONS", "FAKE", "LABELS", "REAL", "Video", "looks_like_video", "read_corpus"]
@@ -23,7 +24,8 @@ def read_corpus(roots: Sequence[Path], layout: str = layouts.AUTO) -> list[Video
         roots: folders, searched all the way down: of datasets that are recognised, or whose own
             names or those of their subfolders say what they hold (``*REAL*`` and ``*original*``,
             ``*FAKE*`` and ``*manipulated*``; the folder nearest to the file decides); and CSV
-            files with the columns ``path``, ``label``, and perhaps ``identity`` and ``split``.
+            files with the columns ``path``, ``label``, and perhaps ``identity``, ``split``,
+            ``original``, ``source``, ``manipulation`` and ``compression``.
         layout: which dataset's names and lists to go by, one of `pipeline.layouts.CHOICES`.
 
     Returns:
@@ -48,19 +50,15 @@ def read_corpus(roots: Sequence[Path], layout: str = layouts.AUTO) -> list[Video
             raise SettingsError(f"{root} {what}", "give folders of videos, or CSV files")
         for video in videos:
             other = found.setdefault(_absolute(video.path), video)
-            if (other.label, other.identities, other.split) != (
-                video.label,
-                video.identities,
-                video.split,
-            ):
+            if (other.label, other.ties, other.given) != (video.label, video.ties, video.given):
                 raise SettingsError(
                     f"{video.path} is listed twice, with different labels, identities or splits",
                     "list it once",
                 )
     videos = sorted(found.values(), key=lambda video: os.fsencode(video.path))
     _check_both_labels(roots, videos)
-    who, splits = [v.identities for v in videos], [v.split for v in videos]
-    if straddling := leaks(who, splits, [str(video.path) for video in videos]):
+    ties, given = [video.ties for video in videos], [video.given for video in videos]
+    if straddling := find_leaks(ties, given, [str(video.path) for video in videos]):
         raise SettingsError(
             f"the splits given leak: {straddling[0]}",
             "give all videos of an identity the same split",
@@ -181,30 +179,41 @@ def _from_csv(path: Path, layout: str) -> list[Video]:
             raise SettingsError(
                 f"{where}: label {row['label']!r}", f"labels are {', '.join(LABELS)}"
             )
-        split = (row.get("split") or "").strip().lower() or None
-        if split is not None and split not in SPLITS:
+        split = _cell(row, "split").lower()
+        if split not in ("", *SPLITS):
             raise SettingsError(f"{where}: split {split!r}", f"splits are {', '.join(SPLITS)}")
-        file = path.parent / row["path"]
-        videos.append(Video(file, label, names_in(row), split, source=path.stem))
+        original = _cell(row, "original") or ("original" in row and label == REAL and row["path"])
+        videos.append(
+            Video(
+                path.parent / row["path"],
+                label,
+                names_in(row),
+                split,
+                source=_cell(row, "source"),
+                manipulation=_cell(row, "manipulation"),
+                compression=_cell(row, "compression"),
+                original=f"{path.stem}:{original}" if original else "",
+            )
+        )
     known = known_by_path((video.path for video in videos), layout)
-    return [_with(known.get(video.path), video) for video in videos]
+    unknown = Video(path, REAL, source=path.stem)
+    return [_filled_in(video, known.get(video.path, unknown)) for video in videos]
+
+
+def _cell(row: Mapping[str, str], column: str) -> str:
+    return (row.get(column) or "").strip()
 
 
 def names_in(row: Mapping[str, str]) -> tuple[str, ...]:
     """The identities that a row of a CSV gives in its column ``identity``, separated by ``;``."""
-    return tuple(name.strip() for name in (row.get("identity") or "").split(";") if name.strip())
+    return tuple(name.strip() for name in _cell(row, "identity").split(";") if name.strip())
 
 
-def _with(known: Video | None, video: Video) -> Video:
-    """What is known of a file by its name, where a CSV does not say otherwise."""
-    if known is None:
-        return video
-    return dataclasses.replace(
-        known,
-        label=video.label,
-        identities=video.identities or known.identities,
-        split=video.split,
-    )
+def _filled_in(video: Video, known: Video) -> Video:
+    """What a CSV says of a file, and what is known of it by its name where the CSV is silent."""
+    fields = ("identities", "source", "manipulation", "compression", "original", "official")
+    silent = {field: getattr(known, field) for field in fields if not getattr(video, field)}
+    return dataclasses.replace(video, **silent)
 
 
 def _check_both_labels(roots: Iterable[Path], videos: Sequence[Video]) -> None:

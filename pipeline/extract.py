@@ -7,14 +7,18 @@ import click
 import cloup
 
 from pipeline import farneback, layouts
-from pipeline.cache import INDEX, Cache, nobody_known
-from pipeline.cli import Command
+from pipeline.cache import INDEX, Cache
+from pipeline.caveats import caveats
+from pipeline.census import split_lines
+from pipeline.cli import Command, splitting_options
 from pipeline.corpus import read_corpus
+from pipeline.datacard import NAME as DATACARD
 from pipeline.decode import Box
+from pipeline.dryrun import foresee
 from pipeline.errors import TooManyRejects
 from pipeline.extraction import extract
+from pipeline.protocols import Splitting
 from pipeline.settings import Settings
-from pipeline.splits import SPLITS
 
 DEFAULTS = Settings()
 
@@ -77,9 +81,14 @@ def parse_fps(context: click.Context, parameter: click.Parameter, value: str) ->
     cloup.option(
         "-o",
         "--output",
-        required=True,
         type=click.Path(path_type=Path),
         help="Folder of the cache.",
+    ),
+    cloup.option(
+        "--dry-run",
+        is_flag=True,
+        help="Write nothing; say what is there, how it would be split, and about how long it would "
+        "take.",
     ),
     cloup.option(
         "--jobs", metavar="N", type=click.IntRange(1), help="Processes.  [default: one per core]"
@@ -168,39 +177,18 @@ def parse_fps(context: click.Context, parameter: click.Parameter, value: str) ->
         help="gzip is read by every HDF5 tool, lzf by h5py only.",
     ),
 )
-@cloup.option_group(
-    "Splits (no identity is on two sides)",
-    cloup.option(
-        "--test",
-        metavar="SHARE",
-        type=click.FloatRange(0, 0.9),
-        default=DEFAULTS.test,
-        help="Share for testing.",
-    ),
-    cloup.option(
-        "--holdout",
-        metavar="N",
-        type=click.IntRange(0),
-        default=DEFAULTS.holdout,
-        help="This many real and as many fake videos are held out besides.",
-    ),
-    cloup.option(
-        "--seed",
-        metavar="N",
-        type=int,
-        default=DEFAULTS.seed,
-        help="Decides the splits and the order of clips.",
-    ),
-)
+@splitting_options
 def main(
     videos: tuple[Path, ...],
     layout: str,
-    output: Path,
+    output: Path | None,
     jobs: int | None,
     max_rejects: int | None,
     size: tuple[int, int],
     no_frames: bool,
     flow_backend: str,
+    splitting: Splitting,
+    dry_run: bool,
     **settings: object,
 ) -> None:
     """Turn folders of real and fake videos into a cache of frames and flow maps.
@@ -213,14 +201,21 @@ def main(
     Example:
       python -m pipeline.extract data/DFD_REAL data/DFD_FAKE -o caches/dfd
     """
+    if output is None and not dry_run:
+        raise click.UsageError("Missing option '-o' / '--output'.")
     chosen = Settings(
         width=size[0],
         height=size[1],
         keep_frames=not no_frames,
         flow_backend=farneback.resolve(flow_backend),
+        splitting=splitting,
+        seed=splitting.seed,
         **settings,  # type: ignore[arg-type]
     )
     corpus = read_corpus(videos, layout)
+    if output is None or dry_run:
+        click.echo(foresee(corpus, chosen, jobs=jobs))
+        return
     finished_before = (output / INDEX).is_file()
     cache = extract(corpus, output, chosen, jobs=jobs)
     if finished_before:
@@ -241,32 +236,14 @@ def summary(cache: Cache) -> str:
         f"{cache.folder}: {len(cache.clips)} clips of {cache.attrs['frames']} frames at "
         f"{settings['width']}x{settings['height']}, flow by {cache.attrs['flow_backend']}"
     ]
-    for split in (*SPLITS, ""):
-        labels = Counter(clip.label for clip in cache.clips if clip.split == split)
-        name = split or "in no split (their identities straddle, or the holdout is full)"
-        if labels:
-            lines.append(f"  {name}: {labels[0]} real, {labels[1]} fake")
-        elif split in ("test", "holdout") and settings[split]:
-            lines.append(f"  {name}: none, the identities do not allow it")
-    if warning := nobody_known(cache):
-        lines.append(f"  note: {warning}")
+    splits = [clip.split for clip in cache.clips]
+    lines += split_lines(cache.clips, splits, settings["splitting"])
+    lines += [f"  note: {caveat}" for caveat in caveats(cache.clips, fps=settings["fps"])]
     if reasons := Counter(row["reason"] for row in cache.rejected()):
         said = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
         lines.append(f"  rejected: {said} (see {cache.folder / 'rejected.csv'})")
-    if warning := mixed_rates(cache):
-        lines.append(f"  note: {warning}")
+    lines.append(f"  all of this, and more: {cache.folder / DATACARD}")
     return "\n".join(lines)
-
-
-def mixed_rates(cache: Cache) -> str:
-    """What to say of a cache whose videos were sampled at different rates, or nothing."""
-    rates = sorted(clip.fps for clip in cache.clips)
-    if cache.settings["fps"] is not None or rates[-1] < 1.02 * rates[0]:
-        return ""
-    return (
-        f"these videos have {rates[0]:.4g} to {rates[-1]:.4g} frames/s, each was sampled at its "
-        f"own rate; --fps {rates[0]:.4g} samples all at the same interval"
-    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from pipeline import farneback, workers
 from pipeline.cache import (
     Cache,
@@ -22,13 +25,16 @@ from pipeline.cache import (
 )
 from pipeline.clips import extract_clips
 from pipeline.corpus import Video
+from pipeline.datacard import write_datacard
 from pipeline.errors import NothingUsable, Rejected
 from pipeline.files import write_csv
+from pipeline.footage import same_footage
 from pipeline.planning import Selection, select, tally
 from pipeline.probe import probe, sampling_rate
+from pipeline.resplitting import split_clips
 from pipeline.resume import CacheInProgress, remove_work
 from pipeline.settings import Settings
-from pipeline.splits import partition
+from pipeline.splits import groups
 
 STAGE = "extract"
 
@@ -66,18 +72,7 @@ def extract(
         SettingsError: the folder was begun with other settings or other videos.
     """
     jobs = jobs or workers.available_cores()
-    corpus = [
-        [
-            str(video.path),
-            video.label,
-            ";".join(video.identities),
-            video.split,
-            video.source,
-            video.manipulation,
-            video.compression,
-        ]
-        for video in videos
-    ]
+    corpus = [[*map(str, dataclasses.astuple(video))] for video in videos]
     corpus_digest = hashlib.sha256(json.dumps(corpus).encode("utf-8", "surrogatepass")).hexdigest()
     everything = dataclasses.asdict(settings) | {
         "corpus": f"{len(videos)} files, sha256 {corpus_digest}"
@@ -234,7 +229,9 @@ def _finish(
     rejected = selection.rejected
     by_path = {str(video.path): video for video in videos}
     done = [task for task in tasks if task.path not in rejected]
-    sources = [by_path[task.path] for task in done]
+    sources = [
+        _with_copies(by_path[task.path], selection.copies.get(task.path, [])) for task in done
+    ]
     write_csv(
         work.folder / "rejected.csv",
         ["path", "reason", "detail"],
@@ -246,25 +243,17 @@ def _finish(
             f" ({tally(rejected.values())})",
             f"{work.folder / 'rejected.csv'} says what is wrong with each",
         )
-    splits = partition(
-        [video.identities for video in sources],
-        [video.label for video in sources],
-        seed=settings.seed,
-        test=settings.test,
-        holdout=settings.holdout,
-        fixed=[video.split for video in sources],
-        names=[selection.usable[task.path].sha256 for task in done],
-    )
-    clips = []
-    for task, video, split in zip(done, sources, splits, strict=True):
+    clips, pictures = [], []
+    for task, video in zip(done, sources, strict=True):
         facts = selection.usable[task.path]
-        for clip_id, start in shard_clips(work.folder, task.shard):
+        for clip_id, start, thumbnails in shard_clips(work.folder, task.shard):
+            pictures.append(thumbnails)
             clips.append(
                 Clip(
                     id=clip_id,
                     video=task.video_id,
                     label=video.label,
-                    split=split or "",
+                    split="",
                     identities=video.identities,
                     shard=task.shard,
                     n_frames=selection.n_frames,
@@ -279,23 +268,56 @@ def _finish(
                     source=video.source,
                     manipulation=video.manipulation,
                     compression=video.compression,
+                    original=video.original,
+                    given=video.given,
+                    official=video.official,
                 )
             )
+    clips = split_clips(_with_footage(clips, same_footage(pictures)), settings.splitting)
     write_csv(work.folder / "names.csv", ["id", "path"], [[t.video_id, t.path] for t in done])
+    attrs: dict[str, str | int | float] = {
+        "frames": selection.n_frames,
+        "flow_backend": settings.flow_backend,
+        "versions": _versions(),
+        "rejected": json.dumps(Counter(r.reason for r in rejected.values()), sort_keys=True),
+    }
+    write_datacard(work.folder, clips, extraction=work.settings, attrs=attrs)
     write_index(
         work.folder,
         stage=STAGE,
         settings=work.settings,
-        attrs={
-            "frames": selection.n_frames,
-            "flow_backend": settings.flow_backend,
-            "versions": _versions(),
-            "rejected": json.dumps(Counter(r.reason for r in rejected.values()), sort_keys=True),
-        },
+        attrs=attrs,
         clips=clips,
         shards=[shards[task.shard] for task in done],
     )
     work.finish(shards)
+
+
+def _with_copies(video: Video, copies: Sequence[Video]) -> Video:
+    """A video with all that is known of files with the same bytes."""
+    everything = [video, *copies]
+    identities = [identity for known in everything for identity in known.identities]
+    return dataclasses.replace(
+        video,
+        identities=tuple(dict.fromkeys(identities)),
+        given=next(filter(None, (known.given for known in everything)), ""),
+        original=next(filter(None, (known.original for known in everything)), ""),
+        official=next(filter(None, (known.official for known in everything)), ""),
+    )
+
+
+def _with_footage(clips: Sequence[Clip], recording: npt.NDArray[np.int64]) -> list[Clip]:
+    """Clips that know with which other videos they show the same recording, if with any."""
+    shown = groups(
+        [(clip.video, f"recording {n}") for clip, n in zip(clips, recording, strict=True)]
+    ).tolist()
+    videos: dict[int, set[str]] = {}
+    for clip, number in zip(clips, shown, strict=True):
+        videos.setdefault(number, set()).add(clip.video)
+    names = {n: f"footage:{min(same)}" if len(same) > 1 else "" for n, same in videos.items()}
+    return [
+        dataclasses.replace(clip, footage=names[n]) for clip, n in zip(clips, shown, strict=True)
+    ]
 
 
 def _versions() -> str:

@@ -98,3 +98,12 @@ def read_csv(path: Path) -> list[Row]:
             row.line = reader.line_num
             rows.append(row)
     return rows
+
+
+def readable_bytes(n: float) -> str:
+    """``1.5 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"

@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.cache import Cache, Clip, nobody_known
+from pipeline.cache import Cache, Clip
+from pipeline.caveats import nobody_known
 from pipeline.cli import Command
 from pipeline.errors import IntegrityError
-from pipeline.files import write_whole
+from pipeline.files import readable_bytes, write_whole
 from pipeline.sheet import LABELS, contact_sheet
 
 CLIPS_SAMPLED = 32  # for flow quantiles of a large cache
@@ -76,15 +77,17 @@ def describe(cache: Cache) -> str:
     identities = {identity for clip in cache.clips for identity in clip.identities}
     videos = len({clip.video for clip in cache.clips})
     lines.append(f"  {len(cache.clips)} clips of {videos} videos, {len(identities)} identities")
-    if warning := nobody_known(cache):
+    if warning := nobody_known(cache.clips):
         lines.append(f"  {warning}")
     lines += ["", "datasets of a clip"]
     for name, (shape, dtype, size) in (per_clip[0] if per_clip else {}).items():
-        lines.append(f"  {name:11} {'x'.join(map(str, shape)):>18} {dtype!s:8} {_bytes(size):>9}")
+        lines.append(
+            f"  {name:11} {'x'.join(map(str, shape)):>18} {dtype!s:8} {readable_bytes(size):>9}"
+        )
     lines += [
         "",
-        f"on disk       {_bytes(stored)} in {len(cache.shards)} shards, "
-        f"{_bytes(stored / n)} per clip, {raw / max(stored, 1):.2f} times smaller than raw",
+        f"on disk       {readable_bytes(stored)} in {len(cache.shards)} shards, "
+        f"{readable_bytes(stored / n)} per clip, {raw / max(stored, 1):.2f} times smaller than raw",
     ]
     if cache.stage == "extract":
         lines.append(f"flow maximum  {_flow_quantiles(cache)}")
@@ -111,7 +114,9 @@ def describe_clip(cache: Cache, clip: Clip) -> str:
     if file := cache.names().get(clip.video):
         lines.append(f"file          {file}")
     for name, (shape, dtype, size) in cache.datasets(clip).items():
-        lines.append(f"  {name:11} {'x'.join(map(str, shape)):>18} {dtype!s:8} {_bytes(size):>9}")
+        lines.append(
+            f"  {name:11} {'x'.join(map(str, shape)):>18} {dtype!s:8} {readable_bytes(size):>9}"
+        )
     if cache.stage == "extract":
         range_ = cache.read(clip, "flow_range")  # (T-1, 2)
         lines.append(
@@ -134,7 +139,10 @@ def _verify(cache: Cache) -> str:
             "make the cache again from its videos",
         )
     size = sum(shard.n_bytes for shard in cache.shards)
-    return f"{cache.folder}: {len(cache.shards)} shards, {_bytes(size)}, every checksum is right"
+    return (
+        f"{cache.folder}: {len(cache.shards)} shards, {readable_bytes(size)}, "
+        "every checksum is right"
+    )
 
 
 def _splits(cache: Cache) -> set[str]:
@@ -161,14 +169,6 @@ def _flow_quantiles(cache: Cache) -> str:
         f"5% {low:.2f}, median {middle:.2f}, 95% {high:.2f} px/frame "
         f"(of the maps of {len(clips)} clips)"
     )
-
-
-def _bytes(n: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"
 
 
 if __name__ == "__main__":

@@ -24,11 +24,13 @@ class Selection:
         usable: path → what is known of a video that seems to have ``n_frames``.
         rejected: path → why a file is not usable; extraction adds those that break.
         n_frames: T, the length of every clip.
+        copies: path of a usable video → others with the same bytes, which are rejected.
     """
 
     usable: dict[str, Probe]
     rejected: dict[str, Rejected]
     n_frames: int
+    copies: dict[str, list[Video]]
 
 
 def select(
@@ -36,7 +38,7 @@ def select(
 ) -> Selection:
     """Probe every file that an earlier run has not probed, and agree on T."""
     probes, rejected = _probe_all(videos, work, settings, jobs)
-    _reject_duplicates(videos, probes, rejected)
+    copies = _reject_duplicates(videos, probes, rejected)
     n_frames = settings.frames
     if n_frames is None:
         _reject_under(settings.min_frames, probes, rejected)
@@ -46,7 +48,7 @@ def select(
             rejected[path] = Rejected("truncated", "and no sound video says how long a clip is")
         probes = {}
     _reject_under(n_frames, probes, rejected)
-    return Selection(probes, rejected, n_frames)
+    return Selection(probes, rejected, n_frames, copies)
 
 
 def tally(rejected: Iterable[Rejected]) -> str:
@@ -104,9 +106,13 @@ def _stamp(path: Path) -> list[int]:
 
 def _reject_duplicates(
     videos: Sequence[Video], probes: dict[str, Probe], rejected: dict[str, Rejected]
-) -> None:
-    """Keep the first of files with the same bytes; none, where they disagree about the label."""
+) -> dict[str, list[Video]]:
+    """Keep the first of files with the same bytes; none, where they disagree about the label.
+
+    Returns the others by the path of the first.
+    """
     first: dict[str, Video] = {}
+    copies: dict[str, list[Video]] = {}
     for video in videos:
         path = str(video.path)
         if path not in probes:
@@ -114,6 +120,7 @@ def _reject_duplicates(
         other = first.setdefault(probes[path].sha256, video)
         if other is video:
             continue
+        copies.setdefault(str(other.path), []).append(video)
         rejected[path] = Rejected("duplicate", f"same bytes as {other.path}")
         if other.label != video.label:
             rejected[path] = Rejected("duplicate", f"same bytes, other label than {other.path}")
@@ -122,6 +129,7 @@ def _reject_duplicates(
             )
     for path in rejected:
         probes.pop(path, None)
+    return copies
 
 
 def _reject_under(n_frames: int, probes: dict[str, Probe], rejected: dict[str, Rejected]) -> None:

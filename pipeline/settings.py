@@ -8,6 +8,7 @@ from pipeline import farneback
 from pipeline.cache import Compression
 from pipeline.decode import Box, Geometry
 from pipeline.errors import SettingsError
+from pipeline.protocols import Splitting
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,8 @@ class Settings:
     flow_backend: farneback.Backend = "opencv"
     keep_frames: bool = True
     compression: Compression = "gzip"
-    test: float = 0.2
-    holdout: int = 1
-    seed: int = 0
+    splitting: Splitting = dataclasses.field(default_factory=Splitting)
+    seed: int = 0  # of the order of clips
 
     def __post_init__(self) -> None:
         if min(self.width, self.height) < 32:
@@ -46,4 +46,5 @@ class Settings:
     def from_json(cls, values: dict[str, Any]) -> "Settings":
         """Settings as a cache stores them."""
         known = {field.name: values[field.name] for field in dataclasses.fields(cls)}
-        return cls(**known | {"crop": known["crop"] and tuple(known["crop"])})
+        crop = known["crop"] and tuple(known["crop"])
+        return cls(**known | {"crop": crop, "splitting": Splitting(**known["splitting"])})

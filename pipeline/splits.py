@@ -34,25 +34,6 @@ FAKE = 1
 CANDIDATES = 16  # for the holdout
 
 
-@dataclass(frozen=True)
-class Leak:
-    """An identity on two sides: a video on each, and how many pairs of videos would show it."""
-
-    identity: str
-    split_a: str
-    video_a: str
-    split_b: str
-    video_b: str
-    pairs: int
-
-    def __str__(self) -> str:
-        more = f", one of {self.pairs} such pairs" if self.pairs > 1 else ""
-        return (
-            f"{self.identity} is in {self.split_a} ({self.video_a}) "
-            f"and in {self.split_b} ({self.video_b}){more}"
-        )
-
-
 def partition(
     identities: Sequence[Collection[str]],
     labels: Sequence[int],
@@ -77,13 +58,14 @@ def partition(
     more than about 1/32 of a label's videos, stay until that label's count passes a power of two.
 
     Args:
-        identities: N collections, who or what is in each video; if empty, the video itself.
+        identities: N collections: who is in each video, and what else ties it to others; if empty,
+            the video itself. What only comes along with something else decides nothing.
         labels: N labels, 0 real, 1 fake.
         seed: of the hashes that order the identities.
         test: share of each label's videos for test.
         val: share of each label's videos for val; what is left is train.
         holdout: number of videos of each label to hold out.
-        fixed: N splits to keep, None where the choice is free; identities follow.
+        fixed: N splits to keep, empty or None where the choice is free; identities follow.
         names: N distinct names. They tell apart videos with the same identities or with none;
             without them, the order of such videos does.
 
@@ -181,40 +163,6 @@ def groups(identities: Sequence[Collection[str]]) -> Ints:
     return np.argsort(np.argsort(first))[number]
 
 
-def leaks(
-    identities: Sequence[Collection[str]],
-    splits: Sequence[str | None],
-    names: Sequence[str] | None = None,
-) -> list[Leak]:
-    """Find every identity that is on more than one side.
-
-    Args:
-        identities: N collections.
-        splits: N sides, any words; None is on no side.
-        names: N names for the report; without them, row numbers from 0.
-
-    Returns:
-        One leak per such identity, sorted by identity; `str(leak)` says it in a sentence.
-
-    Raises:
-        ValueError: the sequences differ in length.
-    """
-    seen: dict[str, dict[str, list[str]]] = {}  # identity → side → names
-    shown = [f"row {i}" for i in range(len(splits))] if names is None else names
-    for who, split, name in zip(identities, splits, shown, strict=True):
-        if split is not None:
-            for identity in set(who):
-                seen.setdefault(identity, {}).setdefault(split, []).append(name)
-    found = []
-    for identity, sides in sorted(seen.items()):
-        if len(sides) > 1:
-            (a, names_a), (b, names_b) = list(sides.items())[:2]
-            n = [len(on_side) for on_side in sides.values()]
-            pairs = (sum(n) ** 2 - sum(m * m for m in n)) // 2
-            found.append(Leak(identity, a, names_a[0], b, names_b[0], pairs))
-    return found
-
-
 @dataclass(frozen=True)
 class _Graph:
     """N videos as E distinct sets of M identities, which are in the order of their hashes."""
@@ -237,7 +185,7 @@ def _graph(
         raise ValueError("identities are collections of strings, got a bare string")
     alone = range(len(labels)) if names is None else names
     videos = zip(identities, labels, alone, strict=True)
-    who = [set(ids) or {f"\0{name}"} for ids, _, name in videos]
+    who = _decisive([set(ids) or {f"\0{name}"} for ids, _, name in videos])
     ordered = sorted(set().union(*who), key=lambda identity: (_hash(identity, seed), identity))
     index = {identity: i for i, identity in enumerate(ordered)}
     keys = [tuple(sorted(index[identity] for identity in ids)) for ids in who]
@@ -252,6 +200,22 @@ def _graph(
     return _Graph(ordered, members, counts, set_of_video)
 
 
+def _decisive(who: Sequence[set[str]]) -> list[set[str]]:
+    """Leave out what only comes along with something else, so that it decides nothing.
+
+    The original of a fake, say, where all that show it show the same actor too.
+    """
+    together: dict[str, set[str]] = {}  # what all videos with this identity have in common
+    for ids in who:
+        for identity in ids:
+            together[identity] = together.get(identity, ids) & ids
+    idle: set[str] = set()
+    for identity in sorted(together, reverse=True):
+        if together[identity] - idle - {identity}:
+            idle.add(identity)
+    return [ids - idle for ids in who]
+
+
 def _hash(text: str, seed: int) -> bytes:
     return sha256(f"{seed}\0{text}".encode(errors="backslashreplace")).digest()
 
@@ -262,7 +226,7 @@ def _pinned(graph: _Graph, fixed: Sequence[str | None] | None) -> Ints:
     if fixed is None:
         return pinned
     for e, split in dict.fromkeys(zip(graph.set_of_video.tolist(), fixed, strict=True)):
-        if split is None:
+        if not split:
             continue
         if split not in SPLITS:
             raise SettingsError(f"Unknown split {split!r}.", f"Use one of {', '.join(SPLITS)}.")

@@ -16,20 +16,25 @@ EXTENSIONS = frozenset(f".{name}" for name in _EXTENSIONS.split())
 class Video:
     """One labelled file of a corpus.
 
-    ``identities`` are whatever must not be on two sides of a split; empty means that nothing is
-    known and the video stands for itself. ``split`` is set only where the corpus prescribes it.
-    The rest is remembered where a layout states it.
+    ``identities`` are whoever must not be on two sides of a split; empty means that nobody is
+    known. ``given`` is set only where the corpus prescribes a split. The rest is remembered where a
+    layout states it.
     """
 
     path: Path
     label: int  # 0 real, 1 fake
     identities: tuple[str, ...] = ()
-    split: str | None = None
+    given: str = ""  # the split that a CSV file prescribes, or nothing
     source: str = ""  # the dataset, or the name of the folder or CSV file it was found by
     manipulation: str = ""  # how a fake was made, as its dataset calls it: Face2Face
     compression: str = ""  # raw, c23 or c40
-    original: str = ""  # the real video that a fake was made from: dfd:24__kitchen_still
-    official: str = ""  # train, val or test, where its dataset publishes a split; not applied
+    original: str = ""  # the recording it shows: a real video its own, a fake that of its target
+    official: str = ""  # train, val or test, where its dataset publishes a split
+
+    @property
+    def ties(self) -> tuple[str, ...]:
+        """All that links it to other videos, so that they must be on one side of a split."""
+        return (*self.identities, *([self.original] if self.original else []))
 
 
 def looks_like_video(path: Path) -> bool:

@@ -71,4 +71,4 @@ def magnitude_map(
     magnitude, _ = cv2.cartToPolar(*cv2.split(_MODULES[backend].pair(previous, following)))
     low, high, _, _ = cv2.minMaxLoc(magnitude)
     scaled = cv2.normalize(magnitude, None, 0, 255, cv2.NORM_MINMAX, dtype=cv2.CV_8U)  # type: ignore[call-overload]
-    return scaled, (low, high)
+    return scaled, (low, high)  # type: ignore[return-value]

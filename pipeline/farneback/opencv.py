@@ -21,4 +21,4 @@ def pair(
     previous: npt.NDArray[np.uint8], following: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
     """Flow from one grey frame to the next: (H, W, 2) float32, pixels."""
-    return cv2.calcOpticalFlowFarneback(previous, following, None, **PARAMETERS)  # type: ignore[call-overload, no-any-return]
+    return cv2.calcOpticalFlowFarneback(previous, following, None, **PARAMETERS)  # type: ignore

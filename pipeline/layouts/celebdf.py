@@ -51,7 +51,7 @@ def read(folder: Folder) -> list[Video]:
                 tuple(f"celebdf:{person}" for person in dict.fromkeys(who)),
                 source="celebdf",
                 manipulation="Celeb-synthesis" if fake else "",
-                original=f"celebdf:{target}_{recording}" if fake else "",
+                original=f"celebdf:{target}_{recording}" if fake else f"celebdf:{path.stem}",
                 official="" if tested is None else "test" if path.stem in tested else "train",
             )
         )

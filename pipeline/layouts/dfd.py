@@ -40,6 +40,7 @@ def read(folder: Folder) -> list[Video]:
             label, actors = FAKE, [target, source]
         elif real:
             label, actors = REAL, [real[1]]
+            target, scene = real.groups()
         else:
             continue
         if folder.label is not None and not (real and "actors" in folder.names):
@@ -52,7 +53,7 @@ def read(folder: Folder) -> list[Video]:
                 source="dfd",
                 manipulation="DeepFakeDetection" if fake else "",
                 compression=folder.compression,
-                original=f"dfd:{target}__{scene}" if fake else "",
+                original=f"dfd:{target}__{scene}",
             )
         )
     return videos

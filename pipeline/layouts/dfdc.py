@@ -55,7 +55,7 @@ def read(folder: Folder) -> list[Video]:
                 tuple(f"dfdc:{identity}" for identity in dict.fromkeys(who) if identity),
                 source="dfdc",
                 manipulation="DFDC" if label == FAKE else "",
-                original=f"dfdc:{original}" if label == FAKE and original else "",
+                original=f"dfdc:{original}" if original else "",
                 official=_official(entry),
             )
         )

@@ -62,7 +62,7 @@ def read(folder: Folder) -> list[Video]:
                 source="ffpp",
                 manipulation=manipulation,
                 compression=folder.compression,
-                original=f"ffpp:{fake[1]}" if fake else "",
+                original=f"ffpp:{clips[0]}",
                 official=official.get(clips[0], ""),
             )
         )

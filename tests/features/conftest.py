@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from features.backbones import CLASSIFIERS, load_backbone
 from pipeline.corpus import Video
 from pipeline.extraction import extract
+from pipeline.protocols import Splitting
 from pipeline.settings import Settings
 
 SIZE = 64
@@ -65,7 +66,13 @@ def corpus(tmp_path_factory):
 
 
 def _extract(corpus, folder, **settings):
-    chosen = Settings(width=SIZE, height=SIZE, frames=FRAMES, test=0.34, holdout=0, **settings)
+    chosen = Settings(
+        width=SIZE,
+        height=SIZE,
+        frames=FRAMES,
+        splitting=Splitting(test=0.34, holdout=0),
+        **settings,
+    )
     return extract(corpus, folder, chosen, jobs=2)
 
 

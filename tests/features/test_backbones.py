@@ -21,8 +21,9 @@ from features.backbones import (
 from pipeline.errors import SettingsError
 
 # Of the largest number in an embedding. Single precision keeps seven digits, and other batch shapes
-# sum up in another order: through fifty layers that leaves five. float16 keeps three.
-TOLERANCE = 1e-4
+# sum up in another order: through fifty layers, some of them with weights as they come, that leaves
+# four (1.2e-4 was seen). float16 keeps three.
+TOLERANCE = 3e-4
 DIMENSIONS = {
     "resnet18": 512,
     "resnet34": 512,

@@ -24,6 +24,7 @@ from model.training import TrainingSettings
 from pipeline.cache import Cache, Clip, write_index, write_shard
 from pipeline.corpus import Video
 from pipeline.extraction import extract
+from pipeline.protocols import Splitting
 from pipeline.settings import Settings
 
 
@@ -235,7 +236,7 @@ def chain(tmp_path_factory):
         )
         for n in range(16)
     ]
-    settings = Settings(width=64, height=64, frames=9, clips=2, test=0.25)
+    settings = Settings(width=64, height=64, frames=9, clips=2, splitting=Splitting(test=0.25))
     clips = extract(videos, folder / "clips", settings, jobs=2)
     weights = folder / "weights.pth"
     torch.save(_lively_mobilenet().state_dict(), weights)

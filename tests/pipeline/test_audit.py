@@ -21,7 +21,7 @@ def csv(tmp_path):
 
 
 def found(path, **options):
-    return {leak.identity for leak in audit(path, **options).leaks}
+    return {leak.tie for leak in audit(path, **options).leaks()}
 
 
 def test_a_clean_split_is_one_line_and_0(csv, run_command):
@@ -37,7 +37,10 @@ def test_a_leak_is_4_with_a_pair_that_shows_it(csv, run_command):
     )
     done = run_command("pipeline.audit", path)
     assert done.returncode == 4
-    assert done.stdout == "ann is in train (a.mp4) and in test (b.mp4)\n"
+    assert done.stdout.splitlines() == [
+        "train a.mp4 and test b.mp4: ann",
+        "ann is in train (a.mp4) and in test (b.mp4)",
+    ]
     error, hint = done.stderr.splitlines()
     assert error.startswith("error: ") and "1 identities" in error
     assert hint.startswith("hint: ")
@@ -50,9 +53,12 @@ def test_a_leak_is_4_with_a_pair_that_shows_it(csv, run_command):
 def test_the_seven_leaks_of_the_official_split_of_ffpp_are_found(csv, one, other):
     originals = "original_sequences/youtube/c23/videos"
     path = csv(f"path,split\n{originals}/{one}.mp4,train\n{originals}/{other}.mp4,test\n")
-    (leak,) = audit(path).leaks
-    assert leak.identity == f"ffpp:{one}+{other}"
-    assert (leak.video_a, leak.video_b) == (f"{originals}/{one}.mp4", f"{originals}/{other}.mp4")
+    (leak,) = audit(path).leaks()
+    assert leak.tie == f"ffpp:{one}+{other}"
+    assert leak.sides == {
+        "train": [f"{originals}/{one}.mp4"],
+        "test": [f"{originals}/{other}.mp4"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -97,7 +103,7 @@ def test_a_file_on_two_sides_is_found_whoever_is_in_it(csv):
 def test_rows_without_a_split_are_on_no_side_and_words_for_sides_are_free(csv):
     rows = "DFD/01__a.mp4,Training \nDFD/01__b.mp4,\nDFD/01__c.mp4,training\nDFD/02__c.mp4,eval\n"
     result = audit(csv("path,split\n" + rows))
-    assert (result.leaks, result.n_videos, result.n_identities) == ([], 3, 2)
+    assert (result.leaks(), len(result.names), result.n_identities) == ([], 3, 2)
 
 
 def test_videos_of_whom_nobody_is_known_are_counted(csv):
@@ -135,9 +141,9 @@ def test_a_wrong_path_is_an_error(tmp_path):
 def test_a_cache_is_audited_by_its_own_splits(tmp_path):
     make_cache(tmp_path / "clean", [("ann", "train"), ("ann", "train"), ("bo", "test")])
     result = audit(tmp_path / "clean")
-    assert (result.leaks, result.n_videos, result.n_identities) == ([], 3, 2)
+    assert (result.leaks(), len(result.names), result.n_identities) == ([], 3, 2)
     make_cache(tmp_path / "dropped", [("ann", "train"), ("ann", ""), ("bo", "test")])
-    assert audit(tmp_path / "dropped").leaks == []
+    assert audit(tmp_path / "dropped").leaks() == []
     make_cache(tmp_path / "leaking", [("ann", "train"), ("bo", "train"), ("ann;bo", "holdout")])
     assert found(tmp_path / "leaking") == {"ann", "bo"}
 

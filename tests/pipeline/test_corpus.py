@@ -208,11 +208,11 @@ def test_a_csv_gives_label_identities_and_split(csv, tmp_path):
         "d.mp4,1,,holdout\n"
     )
     a, b, c, d = sorted(read_corpus([path]), key=lambda video: video.path.name)
-    assert (a.path, a.label, a.identities, a.split) == (tmp_path / "a.mp4", REAL, ("ann",), "test")
+    assert (a.path, a.label, a.identities, a.given) == (tmp_path / "a.mp4", REAL, ("ann",), "test")
     assert (b.path, b.label) == (tmp_path / "sub" / "b.mp4", FAKE)
-    assert (b.identities, b.split) == (("ann", "bo"), "test")
-    assert (c.label, c.identities, c.split) == (REAL, (), None)
-    assert (d.label, d.identities, d.split) == (FAKE, (), "holdout")
+    assert (b.identities, b.given) == (("ann", "bo"), "test")
+    assert (c.label, c.identities, c.given) == (REAL, (), "")
+    assert (d.label, d.identities, d.given) == (FAKE, (), "holdout")
 
 
 def test_splits_that_contradict_each_other_are_refused_before_any_work(csv):

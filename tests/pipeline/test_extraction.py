@@ -15,8 +15,8 @@ from pipeline.corpus import Video, read_corpus
 from pipeline.errors import NothingUsable, SettingsError
 from pipeline.extraction import extract
 from pipeline.files import read_csv
+from pipeline.leaks import find_leaks
 from pipeline.settings import Settings
-from pipeline.splits import leaks
 
 
 def small(**settings):
@@ -89,6 +89,7 @@ def test_a_cache_holds_stacks_of_one_length_in_the_documented_form(cache, corpus
             "flow": ((corpus.T - 1, 72, 96), np.uint8),
             "flow_range": ((corpus.T - 1, 2), np.float32),
             "timestamps": ((corpus.T,), np.float64),
+            "thumbnails": ((4, 32, 32), np.uint8),
         }
         times = opened.read(clip, "timestamps")
         np.testing.assert_allclose(np.diff(times), 1 / clip.fps, atol=1e-3)
@@ -125,7 +126,7 @@ def test_every_file_is_in_the_cache_or_rejected_with_the_reason(cache, corpus):
 
 def test_the_files_of_a_cache_are_those_documented(cache):
     names = {path.name for path in cache.folder.iterdir()}
-    assert names == {"index.h5", "shards", "names.csv", "rejected.csv"}
+    assert names == {"index.h5", "shards", "names.csv", "rejected.csv", "datacard.md"}
     shards = sorted(path.name for path in (cache.folder / "shards").iterdir())
     assert all(re.fullmatch(r"\d{5}\.h5", name) for name in shards)
 
@@ -138,7 +139,7 @@ def test_ids_say_nothing_of_label_actor_or_file(cache, corpus):
     for clip in opened.clips:
         assert re.fullmatch(r"[0-9a-f]{16}", clip.id)
     index = (cache.folder / "index.h5").read_bytes()
-    assert b"talking" not in index  # no file names; identities are stated, for the splits
+    assert b".mp4" not in index  # no file names; who and what is shown is stated, for the splits
     assert str(corpus.folder).encode() not in index
 
 
@@ -170,9 +171,9 @@ def test_the_number_of_processes_does_not_show(cache, corpus, tmp_path, contents
 
 def test_no_identity_is_in_two_splits(cache):
     clips = Cache(cache.folder).clips
-    found = leaks(
-        [clip.identities for clip in clips],
-        [clip.split or None for clip in clips],
+    found = find_leaks(
+        [clip.ties for clip in clips],
+        [clip.split for clip in clips],
         [clip.id for clip in clips],
     )
     assert found == []
@@ -311,7 +312,7 @@ def test_without_frames_the_flow_is_the_same(root, make_corpus, extract_from):
     make_corpus(root, (20,), (20,))
     whole, lean = extract_from(root), extract_from(root, "lean", keep_frames=False)
     for clip in lean.clips:
-        assert set(lean.datasets(clip)) == {"flow", "flow_range", "timestamps"}
+        assert set(lean.datasets(clip)) == {"flow", "flow_range", "timestamps", "thumbnails"}
         for key in lean.datasets(clip):
             np.testing.assert_array_equal(
                 lean.read(clip, key), whole.read(whole.clip(clip.id), key)

@@ -54,12 +54,13 @@ def test_datasets_are_listed_with_shape_and_type(summary):
         "flow": ("19x72x96", "uint8"),
         "flow_range": ("19x2", "float32"),
         "timestamps": ("20", "float64"),
+        "thumbnails": ("4x32x32", "uint8"),
     }
 
 
 def test_bytes_are_those_on_disk_and_the_ratio_is_to_raw_arrays(summary, cache):
     stored = sum(path.stat().st_size for path in (cache.folder / "shards").iterdir())
-    raw = 8 * (20 * 72 * 96 * 3 + 19 * 72 * 96 + 19 * 2 * 4 + 20 * 8)
+    raw = 8 * (20 * 72 * 96 * 3 + 19 * 72 * 96 + 19 * 2 * 4 + 20 * 8 + 4 * 32 * 32)
     said = line(summary, "on disk")
     assert f"{stored / 1e6:.1f} MB in 8 shards" in said
     assert f"{stored / 8 / 1e3:.1f} kB per clip" in said

@@ -67,7 +67,15 @@ DFD_FAKE = "24_23__outside_talking_still_laughing__YR5OVD4S.mp4"
 def test_dfd_in_all_its_copies(root, real, fake, compression):
     touch(root, f"{real}/{DFD_REAL}", f"{fake}/{DFD_FAKE}")
     expected = {
-        DFD_REAL: (REAL, ("dfd:01",), "dfd", "", compression, "", ""),
+        DFD_REAL: (
+            REAL,
+            ("dfd:01",),
+            "dfd",
+            "",
+            compression,
+            "dfd:01__exit_phone_room",
+            "",
+        ),
         DFD_FAKE: (
             FAKE,
             ("dfd:24", "dfd:23"),
@@ -116,7 +124,7 @@ def test_ffpp_has_five_manipulations_at_three_levels(ff):
         for v in read_corpus([ff])
     }
     levels = ("raw", "c23", "c40")
-    real = {(REAL, "", level, ("ffpp:004",), "", "ffpp") for level in levels}
+    real = {(REAL, "", level, ("ffpp:004",), "ffpp:004", "ffpp") for level in levels}
     both = ("ffpp:004", "ffpp:071")
     fake = {
         (FAKE, name, level, both, "ffpp:004", "ffpp")
@@ -180,7 +188,7 @@ def test_the_official_split_of_ffpp_is_remembered_and_not_applied(ff):
     write(ff / "splits/train.json", [["000", "003"]])
     write(ff / "splits/val.json", [["071", "004"]])
     videos = read_corpus([ff])
-    assert {(video.official, video.split) for video in videos} == {("val", None)}
+    assert {(video.official, video.given) for video in videos} == {("val", "")}
 
 
 def test_among_the_fakes_of_ffpp_no_name_is_real(root):
@@ -241,17 +249,17 @@ def test_celeb_df_with_its_inverted_list(root, name, between):
     (folder / "List_of_testing_videos.txt").write_text(CELEB_LIST)
     one, two = "celebdf:id1", "celebdf:id2"
     expected = {
-        "id1_0007.mp4": (REAL, (one,), "", "test"),
-        "id1_0008.mp4": (REAL, (one,), "", "train"),
-        "00170.mp4": (REAL, ("celebdf:00170",), "", "test"),
-        "00171.mp4": (REAL, ("celebdf:00171",), "", "train"),
+        "id1_0007.mp4": (REAL, (one,), "celebdf:id1_0007", "test"),
+        "id1_0008.mp4": (REAL, (one,), "celebdf:id1_0008", "train"),
+        "00170.mp4": (REAL, ("celebdf:00170",), "celebdf:00170", "test"),
+        "00171.mp4": (REAL, ("celebdf:00171",), "celebdf:00171", "train"),
         "id1_id2_0007.mp4": (FAKE, (one, two), "celebdf:id1_0007", "test"),
         "id2_id1_0008.mp4": (FAKE, (two, one), "celebdf:id2_0008", "train"),
     }
     fields = ("label", "identities", "original", "official")
     videos = [video for video in read_corpus([root]) if video.path.suffix == ".mp4"]
     assert rows(videos, *fields) == expected
-    assert {video.split for video in videos} == {None}
+    assert {video.given for video in videos} == {""}
     parts = [folder / part for part in ("Celeb-real", "YouTube-real", "Celeb-synthesis")]
     assert rows(read_corpus(parts), *fields) == expected
 
@@ -274,9 +282,9 @@ def test_a_train_part_of_dfdc_is_labelled_by_its_metadata(root):
     )
     videos = [video for video in read_corpus([root]) if video.path.suffix == ".mp4"]
     assert rows(videos, "label", "identities", "original", "official", "source") == {
-        "aaa.mp4": (REAL, ("dfdc:aaa.mp4",), "", "train", "dfdc"),
+        "aaa.mp4": (REAL, ("dfdc:aaa.mp4",), "dfdc:aaa.mp4", "train", "dfdc"),
         "bbb.mp4": (FAKE, ("dfdc:aaa.mp4",), "dfdc:aaa.mp4", "train", "dfdc"),
-        "ccc.mp4": (REAL, ("dfdc:ccc.mp4",), "", "train", "dfdc"),
+        "ccc.mp4": (REAL, ("dfdc:ccc.mp4",), "dfdc:ccc.mp4", "train", "dfdc"),
     }  # and d.mp4 is not there: parts may be incomplete
 
 
@@ -303,7 +311,7 @@ def test_the_test_set_of_dfdc_has_no_originals(root, name, content):
     touch(root, "test/videos/aalscayrfi.mp4", "test/videos/bbhtdfuqxq.mp4")
     write(root / "test" / name, content)
     assert rows(read_corpus([root]), "label", "identities", "original", "official") == {
-        "aalscayrfi.mp4": (REAL, ("dfdc:aalscayrfi.mp4",), "", "test"),
+        "aalscayrfi.mp4": (REAL, ("dfdc:aalscayrfi.mp4",), "dfdc:aalscayrfi.mp4", "test"),
         "bbhtdfuqxq.mp4": (FAKE, (), "", "test"),
     }
 
@@ -464,6 +472,6 @@ def test_the_example_of_a_new_layout_in_the_documentation_works(root, tmp_path, 
     assert rows(
         read_corpus([root / "takes", root / "swaps"]), "label", "identities", "original"
     ) == {
-        "ann-01.mp4": (REAL, ("studio:ann",), ""),
+        "ann-01.mp4": (REAL, ("studio:ann",), "studio:ann-01"),
         "ann-01_bo.mp4": (FAKE, ("studio:ann", "studio:bo"), "studio:ann-01"),
     }

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import SettingsError
-from pipeline.splits import folds, groups, leaks, partition
+from pipeline.leaks import find_leaks
+from pipeline.splits import folds, groups, partition
 
 Identities = Sequence[frozenset[str]]
 
@@ -75,7 +76,7 @@ def sides_of_identities(ids: Identities, splits: Sequence[str | None]) -> dict[s
 def test_no_identity_is_on_two_sides(corpus, seed, val, holdout):
     ids, labels = corpus
     splits = partition(ids, labels, seed=seed, val=val, holdout=holdout)
-    assert leaks(ids, splits) == []
+    assert find_leaks(ids, splits) == []
     n = counts(splits, labels)
     assert (n["holdout", 0], n["holdout", 1]) in [(holdout, holdout), (0, 0)]
     assert val or not n["val", 0] + n["val", 1]
@@ -183,7 +184,7 @@ def test_a_cut_is_as_good_as_the_best_of_all(actors, seed):
         for label in (0, 1):
             train, test = n["train", label], n["test", label]
             kept = train + test
-            total += 1 - kept / labels.count(label) + 2 * abs(test / max(kept, 1) - 0.2)
+            total += 1.5 * (1 - kept / labels.count(label)) + 2 * abs(test / max(kept, 1) - 0.2)
             total += 10 * ((train == 0) + (test == 0))
         return total
 
@@ -193,8 +194,8 @@ def test_a_cut_is_as_good_as_the_best_of_all(actors, seed):
 
     every = itertools.product(("train", "test"), repeat=actors)
     best = min(loss(cut(dict(zip(people, sides, strict=True)))) for sides in every)
-    # Of 60 such corpora one was cut worse than the best, by 0.009.
-    assert loss(partition(ids, labels, holdout=0)) <= best + 0.1
+    # benchmarks/partition.py: of 60 such corpora all were cut as well as the best.
+    assert loss(partition(ids, labels, holdout=0)) <= best + 0.05
 
 
 def test_a_tiny_corpus_trains_and_tests_before_it_holds_out():
@@ -251,7 +252,7 @@ def test_given_splits_are_kept_and_identities_follow(corpus, split):
     fixed = [split, *[None] * (len(ids) - 1)]
     splits = partition(ids, labels, fixed=fixed)
     assert splits[0] == split
-    assert leaks(ids, splits) == []
+    assert find_leaks(ids, splits) == []
 
 
 @quick
@@ -332,16 +333,7 @@ def test_fewer_folds_where_identities_are_few():
         folds(ids, [0, 1] * 3, 1)
 
 
-# Leaks and groups
-
-
-def test_a_leak_says_who_and_where():
-    ids = [{"ann"}, {"ann", "bob"}, {"bob"}, {"ann"}, {"cy"}]
-    found = leaks(ids, ["train", "test", "test", "train", None], ["a", "b", "c", "d", "e"])
-    assert [str(leak) for leak in found] == [
-        "ann is in train (a) and in test (b), one of 2 such pairs"
-    ]
-    assert str(leaks([{"x"}, {"x"}], ["1", "2"])[0]) == "x is in 1 (row 0) and in 2 (row 1)"
+# Groups
 
 
 def test_groups_are_chains_of_shared_identities():
@@ -354,5 +346,5 @@ def test_a_hundred_thousand_videos_are_split_in_seconds():
     ids, labels = simple(100_000)
     start = time.process_time()
     splits = partition(ids, labels)
-    assert leaks(ids, splits) == []
+    assert find_leaks(ids, splits) == []
     assert time.process_time() - start < 10

@@ -1,0 +1,92 @@
+"""What to know about a corpus before believing a result on it."""
+
+from collections.abc import Sequence
+
+from pipeline.cache import Clip
+from pipeline.video import FAKE, REAL
+
+
+def caveats(clips: Sequence[Clip], *, fps: float | None) -> list[str]:
+    """Everything that is to be said of the clips of a cache, in sentences.
+
+    Args:
+        clips: rows of an index.
+        fps: the rate at which they were sampled, None for the videos' own.
+    """
+    found = [nobody_known(clips), mixed_rates(clips, fps=fps)]
+    found += [_one_sided(clips, column) for column in ("source", "compression")]
+    found += [_same_footage(clips), _moving_camera(clips), _labels(clips)]
+    return [sentence for sentence in found if sentence]
+
+
+def nobody_known(clips: Sequence[Clip]) -> str:
+    """What to say of videos that do not all state who is in them, or nothing."""
+    videos = {clip.video: clip.identities for clip in clips}
+    unknown = sum(not who for who in videos.values())
+    if not unknown:
+        return ""
+    return (
+        f"{unknown} of {len(videos)} videos do not state who is in them, and each counts as a "
+        "person of its own; if people recur, results on them are too good to be true"
+    )
+
+
+def mixed_rates(clips: Sequence[Clip], *, fps: float | None) -> str:
+    """What to say of videos that were sampled at different rates, or nothing."""
+    rates = sorted(clip.fps for clip in clips)
+    if fps is not None or not rates or rates[-1] < 1.02 * rates[0]:
+        return ""
+    return (
+        f"these videos have {rates[0]:.4g} to {rates[-1]:.4g} frames/s, each was sampled at its "
+        f"own rate; --fps {rates[0]:.4g} samples all at the same interval"
+    )
+
+
+def _one_sided(clips: Sequence[Clip], column: str) -> str:
+    """Whether a column gives the label away, so that a detector may learn it instead."""
+    labels: dict[str, set[int]] = {}
+    for clip in clips:
+        labels.setdefault(getattr(clip, column), set()).add(clip.label)
+    sided = sorted(value for value, seen in labels.items() if len(seen) == 1)
+    if not sided or len(labels) == 1:
+        return ""
+    listed = ", ".join(
+        f"{value or 'unstated'} has {'fakes' if labels[value] == {FAKE} else 'real videos'} only"
+        for value in sided
+    )
+    return f"the {column} gives labels away: {listed}; a detector may learn that instead of motion"
+
+
+def _same_footage(clips: Sequence[Clip]) -> str:
+    by_footage: dict[str, dict[str, Clip]] = {}
+    for clip in clips:
+        if clip.footage:
+            by_footage.setdefault(clip.footage, {})[clip.video] = clip
+    if not by_footage:
+        return ""
+    n = sum(map(len, by_footage.values()))
+    mixed = sum({c.label for c in same.values()} == {REAL, FAKE} for same in by_footage.values())
+    return (
+        f"{n} videos show the same footage as another one (recordings: {len(by_footage)}; both "
+        f"real and fake: {mixed}), encoded again, resized or manipulated; they are kept on one "
+        "side"
+    )
+
+
+def _moving_camera(clips: Sequence[Clip]) -> str:
+    panned = {c.video for c in clips if c.source == "dfd" and "_pan" in c.original}
+    if not panned:
+        return ""
+    return (
+        f"the camera moves in {len(panned)} videos (DFD's scenes named _pan): their flow shows the "
+        "camera's motion as well as the face's"
+    )
+
+
+def _labels(clips: Sequence[Clip]) -> str:
+    if not any(clip.source == "dfd" for clip in clips):
+        return ""
+    return (
+        "labels are DFD's own, one per file: it is known for label noise, and nobody has checked "
+        "that a face is swapped in every part of every fake"
+    )
