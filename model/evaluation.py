@@ -117,8 +117,8 @@ def evaluate(run: Run, cache: Cache | None = None, *, allow_leaks: bool = False)
     evaluation = Evaluation(metrics, coverage, n_dropped, n_rejected, nobody_known(cache.clips))
     _write(run, evaluation)
     if curves:
-        plot_roc(curves, run.folder / "roc.png")
-        plot_precision_recall(curves, run.folder / "precision_recall.png")
+        plot_roc(curves, run.folder / "roc.png", run.config.warnings)
+        plot_precision_recall(curves, run.folder / "precision_recall.png", run.config.warnings)
     return evaluation
 
 

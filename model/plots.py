@@ -1,7 +1,9 @@
 """Curves as PNG."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -39,40 +41,21 @@ def plot_training(histories: Sequence[Sequence[Epoch]], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_roc(curves: Mapping[str, Curve], path: Path) -> None:
-    """ROC curves of several detectors on the same videos."""
-    figure = Figure(figsize=(5, 4.6), layout="constrained")
-    axes = figure.subplots()
-    for n, (name, (labels, probabilities)) in enumerate(curves.items()):
-        false_alarms, hits, _ = roc_curve(labels, probabilities)
-        axes.plot(
-            false_alarms,
-            hits,
-            color=COLOURS[n],
-            linestyle=STYLES[n % len(STYLES)],
-            linewidth=2,
-            label=name,
-        )
+def plot_roc(curves: Mapping[str, Curve], path: Path, warnings: Sequence[str] = ()) -> None:
+    """ROC curves of several detectors on the same videos, under what is to be said of them."""
+    figure, axes = _draw({name: roc_curve(*curve)[:2] for name, curve in curves.items()}, warnings)
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
     axes.set(xlabel="real videos called fake", ylabel="fake videos found", title="ROC, test split")
     axes.legend(loc="lower right")
     _save(figure, path)
 
 
-def plot_precision_recall(curves: Mapping[str, Curve], path: Path) -> None:
+def plot_precision_recall(
+    curves: Mapping[str, Curve], path: Path, warnings: Sequence[str] = ()
+) -> None:
     """Precision over recall of several detectors on the same videos."""
-    figure = Figure(figsize=(5, 4.6), layout="constrained")
-    axes = figure.subplots()
-    for n, (name, (labels, probabilities)) in enumerate(curves.items()):
-        precision, recall, _ = precision_recall_curve(labels, probabilities)
-        axes.plot(
-            recall,
-            precision,
-            color=COLOURS[n],
-            linestyle=STYLES[n % len(STYLES)],
-            linewidth=2,
-            label=name,
-        )
+    lines = {name: precision_recall_curve(*curve)[1::-1] for name, curve in curves.items()}
+    figure, axes = _draw(lines, warnings)
     share = float(np.mean(next(iter(curves.values()))[0]))
     axes.axhline(share, color="grey", linewidth=0.8, linestyle="--")
     axes.set(
@@ -83,3 +66,14 @@ def plot_precision_recall(curves: Mapping[str, Curve], path: Path) -> None:
     )
     axes.legend(loc="lower left")
     _save(figure, path)
+
+
+def _draw(lines: Mapping[str, Any], warnings: Sequence[str]) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(5, 4.6), layout="constrained")
+    if warnings:
+        figure.suptitle("\n".join(textwrap.fill(w, 70) for w in warnings), color="#c60", size=8)
+    axes = figure.subplots()
+    for n, (name, (x, y)) in enumerate(lines.items()):
+        style = STYLES[n % len(STYLES)]
+        axes.plot(x, y, color=COLOURS[n], linestyle=style, linewidth=2, label=name)
+    return figure, axes

@@ -87,7 +87,11 @@ def test_every_checksum_is_right(embedded):
 
 
 def test_nothing_but_the_index_and_shards_remains(embedded):
-    assert sorted(path.name for path in embedded.folder.iterdir()) == [INDEX, "shards"]
+    assert sorted(path.name for path in embedded.folder.iterdir()) == [
+        "datacard.md",
+        INDEX,
+        "shards",
+    ]
 
 
 def test_a_cache_without_frames_can_be_embedded_by_its_flow_alone(
