@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +79,11 @@ def extract_clips(
 def _with_flow(
     taken: list[tuple[float, npt.NDArray[np.uint8]]], backend: farneback.Backend
 ) -> ClipArrays:
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for _, frame in taken]
-    maps = [
-        farneback.magnitude_map(a, b, backend=backend)  # type: ignore[arg-type]
-        for a, b in pairwise(grey)
-    ]
+    grey: Any = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for _, frame in taken])
+    maps, ranges = farneback.magnitude_maps(grey, backend=backend)
     return ClipArrays(
         frames=np.stack([frame for _, frame in taken]),
-        flow=np.stack([scaled for scaled, _ in maps]),
-        flow_range=np.array([range_ for _, range_ in maps], np.float32),
+        flow=maps,
+        flow_range=ranges,
         timestamps=np.array([time for time, _ in taken], np.float64),
     )

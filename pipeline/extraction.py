@@ -186,10 +186,10 @@ def extract_new(
         the position of a path and the name of its shard, or why there is none; in the order in
         which they are done.
     """
+    settings = dataclasses.replace(settings, flow_backend=farneback.stand_in(settings.flow_backend))
     tasks = [
         _NewTask(n, str(path), str(folder), settings, n_frames) for n, path in enumerate(paths)
     ]
-    farneback.resolve(settings.flow_backend)  # which must be on this machine too
     jobs = jobs or workers.available_cores()
     for task, result in workers.run(_extract_new, tasks, jobs=jobs):
         yield task.number, result

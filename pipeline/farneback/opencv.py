@@ -1,4 +1,4 @@
-"""OpenCV's Farneback on the CPU: the reference."""
+"""OpenCV's own Farneback on the CPU: the reference, and what does all that the others do not."""
 
 from typing import Any
 
@@ -6,19 +6,53 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-PARAMETERS: dict[str, Any] = {
-    "pyr_scale": 0.5,
-    "levels": 3,
-    "winsize": 15,
-    "iterations": 3,
-    "poly_n": 5,
-    "poly_sigma": 1.2,
-    "flags": 0,
-}
+from pipeline.farneback.parameters import Floats, Parameters
+
+Frame = npt.NDArray[np.uint8]
 
 
-def pair(
-    previous: npt.NDArray[np.uint8], following: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.float32]:
-    """Flow from one grey frame to the next: (H, W, 2) float32, pixels."""
-    return cv2.calcOpticalFlowFarneback(previous, following, None, **PARAMETERS)  # type: ignore
+class Engine:
+    """Flow between each frame and the one before, a pair at a time.
+
+    Args:
+        parameters: any that OpenCV takes.
+    """
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+        self._previous: Frame | None = None
+
+    def flow(self, frame: Frame, initial: Floats | None = None) -> Floats | None:
+        """Take the next frame; the flow to it, (H, W, 2) float32, None for the first.
+
+        Args:
+            frame: (H, W) uint8, grey.
+            initial: (H, W, 2) float32 to begin with.
+        """
+        previous, self._previous = self._previous, frame.copy()
+        return None if previous is None else self._pair(previous, frame, initial)
+
+    def magnitude(self, frame: Frame) -> Floats | None:
+        """Take the next frame; the magnitude of the flow to it, (H, W) float32."""
+        flow = self.flow(frame)
+        if flow is None:
+            return None
+        # Not cv2.magnitude: its last bits depend on where in memory the arrays happen to lie.
+        return cv2.cartToPolar(*cv2.split(flow))[0]  # type: ignore
+
+    def _pair(self, previous: Frame, following: Frame, initial: Floats | None) -> Floats:
+        p: Any = self._parameters
+        flags = p.flags | (0 if initial is None else cv2.OPTFLOW_USE_INITIAL_FLOW)
+        start: Any = None if initial is None else np.ascontiguousarray(initial, np.float32).copy()
+        return cv2.calcOpticalFlowFarneback(  # type: ignore[return-value]
+            previous,
+            following,
+            start,
+            p.pyr_scale,
+            p.levels,
+            p.winsize,
+            p.iterations,
+            p.poly_n,
+            p.poly_sigma,
+            flags,
+        )

@@ -8,10 +8,9 @@ import functools
 from typing import Any
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 
-from pipeline.farneback.opencv import PARAMETERS
+from pipeline.farneback import opencv
+from pipeline.farneback.parameters import Floats, Parameters
 
 
 def available() -> bool:
@@ -20,23 +19,26 @@ def available() -> bool:
 
 
 @functools.cache
-def _engine() -> Any:
-    """One per process: its kernels' parameters are global to the process (opencv#16013)."""
+def _farneback(parameters: Parameters) -> Any:
+    """Kernels' parameters are global to the process (opencv#16013): one set per process."""
     return cv2.cuda.FarnebackOpticalFlow.create(  # type: ignore[attr-defined]
-        numLevels=PARAMETERS["levels"],
-        pyrScale=PARAMETERS["pyr_scale"],
+        numLevels=parameters.levels,
+        pyrScale=parameters.pyr_scale,
         fastPyramids=False,
-        winSize=PARAMETERS["winsize"],
-        numIters=PARAMETERS["iterations"],
-        polyN=PARAMETERS["poly_n"],
-        polySigma=PARAMETERS["poly_sigma"],
-        flags=PARAMETERS["flags"],
+        winSize=parameters.winsize,
+        numIters=parameters.iterations,
+        polyN=parameters.poly_n,
+        polySigma=parameters.poly_sigma,
+        flags=parameters.flags,
     )
 
 
-def pair(
-    previous: npt.NDArray[np.uint8], following: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.float32]:
-    """Flow from one grey frame to the next: (H, W, 2) float32, pixels."""
-    upload = [cv2.cuda.GpuMat(frame) for frame in (previous, following)]  # type: ignore[attr-defined]
-    return _engine().calc(*upload, None).download()  # type: ignore[no-any-return]
+class Engine(opencv.Engine):
+    """As `pipeline.farneback.opencv.Engine`, on the device."""
+
+    def _pair(
+        self, previous: opencv.Frame, following: opencv.Frame, initial: Floats | None
+    ) -> Floats:
+        pair = [cv2.cuda.GpuMat(frame) for frame in (previous, following)]  # type: ignore[attr-defined]
+        flow = _farneback(self._parameters).calc(*pair, None)
+        return flow.download()  # type: ignore[no-any-return]

@@ -8,6 +8,7 @@ import click
 import cloup
 import pytest
 
+from pipeline import farneback
 from pipeline.audit import main as audit_command
 from pipeline.cli import Command
 from pipeline.errors import (
@@ -87,7 +88,8 @@ def test_help_says_what_every_option_does(call):
 
 def test_done_is_0_and_the_summary_goes_to_standard_output(cache):
     first = cache.stdout.splitlines()[0]
-    assert first == f"{cache.folder}: 8 clips of 20 frames at 96x72, flow by opencv"
+    backend = farneback.resolve("auto")
+    assert first == f"{cache.folder}: 8 clips of 20 frames at 96x72, flow by {backend}"
     assert "rejected: 2 not a video" in cache.stdout
     assert "error" not in cache.stderr
 

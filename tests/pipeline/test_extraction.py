@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from pipeline import farneback
 from pipeline.cache import Cache
 from pipeline.corpus import Video, read_corpus
 from pipeline.errors import NothingUsable, SettingsError
@@ -59,7 +60,7 @@ def all_accounted_for(cache, root):
 
 
 def test_the_flow_maps_are_what_opencv_gives_for_the_stored_frames(cache):
-    """Anybody can recompute them: with h5py and cv2 alone, exactly."""
+    """Anybody can recompute them with h5py and cv2 alone, to the last grey level but a few."""
     with h5py.File(cache.folder / "index.h5") as index:
         ids = index["clips"]["id"].astype(str)
         assert len(ids) == 8
@@ -73,8 +74,11 @@ def test_the_flow_maps_are_what_opencv_gives_for_the_stored_frames(cache):
                 )
                 magnitude, _ = cv2.cartToPolar(field[..., 0], field[..., 1])
                 scaled = cv2.normalize(magnitude, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
-                np.testing.assert_array_equal(flow[n], scaled)
-                assert tuple(range_[n]) == (magnitude.min(), magnitude.max())
+                differs = np.abs(flow[n].astype(int) - scaled)
+                assert differs.max() <= 1
+                assert (differs > 0).mean() < 1e-3
+                expected = (magnitude.min(), magnitude.max())
+                np.testing.assert_allclose(range_[n], expected, rtol=1e-3, atol=1e-5)
             assert flow.std() > 10 and range_[:, 1].mean() > 0.5  # something moves
 
 
@@ -162,7 +166,12 @@ def test_real_and_fake_clips_are_mixed(cache):
 def test_the_number_of_processes_does_not_show(cache, corpus, tmp_path, contents, in_process):
     """The shared cache was made by two; this one is made by none."""
     videos = read_corpus(corpus.options[:2])
-    extract(videos, tmp_path / "alone", Settings(width=96, height=72), jobs=1)
+    extract(
+        videos,
+        tmp_path / "alone",
+        Settings(width=96, height=72, flow_backend=farneback.resolve("auto")),
+        jobs=1,
+    )
     assert contents(tmp_path / "alone") == contents(cache.folder)
 
 

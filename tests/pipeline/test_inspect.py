@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from pipeline import farneback
 from pipeline.cache import Cache
 from pipeline.corpus import read_corpus
 from pipeline.errors import IntegrityError
@@ -77,7 +78,7 @@ def test_flow_quantiles_are_those_of_the_stored_ranges(summary, opened):
 def test_settings_and_versions_are_shown(summary, opened):
     assert json.loads(line(summary, "settings").split(maxsplit=1)[1]) == opened.settings
     assert cv2.__version__.split(".")[0] in line(summary, "versions")
-    assert line(summary, "flow_backend").endswith("opencv")
+    assert line(summary, "flow_backend").endswith(farneback.resolve("auto"))
 
 
 def test_rejected_files_are_counted_by_reason(summary, corpus):

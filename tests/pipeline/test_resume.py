@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from pipeline import extraction
+from pipeline import extraction, farneback
 from pipeline.corpus import read_corpus
 from pipeline.errors import NothingUsable, SettingsError
 from pipeline.extraction import extract
@@ -114,7 +114,7 @@ def test_half_written_files_of_a_killed_run_are_cleared_away(
 ):
     """As `write_whole` leaves them when the process is killed between opening and renaming."""
     folder = tmp_path / "cache"
-    settings = Settings(width=96, height=72)
+    settings = Settings(width=96, height=72, flow_backend=farneback.resolve("auto"))
     videos = read_corpus(corpus.options[:2])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extraction, "write_index", _interrupt)
@@ -136,7 +136,12 @@ def test_killed_while_tidying_up_it_ends_with_the_same_bytes(
     folder = shutil.copytree(cache.folder, tmp_path / "cache")
     (folder / WORK).mkdir()
     (folder / WORK / "notes.jsonl").write_text("{}\n")
-    extract(read_corpus(corpus.options[:2]), folder, Settings(width=96, height=72), jobs=1)
+    extract(
+        read_corpus(corpus.options[:2]),
+        folder,
+        Settings(width=96, height=72, flow_backend=farneback.resolve("auto")),
+        jobs=1,
+    )
     assert contents(folder) == contents(cache.folder)
 
 
@@ -237,7 +242,11 @@ def test_other_settings_are_refused_by_name(corpus, cache, run_command):
 def test_another_corpus_is_refused(corpus, cache):
     videos = read_corpus(corpus.options[:2])[:-1]
     with pytest.raises(SettingsError, match=r"corpus was '13 files.*now '12 files"):
-        extract(videos, cache.folder, Settings(width=96, height=72))
+        extract(
+            videos,
+            cache.folder,
+            Settings(width=96, height=72, flow_backend=farneback.resolve("auto")),
+        )
 
 
 @pytest.fixture

@@ -1,0 +1,168 @@
+"""How fast is our Farneback? Run ``python -m benchmarks.farneback FOLDER`` over real clips.
+
+Every comparison alternates in one process pinned to one core, and prints the median of the ratios
+of neighbouring runs. FOLDER holds clips like ``people/asl_book.mkv`` and
+``long/big_buck_bunny_720p.mp4``; without it only synthetic frames are used.
+"""
+
+import os
+import sys
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from pipeline import farneback
+from pipeline.farneback.cpu.engine import Engine
+from pipeline.farneback.parameters import Parameters
+
+FRAMES = 40
+ROUNDS = 5
+
+
+def main():
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[:1])
+    cv2.setNumThreads(1)
+    farneback.resolve("cpu")
+    sequences = dict(real_clips(Path(sys.argv[1]))) if len(sys.argv) > 1 else {}
+    sequences["moving texture 1920x1080"] = moving_texture(1080, 1920)
+    print("| frames | ours, ms a pair | OpenCV | ratio | mean | p99.9 | largest | maps equal |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for name, frames in sequences.items():
+        against_opencv(name, frames)
+    small = next(iter(sequences.values()))
+    by_stage(small)
+    by_stage(sequences["moving texture 1920x1080"])
+    other_methods(small)
+    if len(cores) > 1:
+        os.sched_setaffinity(0, cores[:2])
+        two_threads(small)
+
+
+def against_opencv(name, frames):
+    flow, reference = (farneback.flow(frames, backend=b) for b in ("cpu", "opencv"))
+    distance = np.sqrt(((flow - reference) ** 2).sum(-1))
+    equal = np.mean(maps(frames, "cpu") == maps(frames, "opencv"))
+    ours, theirs, ratio = alternating(lambda: maps(frames, "cpu"), lambda: maps(frames, "opencv"))
+    pairs = len(frames) - 1
+    print(
+        f"| {name} | {ours / pairs * 1e3:.2f} | {theirs / pairs * 1e3:.1f} | {ratio:.1f} | "
+        f"{distance.mean():.0e} | {np.quantile(distance, 0.999):.0e} | {distance.max():.2g} | "
+        f"{equal:.4%} |"
+    )
+
+
+def by_stage(frames):
+    """Where the time goes, in nanoseconds per pixel and pair."""
+    engine = Engine(*frames.shape[1:], Parameters())
+    spent = {"pyramid and expansion": 0.0, "upsampling": 0.0}
+    expand, enlarge = engine._expand, engine._enlarge
+    engine._expand = timed(expand, spent, "pyramid and expansion")
+    engine._enlarge = timed(enlarge, spent, "upsampling")
+    engine.magnitude(frames[0])
+    spent.update(dict.fromkeys(spent, 0.0))
+    start = time.perf_counter()
+    for frame in frames[1:]:
+        farneback.scaled(engine.magnitude(frame))
+    total = time.perf_counter() - start
+    pixels = frames[1:].size / 1e9
+    height, width = frames.shape[1:]
+    print(f"\n{width}x{height}, ns per pixel and pair: ", end="")
+    print(", ".join(f"{name} {seconds / pixels:.1f}" for name, seconds in spent.items()), end="")
+    print(f", iterations and map {(total - sum(spent.values())) / pixels:.1f}", end="")
+    held = sum(a.nbytes for level in engine._levels for pair in (level.coefficients, level.guess, level.flow) for a in pair)  # noqa: E501 # fmt: skip
+    print(f"; {held / (height * width):.0f} bytes held per pixel")
+
+
+def timed(function, spent, name):
+    def wrapped(*args):
+        start = time.perf_counter()
+        function(*args)
+        spent[name] += time.perf_counter() - start
+
+    return wrapped
+
+
+def two_threads(frames):
+    """Two sequences at once: ours in two threads, OpenCV in two threads."""
+
+    def both(backend):
+        threads = [threading.Thread(target=maps, args=(frames, backend)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    _, _, ratio = alternating(lambda: both("cpu"), lambda: both("opencv"))
+    print(f"two threads, two sequences, against OpenCV in two threads: {ratio:.1f} times")
+    one_by_one = lambda: [maps(frames, "cpu") for _ in range(2)]  # noqa: E731
+    _, _, ratio = alternating(lambda: both("cpu"), one_by_one)
+    print(f"two threads against one: {ratio:.2f} times")
+
+
+def other_methods(frames):
+    """Other methods of dense flow, for orientation: they do not compute the same."""
+    from skimage.registration import optical_flow_ilk, optical_flow_tvl1
+
+    few = frames[:3]
+    for method in (optical_flow_ilk, optical_flow_tvl1):
+        _, _, ratio = alternating(
+            lambda: maps(few, "cpu"),
+            lambda method=method: [method(a, b) for a, b in pairwise(few)],
+            rounds=3,
+        )
+        print(f"scikit-image's {method.__name__}: ours is {ratio:.0f} times as fast")
+
+
+def maps(frames, backend):
+    return farneback.magnitude_maps(frames, backend=backend)[0]
+
+
+def alternating(ours, theirs, rounds=ROUNDS):
+    """Median seconds of both, and the median of their ratios."""
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        ours()
+        between = time.perf_counter()
+        theirs()
+        times.append((between - start, time.perf_counter() - between))
+    a, b = np.array(times).T
+    return np.median(a), np.median(b), np.median(b / a)
+
+
+def real_clips(folder):
+    book, bunny = folder / "people/asl_book.mkv", folder / "long/big_buck_bunny_720p.mp4"
+    yield "asl_book 224x224", read(book, (224, 224))
+    yield "asl_book 640x480", read(book)
+    yield "big_buck_bunny 1280x720", read(bunny)
+
+
+def read(path, size=None):
+    frames = []
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            grey = frame.to_ndarray(format="gray")
+            if size:
+                grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+            frames.append(grey)
+            if len(frames) == FRAMES:
+                break
+    return np.stack(frames)
+
+
+def moving_texture(height, width):
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (height + 80, width + 80)).astype(np.uint8)
+    smooth = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
+    moves = [np.float32([[1, 0, -40 - 1.7 * n], [0, 1, -40 + 0.9 * n]]) for n in range(FRAMES)]
+    return np.stack([cv2.warpAffine(smooth, move, (width, height)) for move in moves])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The engine for CUDA devices: the same code on a CPU here, and on a device where there is one."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import farneback
+from pipeline.farneback import Parameters, cuda
+from pipeline.farneback.cuda import engine, torch_ops
+from tests.pipeline.farneback import gate
+
+DEVICES = ["cpu", *([] if cuda.why_not() else ["cuda"])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "case", [case for case in gate.CASES if not case.startswith("texture 31x")]
+)
+def test_the_engine_passes_the_gate(case, device):
+    frames = gate.CASES[case]()
+    flow = engine.flow(frames, Parameters(), device)
+    maps, ranges = engine.magnitude_maps(frames, Parameters(), device)
+    found = gate.compare(frames, flow, maps)
+    assert found.pass_gate(), found
+    magnitude = np.sqrt((flow * flow).sum(-1))
+    expected = np.stack([magnitude.min((1, 2)), magnitude.max((1, 2))], 1)
+    np.testing.assert_allclose(ranges, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_the_cut_into_batches_does_not_show(monkeypatch, size, device):
+    frames = gate.noise_over_a_still_picture(64, 72, 8)
+    whole = engine.flow(frames, Parameters(), device)
+    monkeypatch.setattr(engine, "_pairs_that_fit", lambda pixels, device: size)
+    np.testing.assert_array_equal(engine.flow(frames, Parameters(), device), whole)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_stream_gives_what_batches_give(device):
+    frames = gate.texture(64, 72, 5)
+    stream = engine.Engine(64, 72, Parameters(), device)
+    found = [stream.flow(frame) for frame in frames]
+    assert found[0] is None
+    np.testing.assert_array_equal(np.stack(found[1:]), engine.flow(frames, Parameters(), device))
+    stream = engine.Engine(64, 72, Parameters(), device)
+    magnitudes = [stream.magnitude(frame) for frame in frames][1:]
+    flow = np.stack(found[1:])
+    np.testing.assert_allclose(np.stack(magnitudes), np.sqrt((flow**2).sum(-1)), atol=1e-6)
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(monkeypatch, caplog):
+    frames = gate.texture(64, 64, 9)
+    expected = engine.flow(frames, Parameters(), "cpu")
+    real, tried = torch_ops.expand, []
+
+    def of_a_small_device(part, tables):
+        tried.append(len(part) - 1)
+        if len(part) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(part, tables)
+
+    monkeypatch.setattr(torch_ops, "expand", of_a_small_device)
+    with caplog.at_level(logging.WARNING):
+        found = engine.flow(frames, Parameters(), "cpu")
+    np.testing.assert_array_equal(found, expected)
+    assert tried == [8, 4, 2, 2, 2, 2]
+    assert "going on with 2 pairs at once" in caplog.text
+
+
+def test_a_single_pair_that_does_not_fit_is_an_error(monkeypatch):
+    def full(part, tables):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch_ops, "expand", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.flow(gate.texture(64, 64, 3), Parameters(), "cpu")
+
+
+def test_no_frames_have_no_flow():
+    assert engine.flow(np.zeros((1, 64, 64), np.uint8), Parameters(), "cpu").shape == (0, 64, 64, 2)
+
+
+@pytest.mark.skipif(bool(cuda.why_not()), reason="needs a CUDA device")
+def test_auto_is_the_device():
+    assert farneback.resolve("auto") == "cuda"
+    frames = gate.texture(100, 120)
+    flow = farneback.flow(frames)
+    np.testing.assert_array_equal(flow, engine.flow(frames, Parameters()))
