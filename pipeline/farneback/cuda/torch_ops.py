@@ -56,8 +56,10 @@ class Tables:
         for number, (h, w) in enumerate(level_sizes(height, width, parameters)):
             taps = (*smoothing_taps(height, h, number), *smoothing_taps(width, w, number))
             border = torch.outer(*map(torch.from_numpy, (border_weights(h), border_weights(w))))
-            tensors = [torch.from_numpy(table).to(device) for table in taps]
-            self.levels.append(Level(h, w, *tensors, border.to(device)))
+            first_row, rows, first_column, columns = (torch.from_numpy(t).to(device) for t in taps)
+            self.levels.append(
+                Level(h, w, first_row, rows, first_column, columns, border.to(device))
+            )
 
 
 def expand(frames: torch.Tensor, tables: Tables) -> list[torch.Tensor]:
