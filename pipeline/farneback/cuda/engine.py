@@ -1,7 +1,8 @@
 """The engine on a device: sequences in batches that fit, transfers beside the computing."""
 
+import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def flow(frames: Frames, parameters: Parameters, device: str = "cuda") -> Floats
     tables = Tables(frames.shape[1], frames.shape[2], parameters, torch.device(device))
 
     def batch(part: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (_flow(part, tables).permute(0, 2, 3, 1),)
+        return (_flow(part, tables).permute(0, 2, 3, 1).contiguous(),)
 
     out = np.empty((max(len(frames) - 1, 0), *frames.shape[1:], 2), np.float32)
     _in_batches(frames, batch, (out,), device)
@@ -83,14 +84,33 @@ class Engine:
 
     def _advance(self, frame: Frames) -> torch.Tensor | None:
         one = torch.from_numpy(np.ascontiguousarray(frame))[None].to(self._device)
-        previous, self._previous = self._previous, torch_ops.expand(one, self._tables)
-        return None if previous is None else torch_ops.flow(previous, self._previous, self._tables)
+        ops = _operations(self._device)
+        previous, self._previous = self._previous, ops.expand(one, self._tables)
+        return None if previous is None else ops.flow(previous, self._previous, self._tables)
+
+
+@functools.cache
+def _operations(device: torch.device) -> Any:
+    """What computes on a device: our Triton kernels where they work, else plain PyTorch."""
+    if device.type != "cuda":
+        return torch_ops
+    try:
+        from pipeline.farneback.cuda import kernels
+
+        tables = Tables(64, 64, Parameters(), device)
+        expanded = kernels.expand(torch.zeros(1, 64, 64, dtype=torch.uint8, device=device), tables)
+        kernels.flow(expanded, expanded, tables)
+    except Exception as error:  # Triton is missing, or finds no C compiler
+        _log.warning("flow is computed by plain PyTorch, which is slower: %s", error)
+        return torch_ops
+    return kernels
 
 
 def _flow(part: torch.Tensor, tables: Tables) -> torch.Tensor:
-    expanded = torch_ops.expand(part, tables)
+    ops = _operations(part.device)
+    expanded = ops.expand(part, tables)
     one, two = ([level[s] for level in expanded] for s in (slice(None, -1), slice(1, None)))
-    return torch_ops.flow(one, two, tables)
+    return ops.flow(one, two, tables)  # type: ignore[no-any-return]
 
 
 def _in_batches(
@@ -125,24 +145,44 @@ def _pairs_that_fit(pixels: int, device: str) -> int:
 def _computed(
     frames: Frames, begin: int, size: int, batch: Batch, device: str
 ) -> Iterator[tuple[int, list[npt.NDArray[Any]]]]:
-    """Results from pair ``begin`` on, each batch with its first pair.
-
-    On a CUDA device a batch is uploaded and the one before is downloaded while another is computed.
-    """
-    on_gpu = torch.device(device).type == "cuda"
-    waiting: tuple[int, list[torch.Tensor], Any] | None = None
-    for start in range(begin, len(frames) - 1, size):
-        part = torch.from_numpy(np.ascontiguousarray(frames[start : start + size + 1]))
+    """Results from pair ``begin`` on, each batch with its first pair."""
+    parts = [(n, frames[n : n + size + 1]) for n in range(begin, len(frames) - 1, size)]
+    if torch.device(device).type == "cuda":
+        yield from _computed_on_gpu(parts, batch, torch.device(device))
+        return
+    for start, part in parts:
         with torch.inference_mode():
-            if not on_gpu:
-                yield start, [result.numpy() for result in batch(part.to(device))]
-                continue
-            results = batch(part.pin_memory().to(device, non_blocking=True))
-            host = [torch.empty(r.shape, dtype=r.dtype, pin_memory=True) for r in results]
-            for here, there in zip(host, results, strict=True):
-                here.copy_(there, non_blocking=True)
-            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            ready.record()
+            yield start, [result.numpy() for result in batch(_tensor(part).to(device))]
+
+
+def _computed_on_gpu(
+    parts: Sequence[tuple[int, Frames]], batch: Batch, device: torch.device
+) -> Iterator[tuple[int, list[npt.NDArray[Any]]]]:
+    """While a batch is computed, the next one comes up and the one before goes down."""
+    up, down = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
+
+    def upload(part: Frames) -> torch.Tensor:
+        with torch.cuda.stream(up):
+            return _tensor(part).pin_memory().to(device, non_blocking=True)
+
+    compute = torch.cuda.current_stream(device)
+    waiting: tuple[int, list[torch.Tensor], Any] | None = None
+    coming = upload(parts[0][1])
+    for number, (start, _) in enumerate(parts):
+        compute.wait_stream(up)
+        part = coming
+        part.record_stream(compute)
+        with torch.inference_mode():
+            results = batch(part)
+            if number + 1 < len(parts):
+                coming = upload(parts[number + 1][1])
+            down.wait_stream(compute)
+            with torch.cuda.stream(down):
+                host = [torch.empty(r.shape, dtype=r.dtype, pin_memory=True) for r in results]
+                for here, there in zip(host, results, strict=True):
+                    here.copy_(there, non_blocking=True)
+                    there.record_stream(down)
+                ready = down.record_event()
         if waiting is not None:
             yield _collected(waiting)
         waiting = start, host, ready
@@ -154,3 +194,7 @@ def _collected(waiting: tuple[int, list[torch.Tensor], Any]) -> tuple[int, list[
     start, host, ready = waiting
     ready.synchronize()
     return start, [result.numpy() for result in host]
+
+
+def _tensor(part: Frames) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(part))

@@ -1,6 +1,11 @@
 """The engine for CUDA devices: the same code on a CPU here, and on a device where there is one."""
 
 import logging
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +86,73 @@ def test_a_single_pair_that_does_not_fit_is_an_error(monkeypatch):
 
 def test_no_frames_have_no_flow():
     assert engine.flow(np.zeros((1, 64, 64), np.uint8), Parameters(), "cpu").shape == (0, 64, 64, 2)
+
+
+TRITON = pytest.mark.skipif(not find_spec("triton"), reason="needs Triton")
+
+
+@TRITON
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case", ["texture(64, 66, 2)", "noise_over_a_still_picture(40, 131, 2)"], ids=["moves", "still"]
+)
+def test_the_triton_kernels_pass_the_gate_in_the_interpreter(case):
+    code = f"""
+import torch
+from pipeline.farneback import Parameters
+from pipeline.farneback.cuda import kernels, torch_ops
+from tests.pipeline.farneback import gate
+frames = gate.{case}
+tables = torch_ops.Tables(*frames.shape[1:], Parameters(), torch.device("cpu"))
+expanded = kernels.expand(torch.from_numpy(frames), tables)
+for ours, plain in zip(expanded, torch_ops.expand(torch.from_numpy(frames), tables)):
+    torch.testing.assert_close(ours, plain, rtol=0, atol=1e-4)
+flow = kernels.flow([e[:-1] for e in expanded], [e[1:] for e in expanded], tables)
+maps, _ = torch_ops.maps(flow)
+found = gate.compare(frames, flow.permute(0, 2, 3, 1).numpy(), maps.numpy())
+assert found.pass_gate(), found
+print("passed")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "passed\n", done.stderr
+
+
+@TRITON
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+def test_the_triton_kernels_compile_for_devices_that_are_not_here(capability):
+    """The interpreter accepts more than the compiler does."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from pipeline.farneback.cuda import kernels
+
+    sizes = {"h": "i32", "w": "i32"}
+    constants = {"BLOCK": 128, "ROWS": 32, "REACH": 5, "ROW_TAPS": 4, "COLUMN_TAPS": 4}
+    others = {"frames": "*u8", "first_row": "*i64", "first_column": "*i64", "chunks": "i32"}
+    others |= {"H": "i32", "W": "i32"} | {f"ig{n}": "fp32" for n in ("11", "03", "33", "55")}
+    for kernel in (
+        kernels._make_level,
+        kernels._expand_level,
+        kernels._sum_columns,
+        kernels._solve,
+    ):
+        signature = {
+            name: "constexpr" if name in constants else (sizes | others).get(name, "*fp32")
+            for name in kernel.arg_names
+        }
+        fixed = {(n,): constants[a] for n, a in enumerate(kernel.arg_names) if a in constants}
+        source = ASTSource(fn=kernel, signature=signature, constexprs=fixed)
+        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+        assert compiled.asm["cubin"]
 
 
 @pytest.mark.skipif(bool(cuda.why_not()), reason="needs a CUDA device")
