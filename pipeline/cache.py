@@ -30,16 +30,16 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.deflate import write_gzip
 from pipeline.errors import IntegrityError, SettingsError
 from pipeline.files import Row, read_csv, sha256_of, write_whole
 
 SCHEMA = 1
 INDEX = "index.h5"
 CHUNK_BYTES = 2**20
-Compression = Literal["gzip", "lzf", "none"]
+Compression = Literal["gzip", "none"]
 _FILTERS: dict[str, dict[str, Any]] = {
     "gzip": {"compression": "gzip", "compression_opts": 1},
-    "lzf": {"compression": "lzf"},
     "none": {},
 }
 # What h5py, and reading what it gives, raise over damaged files.
@@ -115,7 +115,7 @@ def write_shard(
         name: ``shards/<number>.h5``.
         clips: for each clip id, its datasets; the first axis of each is time.
         attrs: attributes of the shard; ``recipe`` decides whether a resumed run may keep it.
-        compression: ``gzip`` (level 1, any HDF5 reader), ``lzf`` (h5py only, faster) or ``none``.
+        compression: ``gzip`` or ``none``; any HDF5 reader reads both.
     """
     (cache / name).parent.mkdir(parents=True, exist_ok=True)
     image = shard_image(clips, attrs=attrs, compression=compression)
@@ -138,13 +138,18 @@ def shard_image(
             for key, array in datasets.items():
                 row_bytes = max(array[:1].nbytes, 1)
                 rows = max(1, min(len(array), CHUNK_BYTES // row_bytes))
-                group.create_dataset(
+                dataset = group.create_dataset(
                     key,
-                    data=array,
+                    shape=array.shape,
+                    dtype=array.dtype,
                     chunks=(rows, *array.shape[1:]),
                     fletcher32=True,
                     **_FILTERS[compression],
                 )
+                if compression == "gzip":
+                    write_gzip(dataset, array)
+                else:
+                    dataset[...] = array
 
     return _image(fill)
 

@@ -1,0 +1,49 @@
+"""Gzip chunks for HDF5, several times as fast as its own filter makes them.
+
+HDF5 calls zlib. Intel's ISA-L writes the same format in a fraction of the time, hardly larger, and
+HDF5 takes chunks that are already filtered. So they are compressed and checksummed here, and every
+reader of HDF5 reads them as ever. `docs/cache.md` has figures.
+"""
+
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+from isal import isal_zlib
+
+LEVEL = 2  # of 0 to 3; 3 is slower and no smaller here
+
+
+def write_gzip(dataset: h5py.Dataset, array: npt.NDArray[Any]) -> None:
+    """Fill a dataset that is chunked along its first axis, with the filters gzip and fletcher32.
+
+    Args:
+        dataset: of the array's shape and dtype.
+        array: what to write.
+    """
+    rows = dataset.chunks[0]
+    for start in range(0, len(array), rows):
+        chunk = np.zeros(dataset.chunks, array.dtype)  # the last one is filled up
+        part = array[start : start + rows]
+        chunk[: len(part)] = part
+        packed = isal_zlib.compress(chunk.tobytes(), LEVEL)
+        checksum = fletcher32(packed).to_bytes(4, "little")
+        dataset.id.write_direct_chunk((start, *(0,) * (array.ndim - 1)), packed + checksum)
+
+
+def fletcher32(data: bytes) -> int:
+    """The checksum of HDF5's filter of that name (``H5_checksum_fletcher32``).
+
+    Two sums over 16-bit words, in big-endian order, modulo 65535; a multiple of 65535 above 0
+    stays 65535.
+    """
+    padded = data + b"\0" * (len(data) % 2)
+    words = np.frombuffer(padded, ">u2").astype(np.uint64)
+    weights = np.arange(len(words), 0, -1, dtype=np.uint64)
+    low, high = int(words.sum()), int((words * weights).sum())
+    return _residue(high) << 16 | _residue(low)
+
+
+def _residue(total: int) -> int:
+    return (total - 1) % 65535 + 1 if total else 0
