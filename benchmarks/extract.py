@@ -1,8 +1,8 @@
 """Where does extraction spend its time? Run ``python -m benchmarks.extract VIDEO...``.
 
 For the first frames of each video, at 224x224 and on one core: milliseconds a frame for probing,
-decoding (crop and resize with it), grey pictures, flow, and each kind of compression, with the bytes
-that it leaves. Medians of several runs.
+decoding (crop and resize with it), grey pictures, flow, and each kind of compression, with the
+bytes that it leaves. Medians of several runs.
 """
 
 import itertools
