@@ -15,11 +15,20 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import torch
 
 from pipeline import farneback
-from pipeline.farneback.cpu.engine import Engine
+from pipeline.farneback.cpu import engine
+from pipeline.farneback.cuda import engine as in_torch
 from pipeline.farneback.parameters import Parameters
 
+STAGES = {  # kernels of the engine
+    "blur": "pyramid",
+    "shrink": "pyramid",
+    "expand": "expansion",
+    "enlarge": "upsampling",
+    "improve": "iterations",
+}
 FRAMES = 40
 ROUNDS = 5
 
@@ -48,8 +57,11 @@ def against_opencv(name, frames):
     flow, reference = (farneback.flow(frames, backend=b) for b in ("cpu", "opencv"))
     distance = np.sqrt(((flow - reference) ** 2).sum(-1))
     equal = np.mean(maps(frames, "cpu") == maps(frames, "opencv"))
-    ours, theirs, ratio = alternating(lambda: maps(frames, "cpu"), lambda: maps(frames, "opencv"))
-    pairs = len(frames) - 1
+    streams = [farneback.Stream(*frames.shape[1:], backend=b) for b in ("cpu", "opencv")]
+    ours, theirs, ratio = alternating(
+        *(lambda s=stream: [s.magnitude_map(frame) for frame in frames] for stream in streams)
+    )
+    pairs = len(frames)  # the first one goes with the last of the round before
     print(
         f"| {name} | {ours / pairs * 1e3:.2f} | {theirs / pairs * 1e3:.1f} | {ratio:.1f} | "
         f"{distance.mean():.0e} | {np.quantile(distance, 0.999):.0e} | {distance.max():.2g} | "
@@ -59,31 +71,32 @@ def against_opencv(name, frames):
 
 def by_stage(frames):
     """Where the time goes, in nanoseconds per pixel and pair."""
-    engine = Engine(*frames.shape[1:], Parameters())
-    spent = {"pyramid and expansion": 0.0, "upsampling": 0.0}
-    expand, enlarge = engine._expand, engine._enlarge
-    engine._expand = timed(expand, spent, "pyramid and expansion")
-    engine._enlarge = timed(enlarge, spent, "upsampling")
-    engine.magnitude(frames[0])
-    spent.update(dict.fromkeys(spent, 0.0))
+    height, width = frames.shape[1:]
+    spent = {}
+    kernels = {name: getattr(engine, name) for name in STAGES}
+    for name, stage in STAGES.items():
+        setattr(engine, name, timed(kernels[name], spent, stage))
+    running = engine.Engine(height, width, Parameters())
+    running.magnitude(frames[0])
+    spent.clear()
     start = time.perf_counter()
     for frame in frames[1:]:
-        farneback.scaled(engine.magnitude(frame))
-    total = time.perf_counter() - start
+        farneback.scaled(running.magnitude(frame))
+    spent["copies and map"] = time.perf_counter() - start - sum(spent.values())
+    for name, kernel in kernels.items():
+        setattr(engine, name, kernel)
     pixels = frames[1:].size / 1e9
-    height, width = frames.shape[1:]
-    print(f"\n{width}x{height}, ns per pixel and pair: ", end="")
-    print(", ".join(f"{name} {seconds / pixels:.1f}" for name, seconds in spent.items()), end="")
-    print(f", iterations and map {(total - sum(spent.values())) / pixels:.1f}", end="")
-    held = sum(a.nbytes for level in engine._levels for pair in (level.coefficients, level.guess, level.flow) for a in pair)  # noqa: E501 # fmt: skip
-    print(f"; {held / (height * width):.0f} bytes held per pixel")
+    listed = ", ".join(f"{stage} {seconds / pixels:.2f}" for stage, seconds in spent.items())
+    planes = [p for v in running._levels for p in (*v.coefficients, *v.guess, *v.flow)]
+    held = sum(plane.nbytes for plane in planes) / (height * width)
+    print(f"\n{width}x{height}, ns per pixel and pair: {listed}; {held:.0f} bytes held per pixel")
 
 
 def timed(function, spent, name):
     def wrapped(*args):
         start = time.perf_counter()
         function(*args)
-        spent[name] += time.perf_counter() - start
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
 
     return wrapped
 
@@ -106,10 +119,17 @@ def two_threads(frames):
 
 
 def other_methods(frames):
-    """Other methods of dense flow, for orientation: they do not compute the same."""
+    """The same by PyTorch; and other methods, for orientation: they compute something else."""
     from skimage.registration import optical_flow_ilk, optical_flow_tvl1
 
     few = frames[:3]
+    torch.set_num_threads(1)
+    _, _, ratio = alternating(
+        lambda: maps(few, "cpu"),
+        lambda: in_torch.magnitude_maps(few, Parameters(), "cpu"),
+        rounds=3,
+    )
+    print(f"the same in plain PyTorch on this core: ours is {ratio:.0f} times as fast")
     for method in (optical_flow_ilk, optical_flow_tvl1):
         _, _, ratio = alternating(
             lambda: maps(few, "cpu"),

@@ -46,7 +46,7 @@ class Engine:
     """Farneback's flow for one sequence of frames of one size.
 
     The pyramid and the expansion of a frame are computed once and serve both of its pairs. Memory
-    does not grow with the sequence: about 100 bytes per pixel.
+    does not grow with the sequence: about 100 bytes per pixel of a frame.
 
     Args:
         height, width: of the frames, 32 pixels or more.
