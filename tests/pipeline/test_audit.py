@@ -160,3 +160,13 @@ def make_cache(folder, videos):
         for n, (who, split) in enumerate(videos)
     ]
     write_index(folder, stage="extract", settings={}, attrs={}, clips=clips, shards=[shard])
+
+
+def test_a_fake_beside_its_original_is_a_leak_though_nobody_else_is_shared(csv):
+    path = csv(
+        "path,identity,original,split\n"
+        "real/a.mp4,ann,,train\nfake/b.mp4,bo,real/a.mp4,test\nfake/c.mp4,cy,,test\n"
+    )
+    (pair,) = audit(path).pairs()
+    assert (pair.video_a, pair.video_b) == ("real/a.mp4", "fake/b.mp4")
+    assert pair.ties == ("file:real/a.mp4",)

@@ -304,3 +304,23 @@ def test_a_csv_and_a_folder_make_one_corpus(csv, tmp_path):
 def test_a_name_that_is_not_unicode_is_found(tmp_path):
     touch(tmp_path, "REAL/a.mp4", "FAKE/" + os.fsdecode(b"caf\xe9.mp4"))
     assert len(read_corpus([tmp_path])) == 2
+
+
+def test_a_csv_may_say_what_a_fake_was_made_from_and_how(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text(
+        "path,label,original,source,manipulation,compression\n"
+        "a.mp4,real,,,,\nb.mp4,fake,a.mp4,studio,swap,c23\nc.mp4,fake,,,,\n"
+    )
+    a, b, c = read_corpus([path])
+    assert a.original == b.original == "mine:a.mp4"
+    assert (c.original, c.source) == ("", "mine")
+    assert (b.source, b.manipulation, b.compression) == ("studio", "swap", "c23")
+    assert set(a.ties) & set(b.ties)
+
+
+def test_given_splits_that_part_a_fake_from_its_original_are_refused(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("path,label,original,split\na.mp4,real,,train\nb.mp4,fake,a.mp4,test\n")
+    with pytest.raises(SettingsError, match=r"mine:a\.mp4 is in train"):
+        read_corpus([path])

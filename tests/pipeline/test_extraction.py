@@ -462,3 +462,31 @@ def test_a_video_may_stand_alone_without_any_identity(root, make_corpus, tmp_pat
     videos = [Video(files["real0"], 0), Video(files["fake0"], 1)]
     cache = extract(videos, tmp_path / "cache", small(), jobs=1)
     assert all(clip.identities == () for clip in cache.clips)
+
+
+def test_copies_and_the_same_footage_stay_on_one_side(
+    root, moving_texture, write_video, extract_from, tmp_path
+):
+    """Also where a CSV puts them on two: what shows only when videos are decoded is mended."""
+    folder = root / "videos"
+    folder.mkdir(parents=True)
+    rows = ["path,label,identity,split"]
+    for n in range(8):
+        frames = moving_texture(40, 64, 48, seed=n)
+        write_video(folder / f"{n}.mp4", frames, 25)
+        rows.append(f"videos/{n}.mp4,{n % 2},p{n},{'test' if n < 2 else 'train'}")
+    again = moving_texture(40, 64, 48, seed=0)
+    write_video(folder / "again.mp4", again, 25, options={"crf": "35"})
+    rows.append("videos/again.mp4,1,stranger,train")
+    (folder / "copy.mp4").write_bytes((folder / "2.mp4").read_bytes())
+    rows.append("videos/copy.mp4,0,alias,train")
+    (root / "list.csv").write_text("\n".join(rows))
+    cache = extract_from(root / "list.csv")
+    clips = {Path(cache.names()[clip.video]).stem: clip for clip in cache.clips}
+    assert clips["0"].footage == clips["again"].footage != ""
+    assert {clip.footage for name, clip in clips.items() if name not in ("0", "again")} == {""}
+    assert (clips["0"].split, clips["again"].split) == ("test", "")
+    assert "copy" not in clips
+    assert clips["2"].identities == ("p2", "alias")
+    card = (cache.folder / "datacard.md").read_text()
+    assert "2 videos show the same footage as another one" in card
