@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.decode import Geometry, decode
 from pipeline.errors import Rejected
-from pipeline.footage import MOST, SIZE, same_footage, thumbnails
+from pipeline.footage import MOST, SIZE, Thumbnails, perceptual_hashes, same_footage
 from pipeline.probe import probe
 from pipeline.video import looks_like_video
 
@@ -43,7 +43,9 @@ def pictures_of(path):
     except Rejected:
         pass
     times, frames = zip(*clip, strict=True)
-    return thumbnails(np.stack(frames), np.array(times))
+    small = Thumbnails()
+    small.add(np.stack(frames), np.array(times))
+    return small.pictures()
 
 
 def encode_again(path, to, *, codec="libx264", crf=None, scale=1.0, fps=None, brighter=0):
@@ -85,7 +87,7 @@ def on_real_clips(folder):
             for way, pictures in [("", original), *copies]:
                 clips.append(pictures)
                 names.append((path.name, way))
-    groups = same_footage(clips)
+    groups = same_footage([perceptual_hashes(clip) for clip in clips], clips.__getitem__)
     number = dict(zip(names, groups.tolist(), strict=True))
     originals = [name for name, way in names if not way]
     print(f"{len(originals)} recordings, each encoded in {len(WAYS)} other ways")
@@ -107,7 +109,9 @@ def on_many(n):
     scenes = rng.integers(0, 256, (n // 10, MOST, 4, 4)).astype(np.uint8)
     clips = [np.stack([cv2.resize(p, (SIZE, SIZE)) for p in scene]) for scene in scenes] * 10
     start = time.perf_counter()
-    found = len(set(same_footage(clips).tolist()))
+    found = len(
+        set(same_footage([perceptual_hashes(clip) for clip in clips], clips.__getitem__).tolist())
+    )
     print(f"{n} clips: {time.perf_counter() - start:.1f} s, {found} recordings of {n // 10}")
 
 

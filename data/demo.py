@@ -22,6 +22,7 @@ from data.heads import SIZE, Array, cast_actor, render
 from pipeline import workers
 from pipeline.cli import Command
 from pipeline.errors import Rejected, SettingsError
+from pipeline.progress import Progress
 
 SCENES = (
     "answering_door_smiling", "desk_call_quiet", "hallway_chat_laughing", "kitchen_talk_angry",
@@ -193,10 +194,12 @@ def make_demo(
     make = partial(_make_video, out=out, seed=seed)
     boxes: dict[str, list[list[int]]] = {}
     jobs = jobs or workers.available_cores()
-    for video, result in workers.run(make, videos, jobs=jobs, title="render"):
-        if isinstance(result, Rejected):
-            raise RuntimeError(f"{video.path}: {result.reason} {result.detail}")
-        boxes[video.path] = result
+    with Progress("render", len(videos)) as progress:
+        for video, result in workers.run(make, videos, jobs=jobs):
+            if isinstance(result, Rejected):
+                raise RuntimeError(f"{video.path}: {result.reason} {result.detail}")
+            boxes[video.path] = result
+            progress.update(video.path)
     truth = {
         video.path: {"size": video.size, "fps": video.fps, "boxes_xywh": boxes[video.path]}
         for video in videos

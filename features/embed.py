@@ -8,7 +8,7 @@ import cloup
 from features.backbones import CLASSIFIERS, WeightsUnavailable, load_backbone
 from features.embedding import STREAMS, embed, weights_warning
 from pipeline.cache import Cache
-from pipeline.cli import Command, some_of
+from pipeline.cli import Command, log_json_option, some_of
 
 
 @cloup.command(cls=Command)
@@ -50,6 +50,7 @@ from pipeline.cli import Command, some_of
         help="flow, frames, or both.",
     ),
 )
+@log_json_option
 def main(
     cache: Path,
     output: Path,

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torchvision
-from tqdm import tqdm
 
 from features.backbones import Backbone
 from features.motion import NAMES, motion_descriptors
-from pipeline.cache import Cache, finished_cache, shard_row, write_index, write_shard
+from pipeline.cache import Cache, Clip, finished_cache, shard_row, write_index, writing_shard
 from pipeline.datacard import write_datacard
 from pipeline.errors import SettingsError
+from pipeline.progress import Progress
 from pipeline.resume import CacheInProgress, remove_work
 
 STAGE = "embed"
@@ -99,25 +99,25 @@ def embed(source: Cache, folder: Path, backbone: Backbone, streams: tuple[str, .
         return finished
     with CacheInProgress(folder, settings) as work:
         shards = []
-        bar = tqdm(total=len(source.clips), desc="embed", unit="clip", disable=None)
-        for shard in source.shards:
-            clips = [clip for clip in source.clips if clip.shard == shard.name]
-            recipe = work.recipe(
-                source=shard.sha256, versions=_versions(), device=backbone.device.type
-            )
-            if work.has_shard(shard.name, recipe):
+        clips: dict[str, list[Clip]] = {}
+        for clip in source.clips:
+            clips.setdefault(clip.shard, []).append(clip)
+        needed = {"flow", "flow_range", "timestamps", *streams}
+        with Progress("embed", len(source.clips), unit="clip") as progress:
+            for shard in source.shards:
+                recipe = work.recipe(
+                    source=shard.sha256, versions=_versions(), device=backbone.device.type
+                )
+                if not work.has_shard(shard.name, recipe):
+                    with writing_shard(folder, shard.name, attrs={"recipe": recipe}) as writer:
+                        for clip in clips[shard.name]:
+                            arrays = {key: source.read(clip, key) for key in needed}
+                            for key, array in embed_clip(arrays, backbone, streams).items():
+                                writer.begin(clip.id, key, array.shape, array.dtype)
+                                writer.append(clip.id, key, array)
                 shards.append(shard_row(folder, shard.name))
-            else:
-                needed = {"flow", "flow_range", "timestamps", *streams}
-                arrays = {
-                    clip.id: embed_clip(
-                        {key: source.read(clip, key) for key in needed}, backbone, streams
-                    )
-                    for clip in clips
-                }
-                shards.append(write_shard(folder, shard.name, arrays, attrs={"recipe": recipe}))
-            bar.update(len(clips))
-        bar.close()
+                for clip in clips[shard.name]:
+                    progress.update(clip.id, frames=clip.n_frames)
         attrs = {
             "backbone": f"{backbone.name}, weights {backbone.weights}",
             "dimension": backbone.dimension,

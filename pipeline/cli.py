@@ -13,6 +13,7 @@ import click
 import cloup
 
 from pipeline.errors import PipelineError
+from pipeline.progress import log_json
 from pipeline.protocols import Splitting
 
 _SPLITTING = Splitting()
@@ -112,6 +113,20 @@ def some_of(
         return tuple(name for name in choices if name in asked)
 
     return parse
+
+
+def _log_json(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        log_json()
+
+
+log_json_option = cloup.option(
+    "--log-json",
+    is_flag=True,
+    expose_value=False,
+    callback=_log_json,
+    help="Write progress and warnings to stderr as JSON, an object a line.",
+)
 
 
 def splitting_options(command: Callable[..., Any]) -> Callable[..., Any]:

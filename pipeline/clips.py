@@ -1,89 +1,158 @@
 """One video → its clips: frames, flow maps, times. Training and prediction both come here."""
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pipeline import farneback
+from pipeline.cache import ShardWriter
 from pipeline.decode import Geometry, decode
 from pipeline.errors import Rejected
-from pipeline.footage import thumbnails
+from pipeline.footage import Thumbnails, perceptual_hashes
+
+Item = TypeVar("Item")
+
+PIECE_BYTES = 2**23  # of the frames that are decoded before flow is computed between them
+PIECES_AHEAD = 2  # that the decoder may be ahead of the flow
 
 
 @dataclass(frozen=True)
-class ClipArrays:
-    """What is stored of one clip of T frames."""
+class ClipFacts:
+    """What is known of a clip once it is written."""
 
-    frames: npt.NDArray[np.uint8]  # (T, H, W, 3), RGB
-    flow: npt.NDArray[np.uint8]  # (T-1, H, W), each map min-max scaled to 0..255
-    flow_range: npt.NDArray[np.float32]  # (T-1, 2), what 0 and 255 stand for, pixels per frame
-    timestamps: npt.NDArray[np.float64]  # (T,), seconds
+    start: float  # seconds into the video
+    hashes: npt.NDArray[np.uint8]  # (K, 8), see `pipeline.footage.perceptual_hashes`
 
-    def datasets(self, *, keep_frames: bool = True) -> dict[str, npt.NDArray[Any]]:
-        """The arrays by the names that they have in a cache."""
-        arrays: dict[str, npt.NDArray[Any]] = {"frames": self.frames} if keep_frames else {}
-        return arrays | {
-            "flow": self.flow,
-            "flow_range": self.flow_range,
-            "timestamps": self.timestamps,
-            "thumbnails": thumbnails(self.frames, self.timestamps),
-        }
+
+@dataclass(frozen=True)
+class _Piece:
+    """Consecutive frames of one clip."""
+
+    begins_clip: bool
+    frames: npt.NDArray[np.uint8]  # (n, H, W, 3), RGB
+    grey: npt.NDArray[np.uint8]  # (n, H, W)
+    timestamps: npt.NDArray[np.float64]  # (n,), seconds
 
 
 def extract_clips(
     path: Path,
+    shard: ShardWriter,
+    name: str,
     geometry: Geometry,
     *,
     rate: float,
     n_frames: int,
     n_clips: int = 1,
     backend: farneback.Backend = "opencv",
-    threads: int = 1,
-) -> Iterator[ClipArrays]:
-    """Cut clips one after the other from the start of a video, and compute their flow.
+    keep_frames: bool = True,
+) -> dict[str, ClipFacts]:
+    """Cut clips one after the other from the start of a video and write them with their flow.
+
+    Frames stream through: decoding, flow and compression run in a thread each, and memory does not
+    depend on the length of the video or of a clip.
 
     Args:
         path: the video file.
+        shard: what to write to: ``frames`` (T, H, W, 3) uint8, RGB; ``flow`` (T-1, H, W) uint8,
+            each map min-max scaled; ``flow_range`` (T-1, 2) float32, what 0 and 255 stand for in
+            pixels per frame; ``timestamps`` (T,) float64, seconds; and ``thumbnails``.
+        name: of the first clip; further ones are called ``name-1``, ``name-2``, ...
         geometry: crop and size.
         rate: frames sampled per second.
         n_frames: T, the frames of each clip.
         n_clips: at most this many; a rest shorter than a clip is left.
         backend: of the flow, as `farneback.resolve` gives it.
-        threads: of the decoder; 0 lets FFmpeg choose.
+        keep_frames: whether to store ``frames``.
+
+    Returns:
+        the whole clips by their names. Where damage ended one that was begun, the shard holds some
+        of it and cannot be finished (`pipeline.cache.Unfilled`).
 
     Raises:
         Rejected: the video is damaged, or ends, before the first clip is full. Later damage only
             ends the clips.
     """
-    frames = decode(path, geometry, rate, threads=threads)
-    for n in range(n_clips):
-        taken: list[tuple[float, npt.NDArray[np.uint8]]] = []
+    height, width = geometry.height, geometry.width
+    clips: dict[str, ClipFacts] = {}
+    current, done = name, 0
+    stream = farneback.Stream(height, width, backend=backend)
+    pictures = Thumbnails()
+    start = 0.0
+    pieces = _ahead(_pieces(path, geometry, rate, n_frames, n_clips), PIECES_AHEAD)
+    while True:
         try:
-            taken.extend(islice(frames, n_frames))
+            piece = next(pieces, None)
         except Rejected:
-            if n == 0:
+            if not clips:
                 raise
-        if len(taken) < n_frames:
-            if n == 0:
-                raise Rejected("too short", f"{len(taken)} frames of {n_frames}")
-            return
-        yield _with_flow(taken, backend)
+            piece = None
+        if piece is None:
+            break
+        if piece.begins_clip:
+            current, done, start = f"{name}-{len(clips)}" if clips else name, 0, piece.timestamps[0]
+            stream = farneback.Stream(height, width, backend=backend)
+            pictures = Thumbnails()
+            if keep_frames:
+                shard.begin(current, "frames", (n_frames, height, width, 3), np.uint8)
+            shard.begin(current, "flow", (n_frames - 1, height, width), np.uint8)
+            shard.begin(current, "flow_range", (n_frames - 1, 2), np.float32)
+            shard.begin(current, "timestamps", (n_frames,), np.float64)
+        if keep_frames:
+            shard.append(current, "frames", piece.frames)
+        maps, ranges = stream.magnitude_maps(piece.grey)
+        shard.append(current, "flow", maps)
+        shard.append(current, "flow_range", ranges)
+        shard.append(current, "timestamps", piece.timestamps)
+        pictures.add(piece.frames, piece.timestamps)
+        done += len(piece.frames)
+        if done == n_frames:
+            small = pictures.pictures()
+            shard.begin(current, "thumbnails", small.shape, small.dtype)
+            shard.append(current, "thumbnails", small)
+            clips[current] = ClipFacts(float(start), perceptual_hashes(small))
+    if not clips:
+        raise Rejected("too short", f"{done} frames of {n_frames}")
+    return clips
 
 
-def _with_flow(
-    taken: list[tuple[float, npt.NDArray[np.uint8]]], backend: farneback.Backend
-) -> ClipArrays:
-    grey: Any = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for _, frame in taken])
-    maps, ranges = farneback.magnitude_maps(grey, backend=backend)
-    return ClipArrays(
-        frames=np.stack([frame for _, frame in taken]),
-        flow=maps,
-        flow_range=ranges,
-        timestamps=np.array([time for time, _ in taken], np.float64),
-    )
+def _pieces(
+    path: Path, geometry: Geometry, rate: float, n_frames: int, n_clips: int
+) -> Iterator[_Piece]:
+    """The frames of a video, some at a time; no piece has frames of two clips."""
+    shape = (geometry.height, geometry.width)
+    at_once = max(2, PIECE_BYTES // (3 * geometry.height * geometry.width))
+    decoded = decode(path, geometry, rate)
+    for _ in range(n_clips):
+        for begin in range(0, n_frames, at_once):
+            n = min(at_once, n_frames - begin)
+            frames = np.empty((n, *shape, 3), np.uint8)
+            grey = np.empty((n, *shape), np.uint8)
+            timestamps = np.empty(n)
+            filled = 0
+            while filled < n and (decoded_frame := next(decoded, None)) is not None:
+                timestamps[filled], frames[filled] = decoded_frame
+                cv2.cvtColor(frames[filled], cv2.COLOR_RGB2GRAY, dst=grey[filled])
+                filled += 1
+            if filled:
+                yield _Piece(begin == 0, frames[:filled], grey[:filled], timestamps[:filled])
+            if filled < n:
+                return
+
+
+def _ahead(items: Iterator[Item], n: int) -> Iterator[Item]:
+    """Make items in a thread of their own, up to ``n`` ahead of whoever takes them."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        coming: deque[Any] = deque(pool.submit(next, items, None) for _ in range(n))
+        while (item := coming.popleft().result()) is not None:
+            coming.append(pool.submit(next, items, None))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -244,7 +244,10 @@ class _Scaler:
 
     def __call__(self, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
         self._graph.push(frame)
-        return self._graph.pull().to_ndarray()  # type: ignore[union-attr,return-value]
+        scaled: Any = self._graph.pull()
+        plane = scaled.planes[0]  # lines may be padded; the view keeps the frame alive
+        lines = np.frombuffer(plane, np.uint8).reshape(scaled.height, plane.line_size)
+        return lines[:, : 3 * scaled.width].reshape(scaled.height, scaled.width, 3)
 
 
 def _words(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """What an extraction would do, found out without writing anything."""
 
+import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import workers
-from pipeline.cache import shard_image
+from pipeline.cache import ShardWriter
 from pipeline.census import by_kind, by_split, identities
 from pipeline.clips import extract_clips
 from pipeline.errors import Rejected
@@ -118,17 +119,20 @@ def _time(path: Path, settings: Settings) -> _Timing:
     if video.n_samples < needed:
         raise Rejected("too short", f"{video.n_samples} frames, {needed} are needed")
     n = min(video.n_samples, FRAMES_TIMED)
-    (clip,) = extract_clips(
-        path,
-        settings.geometry,
-        rate=sampling_rate(video.fps, settings.fps, settings.stride),
-        n_frames=n,
-        backend=settings.flow_backend,
-    )
-    arrays = clip.datasets(keep_frames=settings.keep_frames)
-    image = shard_image({"clip": arrays}, attrs={}, compression=settings.compression)
+    file = io.BytesIO()
+    with ShardWriter(file, compression=settings.compression) as shard:
+        extract_clips(
+            path,
+            shard,
+            "clip",
+            settings.geometry,
+            rate=sampling_rate(video.fps, settings.fps, settings.stride),
+            n_frames=n,
+            backend=settings.flow_backend,
+            keep_frames=settings.keep_frames,
+        )
     seconds = time.perf_counter() - probed
-    return _Timing(video.n_samples, probed - start, seconds / n, len(image) / n)
+    return _Timing(video.n_samples, probed - start, seconds / n, len(file.getbuffer()) / n)
 
 
 def _duration(seconds: float) -> str:

@@ -6,11 +6,11 @@ from pathlib import Path
 import click
 import cloup
 
-from pipeline import farneback, layouts
+from pipeline import farneback, layouts, workers
 from pipeline.cache import INDEX, Cache
 from pipeline.caveats import caveats
 from pipeline.census import split_lines
-from pipeline.cli import Command, splitting_options
+from pipeline.cli import Command, log_json_option, splitting_options
 from pipeline.corpus import read_corpus
 from pipeline.datacard import NAME as DATACARD
 from pipeline.decode import Box
@@ -18,9 +18,11 @@ from pipeline.dryrun import foresee
 from pipeline.errors import TooManyRejects
 from pipeline.extraction import extract
 from pipeline.protocols import Splitting
+from pipeline.resume import WORK
 from pipeline.settings import Settings
 
 DEFAULTS = Settings()
+DEFAULT_MEMORY = workers.Limits().n_bytes // 10**6  # MB
 
 
 def parse_size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
@@ -91,7 +93,11 @@ def parse_fps(context: click.Context, parameter: click.Parameter, value: str) ->
         "take.",
     ),
     cloup.option(
-        "--jobs", metavar="N", type=click.IntRange(1), help="Processes.  [default: one per core]"
+        "--shard-size",
+        metavar="N",
+        type=click.IntRange(1),
+        help="Videos in a file of the cache.  [default: 1; for 2,000 videos and more so many that "
+        "there are about 1,000 files, 64 at most]",
     ),
     cloup.option(
         "--max-rejects",
@@ -99,6 +105,27 @@ def parse_fps(context: click.Context, parameter: click.Parameter, value: str) ->
         type=click.IntRange(0),
         help="End with exit code 3 if more files than this are rejected.  [default: no limit]",
     ),
+)
+@cloup.option_group(
+    "How the work is done",
+    cloup.option(
+        "--jobs", metavar="N", type=click.IntRange(1), help="Processes.  [default: one per core]"
+    ),
+    cloup.option(
+        "--timeout",
+        metavar="SECONDS",
+        type=click.FloatRange(1),
+        help="Reject a video that takes longer.  [default: by its length and size, two minutes or "
+        "more]",
+    ),
+    cloup.option(
+        "--memory",
+        metavar="MB",
+        type=click.IntRange(500),
+        default=DEFAULT_MEMORY,
+        help="Reject a video for which a process needs more memory than this.",
+    ),
+    log_json_option,
 )
 @cloup.option_group(
     "Which frames",
@@ -183,6 +210,8 @@ def main(
     layout: str,
     output: Path | None,
     jobs: int | None,
+    timeout: float | None,
+    memory: int,
     max_rejects: int | None,
     size: tuple[int, int],
     no_frames: bool,
@@ -216,8 +245,9 @@ def main(
     if output is None or dry_run:
         click.echo(foresee(corpus, chosen, jobs=jobs))
         return
-    finished_before = (output / INDEX).is_file()
-    cache = extract(corpus, output, chosen, jobs=jobs)
+    finished_before = (output / INDEX).is_file() and not (output / WORK).exists()
+    limits = workers.Limits(timeout, memory * 10**6)
+    cache = extract(corpus, output, chosen, jobs=jobs, limits=limits)
     if finished_before:
         click.echo(f"{output} was finished before; remove it to extract these videos anew")
     click.echo(summary(cache))

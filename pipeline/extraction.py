@@ -5,56 +5,40 @@ import hashlib
 import importlib.metadata
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline import farneback, workers
-from pipeline.cache import (
-    Cache,
-    Clip,
-    Shard,
-    finished_cache,
-    shard_clips,
-    shard_row,
-    write_index,
-    write_shard,
-)
-from pipeline.clips import extract_clips
-from pipeline.corpus import Video
+from pipeline.cache import Cache, Clip, finished_cache, read_dataset, readable_cache, write_index
 from pipeline.datacard import write_datacard
 from pipeline.errors import NothingUsable, Rejected
 from pipeline.files import write_csv
-from pipeline.footage import same_footage
+from pipeline.footage import Pictures, same_footage
 from pipeline.planning import Selection, select, tally
 from pipeline.probe import probe, sampling_rate
+from pipeline.remaking import remake
 from pipeline.resplitting import split_clips
 from pipeline.resume import CacheInProgress, remove_work
 from pipeline.settings import Settings
+from pipeline.sharding import Made, VideoTask, extract_video, make_shards, video_task
 from pipeline.splits import groups
+from pipeline.video import Video
 
 STAGE = "extract"
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One video to be extracted, complete enough to be done by any process on any machine."""
-
-    path: str
-    video_id: str
-    shard: str
-    cache: str
-    rate: float
-    n_frames: int
-    settings: Settings
-    recipe: str
-
-
 def extract(
-    videos: Sequence[Video], folder: Path, settings: Settings, *, jobs: int | None = None
+    videos: Sequence[Video],
+    folder: Path,
+    settings: Settings,
+    *,
+    jobs: int | None = None,
+    limits: workers.Limits = workers.GENEROUS,
 ) -> Cache:
     """Make a cache of frame stacks and flow maps, or finish one that was begun.
 
@@ -63,6 +47,7 @@ def extract(
         folder: of the cache.
         settings: of the cache.
         jobs: processes; by default one per core.
+        limits: of one video.
 
     Returns:
         the finished cache; ``cache.rejected()`` has every file that is not in it, and why.
@@ -70,96 +55,59 @@ def extract(
     Raises:
         NothingUsable: no real or no fake video is left.
         SettingsError: the folder was begun with other settings or other videos.
+        IntegrityError: shards are missing, and their videos or the libraries are no longer the
+            same.
     """
     jobs = jobs or workers.available_cores()
-    corpus = [[*map(str, dataclasses.astuple(video))] for video in videos]
-    corpus_digest = hashlib.sha256(json.dumps(corpus).encode("utf-8", "surrogatepass")).hexdigest()
-    everything = dataclasses.asdict(settings) | {
-        "corpus": f"{len(videos)} files, sha256 {corpus_digest}"
-    }
+    everything = dataclasses.asdict(settings) | {"corpus": _digest(videos)}
     if finished := finished_cache(folder, STAGE, everything):
         remove_work(folder)
         return finished
     with CacheInProgress(folder, everything) as work:
-        selection = select(videos, work, settings, jobs)
-        tasks = _tasks(selection, work, settings)
-        shards = _extract_all(tasks, selection, work, jobs)
-        _finish(videos, selection, tasks, shards, work, settings)
+        if begun := readable_cache(folder, STAGE):
+            remake(begun, work, settings, versions=_versions(), jobs=jobs, limits=limits)
+        else:
+            selection = select(videos, work, settings, jobs=jobs, limits=limits)
+            plans = _plans(selection, work, settings)
+            made, lost = make_shards(plans, work, jobs=jobs, limits=limits)
+            selection.rejected.update(lost)
+            _finish(videos, selection, plans, made, work, settings)
     return Cache(folder, STAGE)
 
 
-def _tasks(selection: Selection, work: CacheInProgress, settings: Settings) -> list[_Task]:
-    """One task per usable video, shuffled by the seed and the videos' bytes."""
+def _digest(videos: Sequence[Video]) -> str:
+    digest = hashlib.sha256()
+    for video in videos:
+        known = [str(getattr(video, field.name)) for field in dataclasses.fields(video)]
+        digest.update(json.dumps(known).encode())
+    return f"{len(videos)} files, sha256 {digest.hexdigest()}"
+
+
+def _plans(
+    selection: Selection, work: CacheInProgress, settings: Settings
+) -> dict[str, list[VideoTask]]:
+    """All usable videos, shuffled by the seed and their bytes, by the shard that they go into."""
     order = sorted(
         selection.usable.items(),
         key=lambda item: hashlib.sha256(f"{settings.seed} {item[1].sha256}".encode()).digest(),
     )
-    return [
-        _Task(
-            path=path,
-            video_id=video.sha256[:16],
-            shard=f"shards/{number:05}.h5",
-            cache=str(work.folder),
-            rate=sampling_rate(video.fps, settings.fps, settings.stride),
-            n_frames=selection.n_frames,
+    size = settings.videos_per_shard(len(order))
+    plans: dict[str, list[VideoTask]] = {}
+    for n, (path, video) in enumerate(order):
+        shard = f"shards/{n // size:05}.h5"
+        task = video_task(
+            work,
+            Path(path),
+            video,
+            shard=shard,
+            alone=size == 1,
             settings=settings,
-            recipe=work.recipe(
-                video=video.sha256, n_frames=selection.n_frames, versions=_versions()
-            ),
+            n_frames=selection.n_frames,
+            n_clips=min(settings.clips, video.n_samples // selection.n_frames),
+            versions=_versions(),
         )
-        for number, (path, video) in enumerate(order)
-    ]
-
-
-def _extract_all(
-    tasks: Sequence[_Task], selection: Selection, work: CacheInProgress, jobs: int
-) -> dict[str, Shard]:
-    """Do what an earlier run has not done; all shards by name."""
-    shards: dict[str, Shard] = {}
-    to_do = []
-    for task in tasks:
-        note = work.notes[task.path]
-        if note.get("broke_at") == task.n_frames:
-            selection.rejected[task.path] = Rejected(*note["broke"])
-        elif work.has_shard(task.shard, task.recipe):
-            shards[task.shard] = shard_row(work.folder, task.shard)
-        else:
-            to_do.append(task)
-    for task, result in workers.run(_extract_one, to_do, jobs=jobs, title="extract"):
-        if isinstance(result, Rejected):
-            selection.rejected[task.path] = result
-            if result.passing:
-                continue
-            broke = {"broke_at": task.n_frames, "broke": [result.reason, result.detail]}
-            work.note(task.path, work.notes[task.path] | broke)
-        else:
-            shards[task.shard] = result
-    return shards
-
-
-def _extract_one(task: _Task) -> Shard:
-    settings = task.settings
-    clips = extract_clips(
-        Path(task.path),
-        settings.geometry,
-        rate=task.rate,
-        n_frames=task.n_frames,
-        n_clips=settings.clips,
-        backend=settings.flow_backend,
-    )
-    arrays = {
-        task.video_id if n == 0 else f"{task.video_id}-{n}": clip.datasets(
-            keep_frames=settings.keep_frames
-        )
-        for n, clip in enumerate(clips)
-    }
-    return write_shard(
-        Path(task.cache),
-        task.shard,
-        arrays,
-        attrs={"recipe": task.recipe},
-        compression=settings.compression,
-    )
+        plans.setdefault(shard, []).append(task)
+    return plans
 
 
 def extract_new(
@@ -209,10 +157,23 @@ def _extract_new(new: _NewTask) -> str:
     video = probe(Path(new.path), fps=settings.fps, stride=settings.stride)
     if video.n_samples < new.n_frames:
         raise Rejected("too short", f"{video.n_samples} frames, {new.n_frames} are needed")
-    rate = sampling_rate(video.fps, settings.fps, settings.stride)
     shard = f"shards/{new.number:05}.h5"
-    _extract_one(
-        _Task(new.path, "video", shard, new.folder, rate, new.n_frames, settings, recipe="")
+    n_clips = min(settings.clips, video.n_samples // new.n_frames)
+    extract_video(
+        VideoTask(
+            path=new.path,
+            video_id="video",
+            shard=shard,
+            target=shard,
+            cache=new.folder,
+            rate=sampling_rate(video.fps, settings.fps, settings.stride),
+            n_frames=new.n_frames,
+            n_clips=n_clips,
+            seconds=0.0,
+            settings=settings,
+            recipe="",
+        ),
+        n_clips,
     )
     return shard
 
@@ -220,17 +181,22 @@ def _extract_new(new: _NewTask) -> str:
 def _finish(
     videos: Sequence[Video],
     selection: Selection,
-    tasks: Sequence[_Task],
-    shards: dict[str, Shard],
+    plans: Mapping[str, Sequence[VideoTask]],
+    made: Mapping[str, Made],
     work: CacheInProgress,
     settings: Settings,
 ) -> None:
     """Split, and write what makes the folder a cache; the index comes last."""
     rejected = selection.rejected
     by_path = {str(video.path): video for video in videos}
-    done = [task for task in tasks if task.path not in rejected]
+    done = [
+        (task, made[shard].clips[task.video_id])
+        for shard, tasks in plans.items()
+        for task in tasks
+        if shard in made and task.video_id in made[shard].clips
+    ]
     sources = [
-        _with_copies(by_path[task.path], selection.copies.get(task.path, [])) for task in done
+        _with_copies(by_path[task.path], selection.copies.get(task.path, [])) for task, _ in done
     ]
     write_csv(
         work.folder / "rejected.csv",
@@ -243,11 +209,11 @@ def _finish(
             f" ({tally(rejected.values())})",
             f"{work.folder / 'rejected.csv'} says what is wrong with each",
         )
-    clips, pictures = [], []
-    for task, video in zip(done, sources, strict=True):
+    clips, hashes = [], []
+    for (task, its_clips), video in zip(done, sources, strict=True):
         facts = selection.usable[task.path]
-        for clip_id, start, thumbnails in shard_clips(work.folder, task.shard):
-            pictures.append(thumbnails)
+        for clip_id, of_clip in its_clips.items():
+            hashes.append(of_clip.hashes)
             clips.append(
                 Clip(
                     id=clip_id,
@@ -257,7 +223,7 @@ def _finish(
                     identities=video.identities,
                     shard=task.shard,
                     n_frames=selection.n_frames,
-                    start=start,
+                    start=of_clip.start,
                     fps=facts.fps,
                     width=facts.width,
                     height=facts.height,
@@ -273,10 +239,15 @@ def _finish(
                     official=video.official,
                 )
             )
-    clips = split_clips(_with_footage(clips, same_footage(pictures)), settings.splitting)
-    write_csv(work.folder / "names.csv", ["id", "path"], [[t.video_id, t.path] for t in done])
+
+    def pictures_of(n: int) -> Pictures:
+        return read_dataset(work.folder, clips[n].shard, clips[n].id, "thumbnails")
+
+    clips = split_clips(_with_footage(clips, same_footage(hashes, pictures_of)), settings.splitting)
+    write_csv(work.folder / "names.csv", ["id", "path"], [[t.video_id, t.path] for t, _ in done])
     attrs: dict[str, str | int | float] = {
         "frames": selection.n_frames,
+        "shard_size": settings.videos_per_shard(sum(map(len, plans.values()))),
         "flow_backend": settings.flow_backend,
         "versions": _versions(),
         "rejected": json.dumps(Counter(r.reason for r in rejected.values()), sort_keys=True),
@@ -288,9 +259,9 @@ def _finish(
         settings=work.settings,
         attrs=attrs,
         clips=clips,
-        shards=[shards[task.shard] for task in done],
+        shards=[made[shard].shard for shard in plans if shard in made],
     )
-    work.finish(shards)
+    work.finish(made)
 
 
 def _with_copies(video: Video, copies: Sequence[Video]) -> Video:
@@ -320,6 +291,7 @@ def _with_footage(clips: Sequence[Clip], recording: npt.NDArray[np.int64]) -> li
     ]
 
 
+@cache
 def _versions() -> str:
     """The versions of what decides the bytes of a cache, as JSON."""
     packages = ("deepfake-motion", "av", "numpy", "opencv-contrib-python", "h5py")

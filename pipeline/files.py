@@ -1,15 +1,16 @@
 """Files that are whole or not there, whatever happens while they are written."""
 
+import contextlib
 import csv
 import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-_TEMPORARY = re.compile(r"\..+\.(h5|csv|json|png|pt|html|jsonl)\.[a-z0-9_]{8}")
+_TEMPORARY = re.compile(r"\.(.+\.(h5|csv|json|png|pt|html|jsonl|md)|SHA256SUMS)\.[a-z0-9_]{8}")
 
 
 def sha256_of(path: Path) -> str:
@@ -23,19 +24,22 @@ def sha256_of(path: Path) -> str:
         return digest.hexdigest()
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Make a file that is either whole or not there, whatever happens meanwhile.
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file that is either whole or not there, whatever happens meanwhile.
 
     Args:
         path: the file to make or to replace.
-        write: is given a temporary path in the same folder and fills it.
+
+    Yields:
+        a temporary path in the same folder, of an empty file to be filled.
     """
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         try:
-            write(temporary)
+            yield temporary
             temporary.chmod(0o644)
             _fsync(temporary)
             temporary.replace(path)
@@ -45,6 +49,12 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         error.filename = str(path)  # nobody knows the temporary name
         raise
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Make a file that is either whole or not there; ``write`` fills a temporary path."""
+    with whole_file(path) as temporary:
+        write(temporary)
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -6,7 +6,9 @@ hash of a few frames proposes pairs; takes of one person in one room look alike 
 between those frames decides.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,68 +24,101 @@ FEW_BITS = 12  # of 64, on average over the thumbnails, may differ
 CORRELATION = 0.8  # of the motion, at least
 STILL = 1.0  # grey levels: below this nothing moves, and the hash alone decides
 VERY_FEW_BITS = 2
-BLOCK = 512  # clips compared with all others at once
+BLOCK, MANY = 512, 16384  # clips compared with so many others at once
 
-Thumbnails = npt.NDArray[np.uint8]
-
-
-def thumbnails(frames: npt.NDArray[np.uint8], timestamps: npt.NDArray[np.float64]) -> Thumbnails:
-    """Small grey pictures of the beginning of a clip, at times that do not depend on its rate.
-
-    Args:
-        frames: (T, H, W, 3) uint8, RGB.
-        timestamps: (T,) seconds.
-
-    Returns:
-        (K, 32, 32) uint8: the frames nearest to 0, 0.2, 0.4, ... seconds, 8 at most.
-    """
-    times = timestamps - timestamps[0]
-    wanted = INTERVAL * np.arange(MOST)
-    nearest = [int(np.abs(times - w).argmin()) for w in wanted if w <= times[-1] + INTERVAL / 10]
-    small = [cv2.resize(frames[n], (SIZE, SIZE), interpolation=cv2.INTER_AREA) for n in nearest]
-    return np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in small])
+Pictures = npt.NDArray[np.uint8]  # (K, 32, 32), grey
+Hashes = npt.NDArray[np.uint8]  # (K, 8)
 
 
-def same_footage(clips: Sequence[Thumbnails]) -> npt.NDArray[np.int64]:
+class Thumbnails:
+    """Small grey pictures of the beginning of a clip, at times that do not depend on its rate."""
+
+    def __init__(self) -> None:
+        self._wanted = INTERVAL * np.arange(MOST)
+        self._nearest: list[tuple[float, Pictures | None]] = [(math.inf, None)] * MOST
+        self._first: float | None = None
+        self._last = 0.0
+
+    def add(self, frames: npt.NDArray[np.uint8], timestamps: npt.NDArray[np.float64]) -> None:
+        """Look at the next frames.
+
+        Args:
+            frames: (n, H, W, 3) uint8, RGB.
+            timestamps: (n,) seconds.
+        """
+        for frame, time in zip(frames, timestamps.tolist(), strict=True):
+            self._first = time if self._first is None else self._first
+            self._last = time - self._first
+            errors = np.abs(self._last - self._wanted)
+            nearer = [n for n in range(MOST) if errors[n] < self._nearest[n][0]]
+            if not nearer:
+                continue
+            small = cv2.resize(frame, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+            picture: Any = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+            for n in nearer:
+                self._nearest[n] = (float(errors[n]), picture)
+
+    def pictures(self) -> Pictures:
+        """The frames nearest to 0, 0.2, 0.4, ... seconds, (K, 32, 32) uint8, 8 at most."""
+        reached = self._wanted <= self._last + INTERVAL / 10
+        taken = [p for (_, p), r in zip(self._nearest, reached, strict=True) if p is not None and r]
+        return np.stack(taken)
+
+
+def perceptual_hashes(pictures: Pictures) -> Hashes:
+    """OpenCV's pHash of each picture: (K, 8) uint8 of (K, 32, 32)."""
+    hasher = cv2.img_hash.PHash.create()
+    return np.stack([hasher.compute(picture).ravel() for picture in pictures])
+
+
+def same_footage(
+    hashes: Sequence[Hashes], pictures_of: Callable[[int], Pictures]
+) -> npt.NDArray[np.int64]:
     """Number the recordings that clips show.
 
     Every clip is compared with every other one: 10 s for 30,000 clips, two minutes for 100,000.
 
     Args:
-        clips: N arrays (K, 32, 32), as `thumbnails` gives them.
+        hashes: of N clips, as `perceptual_hashes` gives them.
+        pictures_of: gives the pictures of the n-th clip; called where hashes are alike.
 
     Returns:
         (N,) int64: equal for clips of the same footage, directly or in a chain.
     """
-    N = len(clips)
-    count = np.array([len(clip) for clip in clips], np.float32)  # (N,)
-    bits = np.stack([_bits(clip) for clip in clips]) if N else np.zeros((0, 1), np.float32)
+    N = len(hashes)
+    count = np.array([len(clip) for clip in hashes], np.float32)  # (N,)
+    packed = np.zeros((N, MOST, 8), np.uint8)
+    for n, clip in enumerate(hashes):
+        packed[n, : len(clip)] = clip
     pairs = [np.zeros((0, 2), np.int64)]
     for start in range(0, N, BLOCK):
         rows = slice(start, start + BLOCK)
-        common = np.minimum(count[rows, None], count[None, start:])  # (rows, N - start) thumbnails
-        differ = (64 * common - bits[rows] @ bits[start:].T) / 2 / common  # bits per thumbnail
-        alike = np.argwhere(differ <= FEW_BITS)
-        alike = alike[alike[:, 0] < alike[:, 1]]
-        confirmed = [
-            _moves_alike(clips[start + i], clips[start + j], float(differ[i, j])) for i, j in alike
-        ]
-        pairs.append(alike[confirmed] + start if len(alike) else pairs[0])
+        ours = _signs(packed[rows], count[rows])
+        for other in range(start, N, MANY):
+            columns = slice(other, other + MANY)
+            common = np.minimum(count[rows, None], count[None, columns])  # thumbnails
+            products = ours @ _signs(packed[columns], count[columns]).T
+            differ = (64 * common - products) / 2 / common  # bits per thumbnail
+            alike = np.argwhere(differ <= FEW_BITS) + np.array([start, other])
+            alike = alike[alike[:, 0] < alike[:, 1]]
+            confirmed = [
+                _moves_alike(pictures_of(i), pictures_of(j), float(differ[i - start, j - other]))
+                for i, j in alike.tolist()
+            ]
+            pairs.append(alike[np.array(confirmed, bool)])
     a, b = np.concatenate(pairs).T
     graph = coo_array((np.ones(len(a)), (a, b)), shape=(N, N))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def _bits(clip: Thumbnails) -> npt.NDArray[np.float32]:
-    """Perceptual hashes as numbers whose products count equal bits: -1 or 1, 0 where it ended."""
-    hasher = cv2.img_hash.PHash.create()
-    hashes = [np.unpackbits(hasher.compute(picture).ravel()) for picture in clip]
-    values = np.zeros((MOST, 64), np.float32)
-    values[: len(clip)] = 2.0 * np.stack(hashes) - 1
-    return values.ravel()
+def _signs(packed: Hashes, count: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Hashes as numbers whose products count equal bits: -1 or 1, 0 after the last picture."""
+    bits = np.unpackbits(packed, axis=2).astype(np.float32)  # (n, MOST, 64)
+    there = np.arange(MOST) < count[:, None]  # (n, MOST)
+    return np.where(there[:, :, None], 2 * bits - 1, 0).reshape(len(packed), -1).astype(np.float32)
 
 
-def _moves_alike(a: Thumbnails, b: Thumbnails, bits: float) -> bool:
+def _moves_alike(a: Pictures, b: Pictures, bits: float) -> bool:
     n = min(len(a), len(b))
     moving = [clip[:n] - clip[:n].mean(0, dtype=np.float32) for clip in (a, b)]  # (n, 32, 32)
     strength = [float(np.sqrt((m * m).mean())) for m in moving]

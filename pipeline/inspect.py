@@ -1,7 +1,9 @@
 """The command that says what is in a cache."""
 
+import dataclasses
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -10,7 +12,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.cache import Cache, Clip
+from pipeline.cache import Cache, Clip, set_aside_damaged
 from pipeline.caveats import nobody_known
 from pipeline.cli import Command
 from pipeline.errors import IntegrityError
@@ -28,13 +30,19 @@ ROWS_ON_SHEET = 12
     cloup.option("--clip", metavar="ID", help="Show one clip."),
     cloup.option("--verify", is_flag=True, help="Read every byte and check every checksum."),
     cloup.option(
+        "--repair",
+        is_flag=True,
+        help="Verify, and rename what is damaged to *.damaged; then the command that made the "
+        "cache makes only that again.",
+    ),
+    cloup.option(
         "--sheet",
         type=click.Path(path_type=Path, dir_okay=False),
         help="Write a contact sheet of frames above their flow maps, as PNG; with --clip of that "
         f"clip alone, else of {ROWS_ON_SHEET} clips at most.",
     ),
 )
-def main(cache: Path, clip: str | None, verify: bool, sheet: Path | None) -> None:
+def main(cache: Path, clip: str | None, verify: bool, repair: bool, sheet: Path | None) -> None:
     """Say what is in a cache: clips, splits, shapes, bytes, settings, rejected files.
 
     \b
@@ -45,6 +53,9 @@ def main(cache: Path, clip: str | None, verify: bool, sheet: Path | None) -> Non
     """
     if sheet and sheet.suffix.lower() != ".png":
         raise click.BadParameter(f"{sheet} does not end in .png", param_hint="--sheet")
+    if repair:
+        click.echo(_repair(cache))
+        return
     opened = Cache(cache, "extract" if sheet else None)
     chosen = opened.clip(clip) if clip else None
     if verify:
@@ -106,7 +117,7 @@ def describe_clip(cache: Cache, clip: Clip) -> str:
     """Everything a cache knows of one clip, in plain text."""
     lines = [
         f"{name:13} {value}"
-        for name, value in vars(clip).items()
+        for name, value in dataclasses.asdict(clip).items()
         if name not in ("label", "identities")
     ]
     lines.insert(2, f"label         {LABELS[clip.label]}")
@@ -127,16 +138,15 @@ def describe_clip(cache: Cache, clip: Clip) -> str:
 
 
 def _verify(cache: Cache) -> str:
-    faults = []
-    bar = tqdm(cache.verify(), total=len(cache.shards), desc="verify", unit="shard", disable=None)
-    for shard, fault in bar:
+    faults, n = [], 0
+    for name, fault in tqdm(cache.verify(), desc="verify", unit="file", disable=None):
+        n += 1
         if fault:
-            faults.append(f"{shard.name}: {fault}")
+            faults.append(f"{name}: {fault}")
     if faults:
         raise IntegrityError(
-            f"{len(faults)} of {len(cache.shards)} shards of {cache.folder} are damaged:\n  "
-            + "\n  ".join(faults),
-            "make the cache again from its videos",
+            f"{len(faults)} of {n} files of {cache.folder} are damaged:\n  " + "\n  ".join(faults),
+            "--repair sets them aside, so that the command that made this cache makes them again",
         )
     size = sum(shard.n_bytes for shard in cache.shards)
     return (
@@ -145,11 +155,24 @@ def _verify(cache: Cache) -> str:
     )
 
 
+def _repair(folder: Path) -> str:
+    faults = set_aside_damaged(folder)
+    if not faults:
+        return f"{folder}: nothing is damaged"
+    return "\n".join(
+        [
+            f"{folder}: set aside, or missing, are",
+            *(f"  {name}: {fault}" for name, fault in faults.items()),
+            "Run the command that made this cache again: it makes these files again, no others.",
+        ]
+    )
+
+
 def _splits(cache: Cache) -> set[str]:
     return {clip.split for clip in cache.clips}
 
 
-def _mixed(clips: list[Clip]) -> list[Clip]:
+def _mixed(clips: Sequence[Clip]) -> list[Clip]:
     """Real and fake clips in turn, so that a sheet shows both."""
     real = [clip for clip in clips if clip.label == 0]
     fake = [clip for clip in clips if clip.label == 1]

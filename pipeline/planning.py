@@ -12,8 +12,12 @@ from pipeline import workers
 from pipeline.corpus import Video, looks_like_video
 from pipeline.errors import Rejected
 from pipeline.probe import Probe, probe, sampling_rate, sound_samples
+from pipeline.progress import Progress
 from pipeline.resume import CacheInProgress
 from pipeline.settings import Settings
+
+# What a very slow disk reads in a second, and a very slow decoder needs for a million pixels.
+SECONDS, BYTES_PER_SECOND, SECONDS_PER_MEGAPIXEL = 120.0, 1e6, 0.5
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,20 @@ class Selection:
 
 
 def select(
-    videos: Sequence[Video], work: CacheInProgress, settings: Settings, jobs: int
+    videos: Sequence[Video],
+    work: CacheInProgress,
+    settings: Settings,
+    *,
+    jobs: int,
+    limits: workers.Limits,
 ) -> Selection:
     """Probe every file that an earlier run has not probed, and agree on T."""
-    probes, rejected = _probe_all(videos, work, settings, jobs)
+    probes, rejected = _probe_all(videos, work, settings, jobs, limits)
     copies = _reject_duplicates(videos, probes, rejected)
     n_frames = settings.frames
     if n_frames is None:
         _reject_under(settings.min_frames, probes, rejected)
-        n_frames = _shortest_sound(probes, work, settings)
+        n_frames = _shortest_sound(probes, work, settings, limits)
     if n_frames == 0:
         for path in probes:
             rejected[path] = Rejected("truncated", "and no sound video says how long a clip is")
@@ -58,7 +67,11 @@ def tally(rejected: Iterable[Rejected]) -> str:
 
 
 def _probe_all(
-    videos: Sequence[Video], work: CacheInProgress, settings: Settings, jobs: int
+    videos: Sequence[Video],
+    work: CacheInProgress,
+    settings: Settings,
+    jobs: int,
+    limits: workers.Limits,
 ) -> tuple[dict[str, Probe], dict[str, Rejected]]:
     rejected = {
         str(video.path): Rejected("not a video", f"by its extension {video.path.suffix!r}")
@@ -66,18 +79,23 @@ def _probe_all(
         if not looks_like_video(video.path)
     }
     paths = [video.path for video in videos if str(video.path) not in rejected]
-    unknown = [path for path in paths if not _still_holds(path, work.notes.get(str(path)))]
+    unknown = [path for path in paths if not _still_holds(path, work.note(str(path)))]
+    unknown.sort(key=lambda path: _stamp(path)[:1], reverse=True)  # the longest first
     look = partial(probe, fps=settings.fps, stride=settings.stride)
-    for path, result in workers.run(look, unknown, jobs=jobs, title="probe"):
-        if isinstance(result, Rejected) and result.passing:
-            rejected[str(path)] = result
-        else:
-            work.note(str(path), _note(path, result))
+    with Progress("probe", len(unknown)) as progress:
+        for path, result in workers.run(
+            look, unknown, jobs=jobs, seconds=seconds_to_probe, limits=limits
+        ):
+            if isinstance(result, Rejected) and result.passing:
+                rejected[str(path)] = result
+            else:
+                work.remember(str(path), _note(path, result))
+            progress.update(str(path), result)
     probes = {}
     for name in map(str, paths):
         if name in rejected:
             continue
-        note = work.notes[name]
+        note = work.note(name)
         if "rejected" in note:
             rejected[name] = Rejected(*note["rejected"])
         else:
@@ -146,7 +164,9 @@ def _reject_under(n_frames: int, probes: dict[str, Probe], rejected: dict[str, R
                 )
 
 
-def _shortest_sound(probes: dict[str, Probe], work: CacheInProgress, settings: Settings) -> int:
+def _shortest_sound(
+    probes: dict[str, Probe], work: CacheInProgress, settings: Settings, limits: workers.Limits
+) -> int:
     """T for the whole cache: the sampled frames of the shortest video that is sound to its end.
 
     Containers lie about their frames, so the shortest video is decoded before it decides. One
@@ -156,18 +176,34 @@ def _shortest_sound(probes: dict[str, Probe], work: CacheInProgress, settings: S
     for path in sorted(probes, key=lambda path: (probes[path].n_samples, path)):
         if probes[path].short_of_promise:
             continue
-        note = work.notes[path]
+        note = work.note(path)
         if "sound" not in note:
             rate = sampling_rate(probes[path].fps, settings.fps, settings.stride)
-            note = note | {"sound": _count_sound(Path(path), rate)}
-            work.note(path, note)
+            seconds = seconds_to_probe(Path(path)) + seconds_to_decode(probes[path])
+            note = note | {"sound": _count_sound(Path(path), rate, seconds, limits)}
+            work.remember(path, note)
         if note["sound"] >= settings.min_frames:
             return int(note["sound"])
     return 0
 
 
-def _count_sound(path: Path, rate: float) -> int:
+def _count_sound(path: Path, rate: float, seconds: float, limits: workers.Limits) -> int:
     """The sound frames of a video, 0 if it breaks off."""
-    for _, result in workers.run(partial(sound_samples, rate=rate), [path], jobs=1):
+    count = partial(sound_samples, rate=rate)
+    for _, result in workers.run(
+        count, [path], jobs=1, seconds=lambda path: seconds, limits=limits
+    ):
         return 0 if isinstance(result, Rejected) else result
     return 0
+
+
+def seconds_to_probe(path: Path) -> float:
+    """How long probing a file may take: so long that only what hangs meets it."""
+    size = (_stamp(path) or [0])[0]
+    return SECONDS + size / BYTES_PER_SECOND
+
+
+def seconds_to_decode(video: Probe, n_frames: int | None = None) -> float:
+    """How long decoding all frames of a video, or so many, may take, likewise."""
+    n_frames = video.n_packets if n_frames is None else min(n_frames, video.n_packets)
+    return n_frames * SECONDS_PER_MEGAPIXEL * max(video.width * video.height / 1e6, 0.1)

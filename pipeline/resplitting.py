@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.cache import Cache, Clip, write_index
@@ -62,7 +63,7 @@ def resplit(cache: Cache, folder: Path, how: Splitting) -> Cache:
     return Cache(folder, cache.stage)
 
 
-def split_clips(clips: list[Clip], how: Splitting) -> list[Clip]:
+def split_clips(clips: Sequence[Clip], how: Splitting) -> list[Clip]:
     """The same rows, with the splits that a protocol gives to their videos."""
     videos = list({clip.video: clip for clip in clips}.values())
     splits = split_videos(videos, [video.source_sha256 for video in videos], how)

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.cache import INDEX, check_same_settings, shard_attrs
+from pipeline.cache import DAMAGED_ENDING, INDEX, check_same_settings, shard_attrs
 from pipeline.errors import SettingsError
 from pipeline.files import remove_temporaries, write_whole
 
 WORK = ".work"  # inside the cache until it is finished
+PARTS = f"{WORK}/parts"
 
 
 class CacheInProgress:
@@ -37,7 +38,7 @@ class CacheInProgress:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.settings = json.loads(json.dumps(settings))
-        self.notes: dict[str, Any] = {}
+        self._notes: dict[str, bytes] = {}  # as they are on disk: objects would be much larger
 
     def __enter__(self) -> "CacheInProgress":
         work = self.folder / WORK
@@ -46,7 +47,8 @@ class CacheInProgress:
         foreign = (
             sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
         )
-        if foreign and not work.is_dir() and INDEX not in foreign:
+        ours = {WORK, INDEX, INDEX + DAMAGED_ENDING}
+        if foreign and not ours & set(foreign):
             raise SettingsError(
                 f"{self.folder} holds something that is not a cache: {', '.join(foreign[:5])}",
                 "give a new or an empty folder for the cache",
@@ -61,7 +63,7 @@ class CacheInProgress:
         return self
 
     def _take_over(self, work: Path) -> None:
-        for folder in (self.folder, self.folder / "shards", work):
+        for folder in (self.folder, self.folder / "shards", work, self.folder / PARTS):
             remove_temporaries(folder)
         begun = work / "settings.json"
         if begun.is_file():
@@ -104,13 +106,19 @@ class CacheInProgress:
             file.truncate(len(whole) + 1 if whole else 0)
         for line in whole.splitlines():
             with contextlib.suppress(ValueError):  # a line lost to a power cut is done again
-                self.notes.update(json.loads(line))
+                self._notes.update(dict.fromkeys(json.loads(line), line))
 
-    def note(self, key: str, value: Any) -> None:
+    def note(self, key: str) -> Any:
+        """What was remembered under a key, by this run or an earlier one, or None."""
+        line = self._notes.get(key)
+        return None if line is None else json.loads(line)[key]
+
+    def remember(self, key: str, value: Any) -> None:
         """Remember something for a later run that takes over from this one."""
-        self.notes[key] = value
-        with (self.folder / WORK / "notes.jsonl").open("a", encoding="ascii") as file:
-            file.write(json.dumps({key: value}) + "\n")
+        line = json.dumps({key: value}).encode()
+        self._notes[key] = line
+        with (self.folder / WORK / "notes.jsonl").open("ab") as file:
+            file.write(line + b"\n")
 
     def recipe(self, **particulars: Any) -> str:
         """What a shard is made of, as a digest: these settings, and what is special to it."""

@@ -26,6 +26,7 @@ class Settings:
     flow_backend: farneback.Backend = "opencv"
     keep_frames: bool = True
     compression: Compression = "gzip"
+    shard_size: int | None = None  # videos; None: by how many there are
     splitting: Splitting = dataclasses.field(default_factory=Splitting)
     seed: int = 0  # of the order of clips
 
@@ -34,8 +35,14 @@ class Settings:
             raise SettingsError(f"size {self.width}x{self.height}", "both sides need 32 or more")
         if self.frames is not None and self.frames < 2:
             raise SettingsError(f"{self.frames} frames", "flow needs at least 2")
+        if self.shard_size is not None and self.shard_size < 1:
+            raise SettingsError(f"{self.shard_size} videos in a shard", "give 1 or more")
         if self.crop is not None and (min(self.crop) < 0 or min(self.crop[2:]) < 1):
             raise SettingsError(f"crop {self.crop}", "give x,y,width,height in pixels")
+
+    def videos_per_shard(self, n_videos: int) -> int:
+        """One up to 2,000 videos; then so many that there are about 1,000 shards, 64 at most."""
+        return self.shard_size or max(1, min(64, n_videos // 1000))
 
     @property
     def geometry(self) -> Geometry:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 import time
 import traceback
 from collections import deque
@@ -12,14 +13,32 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from tqdm import tqdm
-
 from pipeline.errors import Rejected
+from pipeline.files import readable_bytes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+WATCH = 0.2  # seconds between two looks at how much memory processes use
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one item may use before its process is killed.
+
+    Attributes:
+        seconds: of time; None leaves it to what is known of the item.
+        n_bytes: of memory.
+    """
+
+    seconds: float | None = None
+    n_bytes: int = 4 * 10**9
+
+
+GENEROUS = Limits()
 
 
 @dataclass
@@ -27,6 +46,7 @@ class _Worker(Generic[Item]):
     process: BaseProcess
     pipe: Connection
     item: Item
+    seconds: float
     deadline: float
 
 
@@ -40,43 +60,26 @@ def run(
     items: Iterable[Item],
     *,
     jobs: int,
-    timeout: float = 3600.0,
-    title: str | None = None,
+    seconds: Callable[[Item], float] = lambda item: 3600.0,
+    limits: Limits = GENEROUS,
 ) -> Iterator[tuple[Item, Result | Rejected]]:
     """Run ``task`` over ``items`` in processes of their own, and give results as they come.
 
-    A task that raises `Rejected`, crashes its process, or takes longer than ``timeout`` costs its
-    own item only. Any other exception is a fault of the program or of the machine (a full disk):
-    it ends the run and is raised here.
+    A task that raises `Rejected`, crashes its process, or takes too much time or memory costs its
+    own item only; a fresh process goes on. Any other exception is a fault of the program or of the
+    machine (a full disk): it ends the run and is raised here.
 
     Args:
         task: a function that can be pickled; it returns something small.
-        items: what to call it with.
+        items: what to call it with. A deque may grow while results are taken from this function.
         jobs: how many processes.
-        timeout: seconds that one item may take.
-        title: of a progress bar on a terminal, or None for no bar.
+        seconds: how long an item may take, where ``limits`` does not say.
+        limits: of one item.
 
     Yields:
         the item and its result, or the `Rejected` that says why there is none.
     """
-    waiting = deque(items)
-    with tqdm(
-        total=len(waiting),
-        desc=title,
-        unit="video",
-        disable=True if title is None else None,  # None: shown on a terminal only
-    ) as bar:
-        n_rejected = 0
-        for item, outcome in _outcomes(task, waiting, jobs, timeout):
-            n_rejected += isinstance(outcome, Rejected)
-            bar.set_postfix(rejected=n_rejected, refresh=False)
-            bar.update()
-            yield item, outcome
-
-
-def _outcomes(
-    task: Callable[[Item], Result], waiting: deque[Item], jobs: int, timeout: float
-) -> Iterator[tuple[Item, Result | Rejected]]:
+    waiting = items if isinstance(items, deque) else deque(items)
     idle: list[tuple[BaseProcess, Connection]] = []
     busy: dict[Connection, _Worker[Item]] = {}
     try:
@@ -90,27 +93,43 @@ def _outcomes(
                     _stop(process, pipe)
                     waiting.appendleft(item)
                     continue
-                busy[pipe] = _Worker(process, pipe, item, time.monotonic() + timeout)
-            nearest = min(worker.deadline for worker in busy.values()) - time.monotonic()
-            for ready in wait(list(busy), timeout=max(0.0, nearest)):
+                allowed = seconds(item) if limits.seconds is None else limits.seconds
+                busy[pipe] = _Worker(process, pipe, item, allowed, time.monotonic() + allowed)
+            for ready in wait(list(busy), timeout=WATCH):
                 worker = busy.pop(ready)  # type: ignore[call-overload]
                 outcome = _receive(worker)
                 if worker.process.is_alive():
                     idle.append((worker.process, worker.pipe))
                 yield worker.item, outcome
-            now = time.monotonic()
-            late = [worker for worker in busy.values() if worker.deadline < now]
-            for worker in late:
-                if worker.pipe.poll():  # it was done while nobody looked
+            for worker in list(busy.values()):
+                excess = _excess(worker, limits)
+                if excess is None or worker.pipe.poll():  # it was done while nobody looked
                     continue
                 del busy[worker.pipe]
                 _stop(worker.process, worker.pipe)
-                yield worker.item, Rejected("timed out", f"after {timeout:g} s")
+                yield worker.item, excess
     finally:
         for worker in busy.values():
             _stop(worker.process, worker.pipe)
         for process, pipe in idle:
             _stop(process, pipe)
+
+
+def _excess(worker: _Worker[Any], limits: Limits) -> Rejected | None:
+    if worker.deadline < time.monotonic():
+        return Rejected("timed out", f"after {worker.seconds:.0f} s")
+    if (used := _memory_of(worker.process.pid)) > limits.n_bytes:
+        return Rejected("out of memory", f"it used {readable_bytes(used)}")
+    return None
+
+
+def _memory_of(pid: int | None) -> int:
+    """The memory that a process occupies, in bytes; 0 where the system does not say."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_bytes().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _start(task: Callable[[Item], Result]) -> tuple[BaseProcess, Connection]:
@@ -131,9 +150,9 @@ def _start(task: Callable[[Item], Result]) -> tuple[BaseProcess, Connection]:
 
 
 def _stop(process: BaseProcess, pipe: Connection) -> None:
-    pipe.close()
     process.kill()
     process.join()
+    pipe.close()
 
 
 def _receive(worker: _Worker[Any]) -> Any:
@@ -156,10 +175,11 @@ def _serve(task: Callable[[Any], Any], pipe: Connection) -> None:
     import cv2
 
     cv2.setNumThreads(1)  # processes use the cores; threads would only fight over them
+    threading.Thread(target=_follow_parent, daemon=True).start()
     while True:
         try:
             item = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the parent is gone, or wants us gone
             return
         try:
             answer: tuple[str, Any] = ("done", task(item))
@@ -173,6 +193,13 @@ def _serve(task: Callable[[Any], Any], pipe: Connection) -> None:
             pipe.send(answer)
         except OSError:  # nobody waits for it any more
             return
+
+
+def _follow_parent() -> None:
+    """End with the parent, however that ends, also in the middle of a video."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _portable(error: Exception) -> Exception:

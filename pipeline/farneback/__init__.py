@@ -103,6 +103,8 @@ class Stream:
         self, height: int, width: int, *, backend: str = "auto", parameters: Parameters = DEFAULT
     ) -> None:
         self.backend: Backend = _covering(resolve(backend), height, width, parameters)
+        self._parameters = parameters
+        self._last: Frames | None = None  # the frame that the next batch begins with
         self._engine: Any = opencv.Engine(parameters)
         if self.backend == "opencv-cuda":
             self._engine = opencv_cuda.Engine(parameters)
@@ -137,6 +139,24 @@ class Stream:
         """
         magnitude = self._engine.magnitude(frame)
         return None if magnitude is None else scaled(magnitude)
+
+    def magnitude_maps(self, frames: Frames) -> tuple[Frames, Floats]:
+        """Take the next frames, (n, H, W) uint8; a device computes their flow in one batch.
+
+        Returns:
+            the maps, (n, H, W) uint8 or one fewer at the beginning, and what 0 and 255 stand for
+            in each, (n, 2) float32.
+        """
+        if self.backend == "cuda":
+            from pipeline.farneback.cuda import engine as on_device
+
+            before = frames[:0] if self._last is None else self._last[None]
+            self._last = frames[-1] if len(frames) else self._last
+            return on_device.magnitude_maps(np.concatenate([before, frames]), self._parameters)
+        found = [made for frame in frames if (made := self.magnitude_map(frame)) is not None]
+        maps = np.array([picture for picture, _ in found], np.uint8)
+        ranges = np.array([range_ for _, range_ in found], np.float32)
+        return maps.reshape(len(found), *frames.shape[1:]), ranges.reshape(len(found), 2)
 
 
 def flow(

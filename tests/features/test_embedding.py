@@ -88,6 +88,7 @@ def test_every_checksum_is_right(embedded):
 
 def test_nothing_but_the_index_and_shards_remains(embedded):
     assert sorted(path.name for path in embedded.folder.iterdir()) == [
+        "SHA256SUMS",
         "datacard.md",
         INDEX,
         "shards",
@@ -154,15 +155,15 @@ def half_way(request, clips, mobilenet, embedded, tmp_path, monkeypatch):
 def stop_after(n_shards, monkeypatch):
     import features.embedding
 
-    write, written = features.embedding.write_shard, []
+    write, begun = features.embedding.writing_shard, []
 
-    def stop(*args, **kwargs):
-        if len(written) == n_shards:
+    def stop(folder, name, **kwargs):
+        if len(begun) == n_shards:
             raise KeyboardInterrupt
-        written.append(write(*args, **kwargs))
-        return written[-1]
+        begun.append(name)
+        return write(folder, name, **kwargs)
 
-    monkeypatch.setattr(features.embedding, "write_shard", stop)
+    monkeypatch.setattr(features.embedding, "writing_shard", stop)
 
 
 def test_other_weights_are_refused_with_both_checksums(clips, half_way, mobilenet):

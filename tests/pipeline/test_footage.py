@@ -7,11 +7,23 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline import footage
 from pipeline.decode import Geometry, decode
-from pipeline.footage import MOST, same_footage, thumbnails
+from pipeline.footage import MOST, Thumbnails, perceptual_hashes
 from pipeline.probe import probe
 
 GEOMETRY = Geometry(128, 128, None)
+
+
+def thumbnails(frames, times):
+    small = Thumbnails()
+    for start in range(0, len(frames), 5):  # they come piece by piece
+        small.add(frames[start : start + 5], times[start : start + 5])
+    return small.pictures()
+
+
+def same_footage(clips):
+    return footage.same_footage([perceptual_hashes(clip) for clip in clips], clips.__getitem__)
 
 
 def pictures_of(path):

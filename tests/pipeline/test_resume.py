@@ -147,17 +147,17 @@ def test_killed_while_tidying_up_it_ends_with_the_same_bytes(
 
 def test_a_note_cut_short_is_forgotten_and_the_others_kept(tmp_path):
     with CacheInProgress(tmp_path / "cache", {"a": 1}) as work:
-        work.note("x", [1])
-        work.note("y", "two")
+        work.remember("x", [1])
+        work.remember("y", "two")
     with (tmp_path / "cache" / WORK / "notes.jsonl").open("a") as file:
         file.write('{"z": [1, ')
     for _ in range(2):
         with CacheInProgress(tmp_path / "cache", {"a": 1}) as work:
-            assert work.notes == {"x": [1], "y": "two"}
+            assert [work.note(key) for key in "xyz"] == [[1], "two", None]
     with CacheInProgress(tmp_path / "cache", {"a": 1}) as work:
-        work.note("z", 3)
+        work.remember("z", 3)
     with CacheInProgress(tmp_path / "cache", {"a": 1}) as work:
-        assert work.notes == {"x": [1], "y": "two", "z": 3}
+        assert [work.note(key) for key in "xyz"] == [[1], "two", 3]
 
 
 # ----------------------------------------------------------------------------------- interrupted

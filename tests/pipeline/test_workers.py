@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import workers
 from pipeline.errors import Rejected
+from pipeline.workers import Limits
 
 TASKS = """
     import os, resource, signal, sys, threading, time
@@ -74,7 +75,7 @@ def test_what_goes_wrong_with_an_item_costs_that_item_only(task):
     bad = ["abort", "killed", "hang", "exit", "reject", "memory"]
     good = [f"good {n}" for n in range(6)]
     items = [item for pair in zip(bad, good, strict=True) for item in pair]
-    results = dict(workers.run(task, items, jobs=2, timeout=4))
+    results = dict(workers.run(task, items, jobs=2, limits=Limits(4)))
     assert set(results) == set(items)
     assert [results[item][0] for item in good] == good
     faults = {item: results[item] for item in bad}
@@ -111,7 +112,7 @@ def test_no_items_need_no_process(task):
 )
 def test_a_fault_of_the_program_ends_the_run_and_is_raised_here(task, item, kind, message):
     with pytest.raises(kind, match=message):
-        dict(workers.run(task, [item, "slow"], jobs=2, timeout=8))
+        dict(workers.run(task, [item, "slow"], jobs=2, limits=Limits(8)))
 
 
 def test_a_fault_says_where_in_the_worker_it_was(task):
@@ -121,7 +122,7 @@ def test_a_fault_says_where_in_the_worker_it_was(task):
 
 
 def test_whoever_stops_listening_stops_the_work(task):
-    results = workers.run(task, ["good", "slow"], jobs=2, timeout=60)
+    results = workers.run(task, ["good", "slow"], jobs=2, limits=Limits(60))
     assert next(results)[0] == "good"
     begin = time.monotonic()
     results.close()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.deflate import fletcher32, write_gzip
+from pipeline.cache.deflate import fletcher32, write_gzip
 
 
 def write(path, array, rows):

@@ -15,21 +15,23 @@ from isal import isal_zlib
 LEVEL = 2  # of 0 to 3; 3 is slower and no smaller here
 
 
-def write_gzip(dataset: h5py.Dataset, array: npt.NDArray[Any]) -> None:
+def write_gzip(dataset: h5py.Dataset, array: npt.NDArray[Any], start: int = 0) -> None:
     """Fill a dataset that is chunked along its first axis, with the filters gzip and fletcher32.
 
     Args:
-        dataset: of the array's shape and dtype.
-        array: what to write.
+        dataset: of the array's dtype.
+        array: rows to write; they end at the end of a chunk, or of the dataset.
+        start: the row to begin at, where a chunk begins.
     """
     rows = dataset.chunks[0]
-    for start in range(0, len(array), rows):
-        chunk = np.zeros(dataset.chunks, array.dtype)  # the last one is filled up
-        part = array[start : start + rows]
-        chunk[: len(part)] = part
-        packed = isal_zlib.compress(chunk.tobytes(), LEVEL)
+    for first in range(0, len(array), rows):
+        part = np.ascontiguousarray(array[first : first + rows])
+        if len(part) < rows:  # the last chunk is filled up
+            part = np.concatenate([part, np.zeros((rows - len(part), *part.shape[1:]), part.dtype)])
+        packed = isal_zlib.compress(part, LEVEL)
         checksum = fletcher32(packed).to_bytes(4, "little")
-        dataset.id.write_direct_chunk((start, *(0,) * (array.ndim - 1)), packed + checksum)
+        at = (start + first, *(0,) * (array.ndim - 1))
+        dataset.id.write_direct_chunk(at, packed + checksum)
 
 
 def fletcher32(data: bytes) -> int:

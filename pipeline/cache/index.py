@@ -1,0 +1,106 @@
+"""The index of a cache: written last, and what tells that a cache is finished."""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from pipeline.cache.reading import BESIDE, INDEX, SCHEMA, SUMS, Cache
+from pipeline.cache.rows import Clip, Shard, to_table, write_table
+from pipeline.cache.shards import DAMAGED
+from pipeline.errors import IntegrityError, SettingsError
+from pipeline.files import sha256_of, write_whole
+
+
+def write_index(
+    cache: Path,
+    *,
+    stage: str,
+    settings: Mapping[str, Any],
+    attrs: Mapping[str, str | int | float],
+    clips: Sequence[Clip],
+    shards: Sequence[Shard],
+) -> None:
+    """Write ``SHA256SUMS`` and ``index.h5`` over all other files, which are already there."""
+    image = io.BytesIO()  # in memory, because HDF5 answers a full disk with a crash
+    with h5py.File(image, "w") as file:
+        file.attrs["schema"] = SCHEMA
+        file.attrs["stage"] = stage
+        file.attrs["settings"] = json.dumps(settings, sort_keys=True)
+        file.attrs.update(sorted(attrs.items()))
+        write_table(file, "clips", to_table(clips, Clip))
+        write_table(file, "shards", to_table(shards, Shard))
+        data = file.create_group("data").id  # an id that is kept: links do not hold on to it
+        for clip in clips:
+            data.links.create_external(clip.id.encode(), clip.shard.encode(), clip.id.encode())
+    content = image.getbuffer()
+    sums = {INDEX: hashlib.sha256(content).hexdigest()}
+    sums |= {name: sha256_of(cache / name) for name in BESIDE if (cache / name).is_file()}
+    sums |= {shard.name: shard.sha256 for shard in shards}
+    text = "".join(f"{sha256}  {name}\n" for name, sha256 in sums.items())
+    write_whole(cache / SUMS, lambda temporary: temporary.write_text(text, encoding="ascii"))
+    write_whole(cache / INDEX, lambda temporary: temporary.write_bytes(content))
+
+
+def finished_cache(folder: Path, stage: str, settings: Mapping[str, Any]) -> Cache | None:
+    """The cache in this folder if it is finished; None if it is not, or something is missing.
+
+    Raises:
+        SettingsError: it was made with other settings, or by another stage.
+    """
+    if not (folder / INDEX).is_file():
+        return None
+    settings = json.loads(json.dumps(settings))
+    try:
+        cache = Cache(folder, stage)
+    except IntegrityError:
+        try:
+            with h5py.File(folder / INDEX) as file:
+                made_with = json.loads(file.attrs["settings"])
+        except DAMAGED:
+            return None
+        check_same_settings(folder, made_with, settings)
+        return None
+    check_same_settings(folder, cache.settings, settings)
+    return cache
+
+
+def readable_cache(folder: Path, stage: str) -> Cache | None:
+    """A finished cache of which only shards may be missing; None if more is."""
+    try:
+        cache = Cache(folder, stage, whole=False)
+        return cache if all((folder / name).is_file() for name in BESIDE) else None
+    except (SettingsError, IntegrityError):
+        return None
+
+
+def check_same_settings(cache: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to go on with other settings than those that a cache was begun with.
+
+    Raises:
+        SettingsError: names each setting that differs, with both values.
+    """
+    before, after = _flat(old), _flat(new)
+    different = [
+        f"{key} was {before.get(key)!r}, now {after.get(key)!r}"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key)
+    ]
+    if different:
+        raise SettingsError(
+            f"{cache} was begun with other settings: {'; '.join(different)}",
+            "use the same settings to resume, or another output folder",
+        )
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without nesting: ``splitting.test``."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = value if isinstance(value, dict) else None
+        flat |= {f"{key}.{k}": v for k, v in inner.items()} if inner is not None else {key: value}
+    return flat
