@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,9 @@ from pipeline.video import EXTENSIONS, FAKE, LABELS, REAL, Video, looks_like_vid
 __all__ = ["EXTENSIONS", "FAKE", "LABELS", "REAL", "Video", "looks_like_video", "read_corpus"]
 
 
-def read_corpus(roots: Sequence[Path], layout: str = layouts.AUTO) -> list[Video]:
+def read_corpus(
+    roots: Sequence[Path], layout: str = layouts.AUTO, *, follow_links: bool = False
+) -> list[Video]:
     """Find the videos of a corpus.
 
     Args:
@@ -27,10 +30,11 @@ def read_corpus(roots: Sequence[Path], layout: str = layouts.AUTO) -> list[Video
             files with the columns ``path``, ``label``, and perhaps ``identity``, ``split``,
             ``original``, ``source``, ``manipulation`` and ``compression``.
         layout: which dataset's names and lists to go by, one of `pipeline.layouts.CHOICES`.
+        follow_links: whether symbolic links may lead out of the roots.
 
     Returns:
-        the videos sorted by path. Files that are no videos by their extension are among them, so
-        that they are accounted for; hidden files are not.
+        the videos sorted by path. Files that are no videos by their extension are among them, and
+        so are links that are not followed, so that they are accounted for; hidden files are not.
 
     Raises:
         SettingsError: a root is missing or holds nothing of the given layout, a folder does not
@@ -39,12 +43,13 @@ def read_corpus(roots: Sequence[Path], layout: str = layouts.AUTO) -> list[Video
         OSError: a folder cannot be read.
         NothingUsable: no video at all, or only one of the two labels.
     """
+    walls = _Walls(roots, follow_links)
     found: dict[Path, Video] = {}
     for root in roots:
         if root.is_dir():
-            videos = _from_folder(root, layout)
+            videos = _from_folder(root, layout, walls)
         elif root.suffix.lower() == ".csv" and root.is_file():
-            videos = _from_csv(root, layout)
+            videos = _from_csv(root, layout, walls)
         else:
             what = "is neither a folder nor a CSV file" if root.exists() else "does not exist"
             raise SettingsError(f"{root} {what}", "give folders of videos, or CSV files")
@@ -70,12 +75,42 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - must not follow links, as resolve() does
 
 
-def _from_folder(root: Path, layout: str) -> list[Video]:
+class _Walls:
+    """The folders that a corpus may not be led out of by links."""
+
+    def __init__(self, roots: Iterable[Path], follow_links: bool) -> None:
+        folders = [root if root.is_dir() else root.parent for root in roots]
+        self._inside = [os.path.realpath(folder) for folder in folders]
+        self._open = follow_links
+        self._real_parent = functools.cache(os.path.realpath)
+
+    def leads_to(self, path: Path, *also: str) -> str:
+        """Where a path really is, if that is outside, also of the folders ``also``; else ``""``."""
+        real = os.path.realpath(path)
+        if self._open or any(_is_below(real, folder) for folder in (*self._inside, *also)):
+            return ""
+        return real
+
+    def of_row(self, path: Path, csv_folder: Path) -> str:
+        """The same for a row of a CSV file, which may name any folder, but not by a link."""
+        parent = _absolute(path.parent)
+        named = not _is_below(str(parent), str(_absolute(csv_folder)))
+        if self._open or (named and not path.is_symlink()):
+            return ""
+        return self.leads_to(path, *([self._real_parent(parent)] if named else []))
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _from_folder(root: Path, layout: str, walls: _Walls) -> list[Video]:
     videos: list[Video] = []
     unlabelled = set()
     explained = False
-    for path, files in _folders(root):
+    for path, files, outside in _folders(root, walls):
         label = _label_of(path, root)
+        videos += [Video(link, REAL, leads_to=where) for link, where in outside.items()]
         folder = Folder(path, tuple(file for file in files if looks_like_video(file)), label)
         known = {video.path: video for video in layouts.read(folder, layout)}
         explained |= bool(known)
@@ -102,8 +137,8 @@ def _from_folder(root: Path, layout: str) -> list[Video]:
     return videos
 
 
-def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Every folder below a root with the files in it; linked ones too, but none twice."""
+def _folders(root: Path, walls: _Walls) -> Iterator[tuple[Path, list[Path], dict[Path, str]]]:
+    """Every folder below a root, none twice: its files, and links that lead outside, and where."""
     seen: set[str] = set()  # a link may lead back up
     for folder, subfolders, names in os.walk(root, onerror=_raise, followlinks=True):
         if (place := os.path.realpath(folder)) in seen:
@@ -114,7 +149,12 @@ def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
             (name for name in subfolders if not name.startswith(".")),
             key=lambda name: (Path(folder, name).is_symlink(), name),
         )
-        yield Path(folder), [Path(folder, name) for name in sorted(names) if name[0] != "."]
+        shown = [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+        below = [Path(folder, name) for name in subfolders]
+        links = [path for path in (*shown, *below) if path.is_symlink()]
+        outside = {path: where for path in links if (where := walls.leads_to(path))}
+        subfolders[:] = [name for name in subfolders if Path(folder, name) not in outside]
+        yield Path(folder), [path for path in shown if path not in outside], outside
 
 
 def _raise(error: OSError) -> None:
@@ -161,7 +201,7 @@ def known_by_path(paths: Iterable[Path], layout: str = layouts.AUTO) -> dict[Pat
     return known
 
 
-def _from_csv(path: Path, layout: str) -> list[Video]:
+def _from_csv(path: Path, layout: str, walls: _Walls) -> list[Video]:
     try:
         rows = read_csv(path)
     except (OSError, csv.Error) as error:
@@ -182,10 +222,11 @@ def _from_csv(path: Path, layout: str) -> list[Video]:
         split = _cell(row, "split").lower()
         if split not in ("", *SPLITS):
             raise SettingsError(f"{where}: split {split!r}", f"splits are {', '.join(SPLITS)}")
+        video_path = path.parent / row["path"]
         original = _cell(row, "original") or ("original" in row and label == REAL and row["path"])
         videos.append(
             Video(
-                path.parent / row["path"],
+                video_path,
                 label,
                 names_in(row),
                 split,
@@ -193,6 +234,7 @@ def _from_csv(path: Path, layout: str) -> list[Video]:
                 manipulation=_cell(row, "manipulation"),
                 compression=_cell(row, "compression"),
                 original=f"{path.stem}:{original}" if original else "",
+                leads_to=walls.of_row(video_path, path.parent),
             )
         )
     known = known_by_path((video.path for video in videos), layout)
@@ -218,7 +260,9 @@ def _filled_in(video: Video, known: Video) -> Video:
 
 def _check_both_labels(roots: Iterable[Path], videos: Sequence[Video]) -> None:
     searched = ", ".join(str(root) for root in roots)
-    usable = [video for video in videos if looks_like_video(video.path)]
+    usable = [v for v in videos if looks_like_video(v.path) and not v.leads_to]
+    if led_out := len([video for video in videos if video.leads_to]):
+        searched += f" (not counting {led_out} links that lead out of it: --follow-links)"
     if not usable:
         raise NothingUsable(
             f"no video in {searched}",

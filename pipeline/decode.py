@@ -16,6 +16,7 @@ import av.error
 import av.filter
 import numpy as np
 import numpy.typing as npt
+from av.stream import Disposition
 
 from pipeline.errors import Rejected
 
@@ -29,8 +30,14 @@ PLAIN_FILES = {
     "format_whitelist": "asf,avi,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,"
     "mpegvideo,mxf,ogg,webm,yuv4mpegpipe",
 }
+# More than any camera makes: what claims more would fill the memory, or never end.
+MOST_PIXELS = 2**26
+MOST_FRAMES = 1_000_000
 HALF = 0.5 + 1e-6  # half-way between two ticks is the earlier one, whatever the last bits say
 REGULAR = 0.25  # intervals within this fraction of the median count as one and the same
+
+
+SQUARE = Fraction(1)
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,13 @@ class Geometry:
     height: int = 224
     crop: Box | None = None
 
-    def box(self, width: int, height: int) -> Box:
+    def box(self, width: int, height: int, pixel_aspect: Fraction = SQUARE) -> Box:
         """The part of an upright ``width`` × ``height`` picture that will be scaled to the result.
+
+        Args:
+            width: of the picture as it is stored, in pixels.
+            height: of it.
+            pixel_aspect: width of a stored pixel as it is shown, over its height.
 
         Raises:
             Rejected: the crop lies outside this picture.
@@ -59,7 +71,7 @@ class Geometry:
             raise Rejected(
                 "crop outside the picture", f"{x},{y},{w},{h} of a {width}x{height} picture"
             )
-        aspect = Fraction(self.width, self.height)
+        aspect = Fraction(self.width, self.height) / pixel_aspect
         kept_w, kept_h = min(w, max(1, int(h * aspect))), min(h, max(1, int(w / aspect)))
         return x + (w - kept_w) // 2, y + (h - kept_h) // 2, kept_w, kept_h
 
@@ -74,15 +86,35 @@ def open_video(path: Path) -> av.container.InputContainer:
         container = av.open(f"file:{path}", options=PLAIN_FILES, metadata_errors="replace")
     except (PermissionError, FileNotFoundError) as error:
         raise Rejected("unreadable", _words(error)) from error
+    except MemoryError:
+        raise
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise Rejected("not a video", _words(error)) from error
-    if not container.streams.video:
+    try:
+        _check_stream(container)
+    except Rejected:
         container.close()
-        raise Rejected("no video stream", f"container {container.format.name}")
-    if container.streams.video[0].codec_context is None:
-        container.close()
-        raise Rejected("no frame decodes", "FFmpeg has no decoder for its codec")
+        raise
     return container
+
+
+def _check_stream(container: av.container.InputContainer) -> None:
+    stream = video_stream(container)
+    if stream is None:
+        raise Rejected("no video stream", f"container {container.format.name}")
+    if stream.codec_context is None:
+        raise Rejected("no frame decodes", "FFmpeg has no decoder for its codec")
+    if stream.width * stream.height > MOST_PIXELS:
+        raise Rejected("too large", f"{stream.width}x{stream.height} pixels")
+    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # should it grow on the way
+
+
+def video_stream(container: av.container.InputContainer) -> Any:
+    """The first video stream of a file that is not a cover picture, or None."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    return None
 
 
 def frame_rate(times: npt.NDArray[np.float64]) -> float:
@@ -157,7 +189,7 @@ def _reaches(tick: float, last: float, before: float) -> bool:
 
 
 def decode(
-    path: Path, geometry: Geometry, rate: float, *, threads: int = 1
+    path: Path, geometry: Geometry, rate: float
 ) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
     """Decode a video at equal intervals of time.
 
@@ -165,7 +197,6 @@ def decode(
         path: the video file.
         geometry: crop and size.
         rate: frames to keep per second.
-        threads: threads of the decoder; 0 lets FFmpeg choose.
 
     Yields:
         the time of a frame in seconds, and the frame as (height, width, 3) uint8, RGB.
@@ -175,18 +206,20 @@ def decode(
     """
     with open_video(path) as container:
         scaler: _Scaler | None = None
-        for time, frame in at_equal_intervals(timed_frames(container, threads=threads), rate):
+        for time, frame in at_equal_intervals(timed_frames(container), rate):
             try:
                 if scaler is None:
-                    scaler = _Scaler(container.streams.video[0], frame, geometry)
+                    scaler = _Scaler(video_stream(container), frame, geometry)
                 picture = scaler(frame)
+            except MemoryError:
+                raise
             except av.error.FFmpegError as error:
                 raise Rejected("not to be converted", _words(error)) from error
             yield time, picture
 
 
 def timed_frames(
-    container: av.container.InputContainer, *, threads: int = 1
+    container: av.container.InputContainer,
 ) -> Iterator[tuple[float, av.VideoFrame]]:
     """All sound frames of the first video stream with their times in seconds, increasing.
 
@@ -196,8 +229,8 @@ def timed_frames(
     Raises:
         Rejected: ``truncated``, with the number of sound frames before the damage.
     """
-    stream = container.streams.video[0]
-    stream.codec_context.thread_count = threads
+    stream = video_stream(container)
+    stream.codec_context.thread_count = 1  # processes use the cores
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     n, last = 0, -math.inf
     try:
@@ -214,9 +247,13 @@ def timed_frames(
             if frame.pts is not None and frame.time_base is not None:
                 time = float(frame.pts * frame.time_base)
             n += 1
+            if n > MOST_FRAMES:
+                raise Rejected("too long", f"more than {MOST_FRAMES} frames")
             if time > last:
                 last = time
                 yield time, frame
+    except MemoryError:
+        raise
     except (av.error.FFmpegError, ValueError) as error:
         raise Rejected("truncated", f"at frame {n}: {_words(error)}") from error
 
@@ -226,12 +263,21 @@ class _Scaler:
 
     def __init__(self, stream: Any, frame: av.VideoFrame, geometry: Geometry) -> None:
         turns = _ROTATE.get(round(frame.rotation) % 360, [])
+        turned = len(turns) == 1
         width, height = frame.width, frame.height
-        if len(turns) == 1:
-            width, height = height, width
-        x, y, w, h = geometry.box(width, height)
-        self._graph = av.filter.Graph()
+        aspect = stream.sample_aspect_ratio or SQUARE
+        if turned:
+            width, height, aspect = height, width, 1 / aspect
+        x, y, w, h = geometry.box(width, height, aspect)
         filters = [("transpose", turn) for turn in turns]
+        if frame.interlaced_frame:  # one field is one moment, a frame is two
+            filters.insert(0, ("field", "top"))
+            if turned:
+                x, w = x // 2, max(1, w // 2)
+            else:
+                y, h = y // 2, max(1, h // 2)
+        self._graph = av.filter.Graph()
+        self._graph.threads = 1
         filters += [
             ("crop", f"{w}:{h}:{x}:{y}:exact=1"),
             ("scale", f"{geometry.width}:{geometry.height}:flags=area+accurate_rnd+bitexact"),

@@ -56,8 +56,8 @@ def foresee(videos: Sequence[Video], settings: Settings, *, jobs: int | None = N
     Raises:
         SettingsError: the split that is asked for does not fit these videos.
     """
-    usable = [video for video in videos if looks_like_video(video.path)]
-    others = [video.path for video in videos if not looks_like_video(video.path)]
+    usable = [v for v in videos if looks_like_video(v.path) and not v.leads_to]
+    others = [v.path for v in videos if not looks_like_video(v.path) or v.leads_to]
     splits = split_videos(usable, [str(video.path) for video in usable], settings.splitting)
     unknown = sum(not video.identities for video in usable)
     parts = [
@@ -79,7 +79,7 @@ def _rejected_by_name(paths: Sequence[Path]) -> str:
         return ""
     more = f", and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
     listed = ", ".join(map(str, paths[:NAMED]))
-    return f"rejected by their names, {len(paths)}: {listed}{more}"
+    return f"rejected by their names, or as links that lead elsewhere, {len(paths)}: {listed}{more}"
 
 
 def _estimate(videos: Sequence[Video], settings: Settings, jobs: int) -> str:

@@ -77,6 +77,12 @@ def parse_fps(context: click.Context, parameter: click.Parameter, value: str) ->
         help="Whose names of files and folders to go by. auto recognises each folder by itself, "
         "folders goes by *REAL* and *FAKE* alone.",
     ),
+    cloup.option(
+        "--follow-links",
+        is_flag=True,
+        help="Follow symbolic links that lead out of the folders given. Without it they are "
+        "rejected.",
+    ),
 )
 @cloup.option_group(
     "Where to",
@@ -208,6 +214,7 @@ def parse_fps(context: click.Context, parameter: click.Parameter, value: str) ->
 def main(
     videos: tuple[Path, ...],
     layout: str,
+    follow_links: bool,
     output: Path | None,
     jobs: int | None,
     timeout: float | None,
@@ -241,7 +248,7 @@ def main(
         seed=splitting.seed,
         **settings,  # type: ignore[arg-type]
     )
-    corpus = read_corpus(videos, layout)
+    corpus = read_corpus(videos, layout, follow_links=follow_links)
     if output is None or dry_run:
         click.echo(foresee(corpus, chosen, jobs=jobs))
         return

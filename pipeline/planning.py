@@ -78,6 +78,11 @@ def _probe_all(
         for video in videos
         if not looks_like_video(video.path)
     }
+    rejected |= {
+        str(video.path): Rejected("outside the corpus", f"a link to {video.leads_to}")
+        for video in videos
+        if video.leads_to
+    }
     paths = [video.path for video in videos if str(video.path) not in rejected]
     unknown = [path for path in paths if not _still_holds(path, work.note(str(path)))]
     unknown.sort(key=lambda path: _stamp(path)[:1], reverse=True)  # the longest first

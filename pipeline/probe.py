@@ -11,7 +11,14 @@ import av
 import av.error
 import numpy as np
 
-from pipeline.decode import count_samples, frame_rate, open_video, timed_frames
+from pipeline.decode import (
+    MOST_FRAMES,
+    count_samples,
+    frame_rate,
+    open_video,
+    timed_frames,
+    video_stream,
+)
 from pipeline.errors import Rejected
 from pipeline.files import sha256_of
 
@@ -20,7 +27,7 @@ _MATROSKA_DURATION = re.compile(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d+)?)")  # 00:00:0
 TOLERATED_LOSS = 0.02  # of the promised frames: containers round, and count frames never shown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Probe:
     """What is known of a video from its packets; its frames may still turn out to be damaged.
 
@@ -28,11 +35,8 @@ class Probe:
     ``n_promised`` is what the container says, 0 where it says nothing.
     """
 
-    path: str
     sha256: str
     n_bytes: int
-    container: str
-    codec: str
     width: int  # of the upright picture
     height: int
     fps: float
@@ -70,7 +74,7 @@ def probe(path: Path, *, fps: float | None = None, stride: int = 1) -> Probe:
         rotated = round(first.rotation) % 180 != 0
         width, height = (first.height, first.width) if rotated else (first.width, first.height)
     with open_video(path) as container:
-        stream = container.streams.video[0]
+        video_stream(container)
         times = np.sort(np.fromiter(_packet_times(container), dtype=np.float64))  # (n_packets,)
         if len(times) < 2:
             raise Rejected("too short", f"{len(times)} frame(s)")
@@ -78,11 +82,8 @@ def probe(path: Path, *, fps: float | None = None, stride: int = 1) -> Probe:
         n_bytes = path.stat().st_size
         duration = float(times[-1] - times[0] + 1 / own_rate)
         return Probe(
-            path=str(path),
             sha256=sha256_of(path),
             n_bytes=n_bytes,
-            container=container.format.name,
-            codec=stream.codec_context.codec.canonical_name,
             width=width,
             height=height,
             fps=own_rate,
@@ -127,13 +128,13 @@ def _first_frame(container: Any) -> av.VideoFrame:
         if first is None:
             raise
     if first is None:
-        raise Rejected("no frame decodes", f"codec {container.streams.video[0].codec_context.name}")
+        raise Rejected("no frame decodes", f"codec {video_stream(container).codec_context.name}")
     return first
 
 
 def _packet_times(container: Any) -> Iterator[float]:
     """The times in seconds of all packets that will be shown, in the order of the file."""
-    stream = container.streams.video[0]
+    stream = video_stream(container)
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     packets = container.demux(stream)
     n = 0
@@ -143,13 +144,15 @@ def _packet_times(container: Any) -> Iterator[float]:
         except (StopIteration, av.error.FFmpegError, ValueError):
             return  # what follows the damage is not counted
         if packet.size and not packet.is_discard:
+            if n == MOST_FRAMES:
+                raise Rejected("too long", f"more than {MOST_FRAMES} frames")
             yield float(packet.pts * packet.time_base) if packet.pts is not None else n / rate
             n += 1
 
 
 def _promised_frames(container: Any, rate: float) -> int:
     """How many frames the container says there are, 0 if it does not say."""
-    stream = container.streams.video[0]
+    stream = video_stream(container)
     if stream.frames:
         return int(stream.frames)
     seconds = 0.0

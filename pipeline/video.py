@@ -30,6 +30,7 @@ class Video:
     compression: str = ""  # raw, c23 or c40
     original: str = ""  # the recording it shows: a real video its own, a fake that of its target
     official: str = ""  # train, val or test, where its dataset publishes a split
+    leads_to: str = ""  # where, if it is a link that leads out of the corpus and is not followed
 
     @property
     def ties(self) -> tuple[str, ...]:

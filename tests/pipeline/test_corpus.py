@@ -227,8 +227,48 @@ def test_a_linked_folder_of_videos_is_searched_and_one_that_leads_back_ends(tmp_
         (tmp_path / name).write_bytes(name.encode())
     (tmp_path / "REAL" / "more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "REAL")
-    found = read_corpus([tmp_path / "REAL", tmp_path / "FAKE"])
+    found = read_corpus([tmp_path / "REAL", tmp_path / "FAKE"], follow_links=True)
     assert [video.path.name for video in found] == ["c.mp4", "a.mp4", "b.mp4"]
+    found = read_corpus([tmp_path])
+    assert [video.path.name for video in found if video.path.parent.name == "REAL"] == ["a.mp4"]
+
+
+def test_links_that_lead_out_of_the_corpus_are_named_and_not_followed(tmp_path, csv):
+    for name in ("REAL/a.mp4", "FAKE/c.mp4", "secret/b.mp4", "secret/d.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "REAL" / "b.mp4").symlink_to(tmp_path / "secret" / "b.mp4")
+    (tmp_path / "REAL" / "more").symlink_to(tmp_path / "secret")
+    (tmp_path / "REAL" / "again.mp4").symlink_to(tmp_path / "FAKE" / "c.mp4")  # not outside
+    found = {v.path.name: v.leads_to for v in read_corpus([tmp_path / "REAL", tmp_path / "FAKE"])}
+    secret = f"{tmp_path}/secret"
+    nothing = {"a.mp4": "", "again.mp4": "", "c.mp4": ""}
+    assert found == nothing | {"b.mp4": f"{secret}/b.mp4", "more": secret}
+
+    listed = tmp_path / "REAL" / "list.csv"
+    rows = ("a.mp4,0", "b.mp4,0", "more/d.mp4,1", "../secret/d.mp4,1", f"{tmp_path}/FAKE/c.mp4,1")
+    listed.write_text("\n".join(["path,label", *rows]))
+    found = {str(v.path): v.leads_to for v in read_corpus([listed])}
+    real = tmp_path / "REAL"
+    assert found == {
+        f"{real}/a.mp4": "",
+        f"{real}/b.mp4": f"{secret}/b.mp4",
+        f"{real}/more/d.mp4": f"{secret}/d.mp4",
+        f"{real}/../secret/d.mp4": "",  # named, not linked
+        f"{tmp_path}/FAKE/c.mp4": "",
+    }
+
+
+def test_a_corpus_of_nothing_but_links_elsewhere_says_how_to_follow_them(tmp_path):
+    for name in ("store/a.mp4", "store/b.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    for kind, name in (("REAL", "a.mp4"), ("FAKE", "b.mp4")):
+        (tmp_path / "corpus" / kind).mkdir(parents=True)
+        (tmp_path / "corpus" / kind / name).symlink_to(tmp_path / "store" / name)
+    with pytest.raises(NothingUsable, match=r"not counting 2 links that lead out.*--follow-links"):
+        read_corpus([tmp_path / "corpus"])
+    assert len(read_corpus([tmp_path / "corpus"], follow_links=True)) == 2
 
 
 def test_paths_are_relative_to_the_csv_wherever_the_command_runs(csv, tmp_path, monkeypatch):

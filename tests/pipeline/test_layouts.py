@@ -413,7 +413,7 @@ def test_links_are_followed_and_read_by_their_own_names(root, tmp_path):
     (root / "youtube").mkdir()
     (root / "youtube" / "c23").symlink_to(store / "originals_of_somebody")
     (root / "youtube" / "again").symlink_to(root)
-    videos = read_corpus([root])
+    videos = read_corpus([root], follow_links=True)
     assert len(videos) == 2
     assert rows(videos, "label", "identities") == {
         "004.mp4": (REAL, ("ffpp:004",)),
