@@ -22,6 +22,7 @@ from pipeline.files import readable_bytes
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+CRASHED, OUT_OF_MEMORY = ACCIDENTS = ("crashed the decoder", "out of memory")
 WATCH = 0.2  # seconds between two looks at how much memory processes use
 
 
@@ -66,8 +67,10 @@ def run(
     """Run ``task`` over ``items`` in processes of their own, and give results as they come.
 
     A task that raises `Rejected`, crashes its process, or takes too much time or memory costs its
-    own item only; a fresh process goes on. Any other exception is a fault of the program or of the
-    machine (a full disk): it ends the run and is raised here.
+    own item only; a fresh process goes on. An item whose process dies or needs too much memory is
+    tried once more, after all others: somebody else may have filled the memory or killed it. Any
+    other exception is a fault of the program or of the machine (a full disk): it ends the run and
+    is raised here.
 
     Args:
         task: a function that can be pickled; it returns something small.
@@ -82,6 +85,16 @@ def run(
     waiting = items if isinstance(items, deque) else deque(items)
     idle: list[tuple[BaseProcess, Connection]] = []
     busy: dict[Connection, _Worker[Item]] = {}
+    tried: list[Item] = []  # once, in vain
+
+    def is_final(item: Item, outcome: Any) -> bool:
+        accident = isinstance(outcome, Rejected) and outcome.reason in ACCIDENTS
+        if not accident or any(item is other for other in tried):
+            return True
+        tried.append(item)
+        waiting.append(item)
+        return False
+
     try:
         while waiting or busy:
             while waiting and len(busy) < jobs:
@@ -100,14 +113,16 @@ def run(
                 outcome = _receive(worker)
                 if worker.process.is_alive():
                     idle.append((worker.process, worker.pipe))
-                yield worker.item, outcome
+                if is_final(worker.item, outcome):
+                    yield worker.item, outcome
             for worker in list(busy.values()):
                 excess = _excess(worker, limits)
                 if excess is None or worker.pipe.poll():  # it was done while nobody looked
                     continue
                 del busy[worker.pipe]
                 _stop(worker.process, worker.pipe)
-                yield worker.item, excess
+                if is_final(worker.item, excess):
+                    yield worker.item, excess
     finally:
         for worker in busy.values():
             _stop(worker.process, worker.pipe)
@@ -119,7 +134,7 @@ def _excess(worker: _Worker[Any], limits: Limits) -> Rejected | None:
     if worker.deadline < time.monotonic():
         return Rejected("timed out", f"after {worker.seconds:.0f} s")
     if (used := _memory_of(worker.process.pid)) > limits.n_bytes:
-        return Rejected("out of memory", f"it used {readable_bytes(used)}")
+        return Rejected(OUT_OF_MEMORY, f"it used {readable_bytes(used)}")
     return None
 
 
@@ -162,7 +177,7 @@ def _receive(worker: _Worker[Any]) -> Any:
         worker.process.join()
         code = worker.process.exitcode or 0
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return Rejected("crashed the decoder", cause)
+        return Rejected(CRASHED, cause)
     if kind == "raise":
         _stop(worker.process, worker.pipe)
         exception, trace = value
@@ -186,7 +201,7 @@ def _serve(task: Callable[[Any], Any], pipe: Connection) -> None:
         except Rejected as rejected:
             answer = ("done", rejected)
         except MemoryError as error:
-            answer = ("done", Rejected("out of memory", str(error)))
+            answer = ("done", Rejected(OUT_OF_MEMORY, str(error)))
         except Exception as error:
             answer = ("raise", (_portable(error), traceback.format_exc()))
         try:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections import deque
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -139,7 +140,9 @@ def in_process(monkeypatch):
     """
 
     def run(task, items, **options):
-        for item in items:
+        waiting = items if isinstance(items, deque) else deque(items)  # which may grow
+        while waiting:
+            item = waiting.popleft()
             try:
                 yield item, task(item)
             except Rejected as rejected:

@@ -329,6 +329,37 @@ def test_without_frames_the_flow_is_the_same(root, make_corpus, extract_from):
             )
 
 
+def test_shards_hold_as_many_videos_as_asked_for(root, make_corpus, extract_from):
+    make_corpus(root, (20, 24, 41), (20, 24))
+    one = extract_from(root, clips=2)
+    many = extract_from(root, "many", clips=2, shard_size=2)
+    assert [shard.name for shard in many.shards] == [f"shards/{n:05}.h5" for n in range(3)]
+    assert [clip.id for clip in one.clips] == [clip.id for clip in many.clips]
+    assert len(one.clips) == 6
+    for clip, same in zip(one.clips, many.clips, strict=True):
+        for key in one.datasets(clip):
+            assert np.array_equal(one.read(clip, key), many.read(same, key)), key
+    assert all(fault == "" for _, fault in many.verify())
+
+
+def test_a_shard_holds_what_is_left_of_its_videos(root, make_corpus, extract_from, cut):
+    files = make_corpus(root, (20, 24, 24, 24), (20, 24, 24))
+    content = bytearray(files["real1"].read_bytes())
+    content[2000:3000] = bytes(1000)
+    files["real1"].write_bytes(content)
+    cache = extract_from(root, shard_size=4, frames=20)
+    assert reasons(cache) == {"real1.mp4": "truncated"}
+    assert len(cache.clips) == 6
+    assert len(cache.shards) == 2
+
+
+@pytest.mark.parametrize(
+    "n_videos,size", [(1, 1), (32, 1), (1999, 1), (2000, 2), (50_000, 50), (10**6, 64)]
+)
+def test_the_larger_the_corpus_the_more_videos_a_shard_holds(n_videos, size):
+    assert Settings().videos_per_shard(n_videos) == size
+
+
 def test_compression_changes_the_size_alone(root, make_corpus, extract_from):
     make_corpus(root, (20,), (20,))
     usual = extract_from(root)

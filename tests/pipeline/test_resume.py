@@ -9,10 +9,12 @@ import time
 
 import pytest
 
-from pipeline import extraction, farneback
+from pipeline import extraction, farneback, remaking, sharding
+from pipeline.cache import set_aside_damaged
 from pipeline.corpus import read_corpus
-from pipeline.errors import NothingUsable, SettingsError
+from pipeline.errors import IntegrityError, NothingUsable, SettingsError
 from pipeline.extraction import extract
+from pipeline.files import sha256_of
 from pipeline.resume import WORK, CacheInProgress
 from pipeline.settings import Settings
 
@@ -345,6 +347,110 @@ def test_a_shard_of_another_video_is_not_taken_for_this_one(begun, contents, tmp
     run()
     run(tmp_path / "fresh")
     assert contents(folder) == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 4])
+def test_of_a_shard_of_several_videos_none_is_extracted_twice(
+    tmp_path, make_corpus, in_process, monkeypatch, contents, n_parts
+):
+    make_corpus(tmp_path / "videos", (20, 21, 22), (20, 21, 22))
+    settings = Settings(width=64, height=48, shard_size=3)
+    videos = read_corpus([tmp_path / "videos"])
+    extract(videos, tmp_path / "whole", settings, jobs=1)
+    extracted = []
+
+    def count(task, n_clips, extract_video=sharding.extract_video):
+        if len(extracted) == n_parts and monkeypatched:
+            raise KeyboardInterrupt
+        extracted.append(task.path)
+        return extract_video(task, n_clips)
+
+    monkeypatch.setattr(sharding, "extract_video", count)
+    monkeypatched = True
+    with pytest.raises(KeyboardInterrupt):
+        extract(videos, tmp_path / "cache", settings, jobs=1)
+    monkeypatched = False
+    extract(videos, tmp_path / "cache", settings, jobs=1)
+    assert sorted(extracted) == sorted(str(video.path) for video in videos)
+    assert contents(tmp_path / "cache") == contents(tmp_path / "whole")
+
+
+# ---------------------------------------------------------------------------------------- repair
+
+
+@pytest.fixture
+def finished(begun):
+    """A finished cache with its bytes, and what is done to repair and remake it."""
+    _, folder, run = begun
+    run()
+
+    def mend(damaged):
+        assert set(set_aside_damaged(folder)) == damaged
+        made = shards(folder)
+        run()
+        assert made.items() <= shards(folder).items()  # sound ones were left as they are
+        left = {f"{name}.damaged" for name in damaged}
+        assert left <= set(contents_of(folder))
+        return {name: sha for name, sha in contents_of(folder).items() if name not in left}
+
+    return folder, contents_of(folder), mend
+
+
+def contents_of(folder):
+    return {
+        path.relative_to(folder).as_posix(): sha256_of(path)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_damaged_shard_alone_is_made_again_and_no_other_video_is_read(finished, monkeypatch):
+    folder, whole, mend = finished
+    content = bytearray((folder / "shards/00003.h5").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "shards/00003.h5").write_bytes(content)
+    read = []
+
+    def look(path, probe=remaking.probe, **how):
+        read.append(path)
+        return probe(path, **how)
+
+    monkeypatch.setattr(remaking, "probe", look)
+    monkeypatch.setattr("pipeline.planning.probe", None)
+    assert mend({"shards/00003.h5"}) == whole
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize("name", ["names.csv", "rejected.csv", "datacard.md", "SHA256SUMS"])
+def test_a_damaged_file_beside_the_index_is_made_again_with_it(finished, name):
+    folder, whole, mend = finished
+    content = bytearray((folder / name).read_bytes())
+    content[-1] ^= 2
+    (folder / name).write_bytes(content)
+    assert mend({name, "index.h5"}) == whole
+
+
+@pytest.mark.parametrize("at", [0.0, 0.1, 0.5, 0.99])
+def test_a_damaged_index_is_found_wherever_it_is_damaged(finished, at):
+    folder, whole, mend = finished
+    content = bytearray((folder / "index.h5").read_bytes())
+    content[int(at * len(content))] ^= 8
+    (folder / "index.h5").write_bytes(content)
+    assert mend({"index.h5"}) == whole
+
+
+def test_a_shard_whose_video_has_changed_is_not_made_from_the_new_one(
+    begun, write_video, moving_texture
+):
+    files, folder, run = begun
+    cache = run()
+    changed = str(files["real0"])
+    video = next(id for id, path in cache.names().items() if path == changed)
+    (folder / next(clip.shard for clip in cache.clips if clip.video == video)).unlink()
+    files["real0"].unlink()
+    write_video(files["real0"], moving_texture(20, 64, 48, seed=99))
+    with pytest.raises(IntegrityError, match=r"real0.* is no longer what it was"):
+        run()
 
 
 # ----------------------------------------------------------------------------------------- alone

@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import re
 import sys
 import textwrap
 import time
+from collections import deque
 
 import pytest
 
@@ -44,6 +46,15 @@ TASKS = """
             raise error
         if item == "slow":
             time.sleep(600)
+        if item == "greedy":
+            hoard = []
+            while True:
+                hoard.append(b"x" * 2**24)
+                time.sleep(0.01)
+        if isinstance(item, tuple):  # an accident that does not repeat itself
+            if not os.path.exists(item[1]):
+                open(item[1], "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
         return [item, os.getpid()]
 """
 
@@ -87,6 +98,36 @@ def test_what_goes_wrong_with_an_item_costs_that_item_only(task):
     assert said["hang"] == ("timed out", "after 4 s")
     assert said["reject"] == ("too short", "5 frames")
     assert said["memory"][0] == "out of memory"
+
+
+def test_what_needs_too_much_memory_is_ended_before_it_takes_it_from_others(task):
+    limits = Limits(n_bytes=500 * 10**6)
+    results = dict(workers.run(task, ["greedy", "good", "fine"], jobs=2, limits=limits))
+    assert (results["good"][0], results["fine"][0]) == ("good", "fine")
+    assert results["greedy"].reason == "out of memory"
+    assert re.fullmatch(r"it used (5|6|7)\d\d\.\d MB", results["greedy"].detail)
+
+
+def test_a_process_that_somebody_killed_costs_nothing(task, tmp_path):
+    accident = ("accident", str(tmp_path / "happened"))
+    results = list(workers.run(task, [accident, "good"], jobs=1))
+    assert [value[0] for _, value in results] == ["good", accident]
+
+
+def test_items_may_have_limits_of_their_own(task):
+    items = ["hang", "good"]
+    results = workers.run(task, items, jobs=2, seconds=lambda item: 3 if item == "hang" else 60)
+    assert {item: isinstance(r, Rejected) for item, r in results} == {"hang": True, "good": False}
+
+
+def test_more_may_be_asked_for_while_results_come(task):
+    items = deque(["a"])
+    found = []
+    for item, _ in workers.run(task, items, jobs=1):
+        found.append(item)
+        if len(found) < 4:
+            items.append(item + "a")
+    assert found == ["a", "aa", "aaa", "aaaa"]
 
 
 def test_processes_are_used_again_and_there_are_no_more_than_asked_for(task):
