@@ -3,11 +3,12 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := demo
 
-.PHONY: help install test lint demo clean
+.PHONY: help install test chaos lint demo clean
 
 help:
 	@echo "make demo   everything once, on a small corpus that it generates, under $(DEMO)/"
 	@echo "make test   run the tests"
+	@echo "make chaos  kill extraction and embedding at 100 moments and feed them 1,000 broken files"
 	@echo "make lint   run the linters and the type checker"
 	@echo "make clean  remove $(DEMO)/ and the environment in $(VENV)/"
 
@@ -23,6 +24,9 @@ $(VENV)/installed: setup.cfg pyproject.toml
 
 test: install
 	$(RUN) -m pytest
+
+chaos: install
+	KILLS=100 MUTANTS=1000 $(RUN) -m pytest -s tests/chaos
 
 lint: install
 	$(RUN) -m ruff check .
