@@ -1,40 +1,69 @@
-"""Where does extraction spend its time? Run ``python -m benchmarks.extract VIDEO...``.
+"""How fast is extraction, and what takes time? Run ``python -m benchmarks.extract VIDEO...``.
 
-For the first frames of each video, at 224x224 and on one core: milliseconds a frame for probing,
-decoding (crop and resize with it), grey pictures, flow, and each kind of compression, with the
-bytes that it leaves. Medians of several runs.
+1. Milliseconds a frame of each stage, on one core at 224x224, for the first frames of each video.
+2. The last video enlarged to 1080p H.264: all of extraction on one core, from decoding to the
+   finished shard, against
+
+   - a straightforward loop of OpenCV: read, resize to 224x224, Farneback, magnitude, min-max
+     scaling, nothing stored;
+   - the recipe of many notebooks: write every frame as a full-size JPEG, then for each pair read
+     both back, Farneback at full size, magnitude, resize. For one epoch; every further one repeats
+     all but the JPEGs.
+
+   All alternate in one process; ratios are medians of neighbouring runs.
+3. The command with one and with two processes, if there are two cores.
+4. Peak memory of a process that extracts a clip of 100 frames, and one ten times as long.
 """
 
 import itertools
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
 from pipeline import farneback
-from pipeline.cache import shard_image
+from pipeline.cache import writing_shard
+from pipeline.cache.deflate import write_gzip
+from pipeline.clips import extract_clips
 from pipeline.decode import Geometry, decode
 from pipeline.probe import probe
 
 FRAMES = 100
+SIZE = 224
 ROUNDS = 5
+NOTEBOOK_FRAMES = 6  # its flow takes half a second a pair
+FULL_HD = (1920, 1080)
 
 
 def main():
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[:1])
     cv2.setNumThreads(1)
-    backend = farneback.resolve("auto")
-    for path in map(Path, sys.argv[1:]):
-        runs = [stages(path, backend) for _ in range(ROUNDS)]
-        print(f"{path.name}, ms a frame, flow by {backend}:")
-        for stage in runs[0]:
-            print(f"  {stage:36} {np.median([run[stage] for run in runs]):6.2f}")
+    farneback.resolve("auto")
+    videos = [Path(name) for name in sys.argv[1:]]
+    for path in videos:
+        runs = [stages(path) for _ in range(ROUNDS)]
+        median = {stage: np.median([run[stage] for run in runs]) for stage in runs[0]}
+        total = sum(median.values())
+        print(f"{path.name}, ms a frame, flow by {farneback.resolve('auto')}:")
+        for stage, milliseconds in median.items():
+            print(f"  {stage:12} {milliseconds:6.2f}  {milliseconds / total:4.0%}")
+    with tempfile.TemporaryDirectory() as folder:
+        big = full_hd(videos[-1], Path(folder) / "REAL" / "big.mp4")
+        against_others(big, Path(folder))
+        if len(cores) > 1:
+            scaling(big, Path(folder), cores[:2])
+        memory(big, Path(folder))
 
 
-def stages(path, backend):
+def stages(path):
+    """Milliseconds a frame: probing once, then each stage alone."""
     spent = {}
     clock = time.perf_counter()
 
@@ -46,19 +75,169 @@ def stages(path, backend):
 
     rate = probe(path).fps
     lap("probe")
-    timed = itertools.islice(decode(path, Geometry(224, 224, None), rate), FRAMES)
-    times, frames = zip(*timed, strict=True)
+    timed = itertools.islice(decode(path, Geometry(SIZE, SIZE), rate), FRAMES)
+    times, frames = zip(*((time, frame.copy()) for time, frame in timed), strict=True)
     lap("decode")
     frames = np.stack(frames)
     grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
     lap("grey")
-    flow, ranges = farneback.magnitude_maps(grey, backend=backend)
+    flow, _ = farneback.magnitude_maps(grey)
     lap("flow")
-    arrays = {"frames": frames, "flow": flow, "flow_range": ranges, "timestamps": np.array(times)}
-    for compression in ("gzip", "none"):
-        image = shard_image({"clip": arrays}, attrs={}, compression=compression)
-        lap(f"{compression}, {len(image) / len(frames) / 1e3:.0f} kB a frame")
-    return {stage: milliseconds / len(frames) for stage, milliseconds in spent.items()}
+    sink = Sink()
+    for array, rows in ((frames, 6), (flow, 20)):
+        for start in range(0, len(array) // rows * rows, rows):
+            write_gzip(sink, array[start : start + rows], start)
+        sink.chunks = (20,)
+    lap("compress")
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"".join(sink.packed))
+        file.flush()
+        os.fsync(file.fileno())
+    lap("write")
+    return {stage: milliseconds / len(times) for stage, milliseconds in spent.items()}
+
+
+class Sink:
+    """Takes chunks as an HDF5 dataset does, and keeps them."""
+
+    def __init__(self):
+        self.chunks, self.packed, self.id = (6,), [], self
+
+    def write_direct_chunk(self, at, packed):
+        """Keep the chunk."""
+        self.packed.append(packed)
+
+
+def full_hd(path, to):
+    """A video enlarged to 1080p and encoded as H.264 at crf 20, 132 frames or fewer."""
+    to.parent.mkdir()
+    with av.open(str(path)) as source, av.open(str(to), "w") as container:
+        rate = source.streams.video[0].average_rate
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "20"})
+        stream.width, stream.height = FULL_HD
+        stream.pix_fmt = "yuv420p"
+        for n, frame in enumerate(source.decode(video=0)):
+            larger = frame.reformat(*FULL_HD, "yuv420p")
+            larger.pts, larger.time_base = n, 1 / rate
+            container.mux(stream.encode(larger))
+        container.mux(stream.encode())
+    print(f"\n{path.name} as 1080p H.264, {to.stat().st_size / 1e6:.1f} MB, on one core:")
+    return to
+
+
+def against_others(path, folder):
+    found = probe(path)
+    n = min(FRAMES, found.n_packets)
+    ours, loop, notebook = [], [], []
+    for _ in range(ROUNDS):
+        ours.append(timed(lambda: whole(path, folder, found.fps, n)) / n)
+        loop.append(timed(lambda: opencv_loop(path, n)) / n)
+        notebook.append(timed(lambda: notebooks_recipe(path, folder, NOTEBOOK_FRAMES)))
+    notebook = np.array(notebook) / NOTEBOOK_FRAMES
+    for name, other in (("OpenCV loop", loop), ("notebook, one epoch", notebook)):
+        ratio = np.median(np.array(other) / ours)
+        print(
+            f"  {name}: {1 / np.median(other):.1f} frames/s, ours {1 / np.median(ours):.1f} "
+            f"(ratio {ratio:.2f})"
+        )
+
+
+def timed(work):
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def whole(path, folder, rate, n):
+    with writing_shard(folder, "shards/00000.h5", attrs={}) as shard:
+        geometry = Geometry(SIZE, SIZE)
+        extract_clips(path, shard, "clip", geometry, rate=rate, n_frames=n, backend="cpu")
+
+
+def opencv_loop(path, n):
+    capture = cv2.VideoCapture(str(path))
+    capture.set(cv2.CAP_PROP_N_THREADS, 1)
+    before = None
+    for _ in range(n):
+        frame = cv2.resize(capture.read()[1], (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+        if before is not None:
+            flow = cv2.calcOpticalFlowFarneback(before, grey, None, 0.5, 3, 15, 3, 5, 1.2, 0)
+            magnitude = cv2.cartToPolar(flow[..., 0], flow[..., 1])[0]
+            cv2.normalize(magnitude, None, 0, 255, cv2.NORM_MINMAX, dtype=cv2.CV_8U)
+        before = grey
+
+
+def notebooks_recipe(path, folder, n):
+    capture = cv2.VideoCapture(str(path))
+    capture.set(cv2.CAP_PROP_N_THREADS, 1)
+    for k in range(n):
+        cv2.imwrite(str(folder / f"{k}.jpg"), capture.read()[1])
+    for k in range(n - 1):
+        pair = [cv2.imread(str(folder / f"{j}.jpg")) for j in (k, k + 1)]
+        grey = [cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY) for picture in pair]
+        flow = cv2.calcOpticalFlowFarneback(*grey, None, 0.5, 3, 15, 3, 5, 1.2, 0)
+        magnitude = cv2.cartToPolar(flow[..., 0], flow[..., 1])[0]
+        scaled = cv2.normalize(magnitude, None, 0, 255, cv2.NORM_MINMAX, dtype=cv2.CV_8U)
+        cv2.resize(scaled, (SIZE, SIZE))
+
+
+def scaling(path, folder, cores):
+    """The command over 12 copies, each made another file by a few bytes at its end."""
+    content = path.read_bytes()
+    (folder / "FAKE").mkdir()
+    for k in range(12):
+        (folder / ("REAL", "FAKE")[k % 2] / f"{k}.mp4").write_bytes(content + bytes([k] * 8))
+    path.unlink()
+    seconds = {(1, 1): [], (1, 2): [], (2, 2): []}  # processes, cores
+    for round_ in range(ROUNDS):
+        for jobs, n_cores in seconds:
+            os.sched_setaffinity(0, cores[:n_cores])
+            out = folder / f"cache{jobs}{n_cores}{round_}"
+            roots = (str(folder / "REAL"), str(folder / "FAKE"))
+            command = [sys.executable, "-m", "pipeline.extract", *roots, "-o", str(out)]
+            run = [*command, "--jobs", str(jobs), "--test", "0"]
+            done = timed(lambda run=run: subprocess.run(run, check=True, capture_output=True))
+            seconds[jobs, n_cores].append(done)
+    os.sched_setaffinity(0, cores[:1])
+    n_frames = 12 * probe(folder / "REAL" / "0.mp4").n_packets
+    print("  the command with all that it does, 12 videos:")
+    for (jobs, n_cores), spent in seconds.items():
+        ratio = np.median(np.array(seconds[1, 1]) / spent)
+        rate = n_frames / np.median(spent)
+        print(f"    {jobs} processes, {n_cores} cores: {rate:.0f} frames/s, {ratio:.2f} times")
+    path.write_bytes(content)
+
+
+def memory(path, folder):
+    """Peak memory for a clip, and for one ten times as long, each in a process of its own."""
+    content = [frame.to_ndarray(format="rgb24") for frame in av.open(str(path)).decode(video=0)]
+    for n in (FRAMES, 10 * FRAMES):
+        long = folder / f"{n}.mp4"
+        with av.open(str(long), "w") as container:
+            stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+            stream.width, stream.height = FULL_HD
+            stream.pix_fmt = "yuv420p"
+            for k in range(n):
+                frame = av.VideoFrame.from_ndarray(content[k % len(content)], format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        pid = os.fork()
+        if pid == 0:
+            code = f"from benchmarks.extract import peak; peak({str(long)!r}, {n})"
+            os.execv(sys.executable, [sys.executable, "-c", code])
+        os.waitpid(pid, 0)
+
+
+def peak(path, n):
+    """Extract one clip and print how much memory this process needed at most."""
+    with tempfile.TemporaryDirectory() as folder:
+        cv2.setNumThreads(1)
+        whole(Path(path), Path(folder), 25.0, n)
+        size = (Path(folder) / "shards/00000.h5").stat().st_size
+    status = Path("/proc/self/status").read_text()  # getrusage counts from before exec
+    used = int(status.split("VmHWM:")[1].split()[0]) * 1024
+    print(f"  a clip of {n} frames ({size / 1e6:.0f} MB stored): {used / 1e6:.0f} MB of memory")
 
 
 if __name__ == "__main__":

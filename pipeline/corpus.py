@@ -82,22 +82,29 @@ class _Walls:
         folders = [root if root.is_dir() else root.parent for root in roots]
         self._inside = [os.path.realpath(folder) for folder in folders]
         self._open = follow_links
-        self._real_parent = functools.cache(os.path.realpath)
+        self._folder_of_rows = functools.cache(self._look_at_folder)
 
     def leads_to(self, path: Path, *also: str) -> str:
         """Where a path really is, if that is outside, also of the folders ``also``; else ``""``."""
         real = os.path.realpath(path)
-        if self._open or any(_is_below(real, folder) for folder in (*self._inside, *also)):
-            return ""
-        return real
+        return "" if self._open or self._is_inside(real, *also) else real
 
     def of_row(self, path: Path, csv_folder: Path) -> str:
         """The same for a row of a CSV file, which may name any folder, but not by a link."""
-        parent = _absolute(path.parent)
-        named = not _is_below(str(parent), str(_absolute(csv_folder)))
-        if self._open or (named and not path.is_symlink()):
+        if self._open:
             return ""
-        return self.leads_to(path, *([self._real_parent(parent)] if named else []))
+        folder, named = self._folder_of_rows(path.parent, csv_folder)
+        if path.is_symlink():
+            return self.leads_to(path, *([folder] if named else []))
+        return "" if named or self._is_inside(folder) else str(Path(folder, path.name))
+
+    def _look_at_folder(self, folder: Path, csv_folder: Path) -> tuple[str, bool]:
+        """Where a folder really is, and whether its name says that it is not beside the CSV."""
+        absolute = str(_absolute(folder))
+        return os.path.realpath(folder), not _is_below(absolute, str(_absolute(csv_folder)))
+
+    def _is_inside(self, real: str, *also: str) -> bool:
+        return any(_is_below(real, folder) for folder in (*self._inside, *also))
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -86,10 +86,8 @@ def open_video(path: Path) -> av.container.InputContainer:
         container = av.open(f"file:{path}", options=PLAIN_FILES, metadata_errors="replace")
     except (PermissionError, FileNotFoundError) as error:
         raise Rejected("unreadable", _words(error)) from error
-    except MemoryError:
-        raise
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise Rejected("not a video", _words(error)) from error
+        raise _rejected(error, "not a video") from error
     try:
         _check_stream(container)
     except Rejected:
@@ -211,10 +209,8 @@ def decode(
                 if scaler is None:
                     scaler = _Scaler(video_stream(container), frame, geometry)
                 picture = scaler(frame)
-            except MemoryError:
-                raise
             except av.error.FFmpegError as error:
-                raise Rejected("not to be converted", _words(error)) from error
+                raise _rejected(error, "not to be converted") from error
             yield time, picture
 
 
@@ -252,10 +248,8 @@ def timed_frames(
             if time > last:
                 last = time
                 yield time, frame
-    except MemoryError:
-        raise
     except (av.error.FFmpegError, ValueError) as error:
-        raise Rejected("truncated", f"at frame {n}: {_words(error)}") from error
+        raise _rejected(error, "truncated", f"at frame {n}: ") from error
 
 
 class _Scaler:
@@ -294,6 +288,12 @@ class _Scaler:
         plane = scaled.planes[0]  # lines may be padded; the view keeps the frame alive
         lines = np.frombuffer(plane, np.uint8).reshape(scaled.height, plane.line_size)
         return lines[:, : 3 * scaled.width].reshape(scaled.height, scaled.width, 3)
+
+
+def _rejected(error: Exception, reason: str, where: str = "") -> Rejected:
+    if isinstance(error, MemoryError):  # a header that promises too much, or a full machine
+        return Rejected("out of memory", _words(error))
+    return Rejected(reason, where + _words(error))
 
 
 def _words(error: Exception) -> str:

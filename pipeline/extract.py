@@ -7,7 +7,7 @@ import click
 import cloup
 
 from pipeline import farneback, layouts, workers
-from pipeline.cache import INDEX, Cache
+from pipeline.cache import Cache, readable_cache
 from pipeline.caveats import caveats
 from pipeline.census import split_lines
 from pipeline.cli import Command, log_json_option, splitting_options
@@ -18,7 +18,6 @@ from pipeline.dryrun import foresee
 from pipeline.errors import TooManyRejects
 from pipeline.extraction import extract
 from pipeline.protocols import Splitting
-from pipeline.resume import WORK
 from pipeline.settings import Settings
 
 DEFAULTS = Settings()
@@ -252,7 +251,8 @@ def main(
     if output is None or dry_run:
         click.echo(foresee(corpus, chosen, jobs=jobs))
         return
-    finished_before = (output / INDEX).is_file() and not (output / WORK).exists()
+    before = readable_cache(output, "extract")
+    finished_before = before is not None and not before.missing()
     limits = workers.Limits(timeout, memory * 10**6)
     cache = extract(corpus, output, chosen, jobs=jobs, limits=limits)
     if finished_before:

@@ -131,7 +131,9 @@ class CacheInProgress:
         return attrs is not None and attrs.get("recipe") == recipe
 
     def finish(self, shards: Iterable[str]) -> None:
-        """Remove what only a resumed run needs, and shards of an earlier plan."""
+        """Remove what a resumed run needs, shards of an earlier plan, and what the dead left."""
+        for folder in (self.folder, self.folder / "shards"):
+            remove_temporaries(folder)
         named = {self.folder / name for name in shards}
         for path in set((self.folder / "shards").glob("*.h5")) - named:
             path.unlink()

@@ -12,7 +12,7 @@ _EXTENSIONS = """
 EXTENSIONS = frozenset(f".{name}" for name in _EXTENSIONS.split())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Video:
     """One labelled file of a corpus.
 

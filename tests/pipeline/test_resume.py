@@ -234,6 +234,17 @@ def test_a_finished_cache_is_not_made_again(corpus, cache, tmp_path, run_command
     assert {path: path.stat().st_mtime_ns for path in cache.folder.rglob("*")} == before
 
 
+def test_a_cache_made_whole_again_is_not_said_to_have_been_finished(
+    corpus, cache, tmp_path, run_command
+):
+    folder = shutil.copytree(cache.folder, tmp_path / "cache")
+    (folder / "shards/00001.h5").unlink()
+    again = run_command("pipeline.extract", *corpus.options, "-o", folder)
+    assert again.returncode == 0, again.stderr
+    assert "was finished before" not in again.stdout
+    assert sha256_of(folder / "shards/00001.h5") == sha256_of(cache.folder / "shards/00001.h5")
+
+
 def test_other_settings_are_refused_by_name(corpus, cache, run_command):
     done = run_command("pipeline.extract", *corpus.options, "-o", cache.folder, "--stride", "2")
     assert done.returncode == 2
