@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import farneback
-from pipeline.cache import ShardWriter
+from pipeline.cache import CHUNK_BYTES, ShardWriter
 from pipeline.decode import Geometry, decode
 from pipeline.errors import Rejected
 from pipeline.footage import Thumbnails, perceptual_hashes
 
 Item = TypeVar("Item")
 
-PIECE_BYTES = 2**23  # of the frames that are decoded before flow is computed between them
+CHUNKS = 8  # of frames that are decoded before flow is computed between them
 PIECES_AHEAD = 2  # that the decoder may be ahead of the flow
 
 
@@ -127,7 +127,7 @@ def _pieces(
 ) -> Iterator[_Piece]:
     """The frames of a video, some at a time; no piece has frames of two clips."""
     shape = (geometry.height, geometry.width)
-    at_once = max(2, PIECE_BYTES // (3 * geometry.height * geometry.width))
+    at_once = CHUNKS * max(1, CHUNK_BYTES // (3 * geometry.height * geometry.width))
     decoded = decode(path, geometry, rate)
     for _ in range(n_clips):
         for begin in range(0, n_frames, at_once):

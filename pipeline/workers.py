@@ -23,6 +23,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CRASHED, OUT_OF_MEMORY = ACCIDENTS = ("crashed the decoder", "out of memory")
+# Processes use the cores; threads of libraries would only fight over them.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 WATCH = 0.2  # seconds between two looks at how much memory processes use
 
 
@@ -156,9 +158,13 @@ def _start(task: Callable[[Item], Result]) -> tuple[BaseProcess, Connection]:
     # resource tracker unblocks signals when it starts, so it has to be there before.
     resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    environment = dict(os.environ)
+    os.environ.update(dict.fromkeys(THREADS, "1"))  # read when it imports the libraries
     try:
         process.start()
     finally:
+        os.environ.clear()
+        os.environ.update(environment)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     theirs.close()
     return process, ours
@@ -189,7 +195,7 @@ def _receive(worker: _Worker[Any]) -> Any:
 def _serve(task: Callable[[Any], Any], pipe: Connection) -> None:
     import cv2
 
-    cv2.setNumThreads(1)  # processes use the cores; threads would only fight over them
+    cv2.setNumThreads(1)
     threading.Thread(target=_follow_parent, daemon=True).start()
     while True:
         try:

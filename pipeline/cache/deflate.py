@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 LEVEL = 1  # of 0 to 12; 2 takes a third longer and is 9% smaller
-WEIGHTS = np.arange(2**15, 0, -1, dtype=np.float64)
+WEIGHTS = np.arange(2**13, 0, -1, dtype=np.float64)  # so few that BLAS starts no threads
 
 
 def write_gzip(dataset: h5py.Dataset, array: npt.NDArray[Any], start: int = 0) -> None:

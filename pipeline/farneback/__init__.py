@@ -103,8 +103,6 @@ class Stream:
         self, height: int, width: int, *, backend: str = "auto", parameters: Parameters = DEFAULT
     ) -> None:
         self.backend: Backend = _covering(resolve(backend), height, width, parameters)
-        self._parameters = parameters
-        self._last: Frames | None = None  # the frame that the next batch begins with
         self._engine: Any = opencv.Engine(parameters)
         if self.backend == "opencv-cuda":
             self._engine = opencv_cuda.Engine(parameters)
@@ -148,11 +146,7 @@ class Stream:
             in each, (n, 2) float32.
         """
         if self.backend == "cuda":
-            from pipeline.farneback.cuda import engine as on_device
-
-            before = frames[:0] if self._last is None else self._last[None]
-            self._last = frames[-1] if len(frames) else self._last
-            return on_device.magnitude_maps(np.concatenate([before, frames]), self._parameters)
+            return self._engine.magnitude_maps(frames)  # type: ignore[no-any-return]
         found = [made for frame in frames if (made := self.magnitude_map(frame)) is not None]
         maps = np.array([picture for picture, _ in found], np.uint8)
         ranges = np.array([range_ for _, range_ in found], np.float32)

@@ -68,7 +68,16 @@ class Engine:
     ) -> None:
         self._device = torch.device(device)
         self._tables = Tables(height, width, parameters, self._device)
+        self._parameters = parameters
         self._previous: list[torch.Tensor] | None = None
+        self._last: Frames | None = None  # of the batch before
+
+    def magnitude_maps(self, frames: Frames) -> tuple[Frames, Floats]:
+        """Take the next frames, (n, H, W); see `pipeline.farneback.Stream.magnitude_maps`."""
+        before = frames[:0] if self._last is None else self._last[None]
+        self._last = frames[-1] if len(frames) else self._last
+        batch = np.concatenate([before, frames])
+        return magnitude_maps(batch, self._parameters, str(self._device))
 
     def flow(self, frame: Frames) -> Floats | None:
         """Take the next frame; the flow to it, (H, W, 2) float32, None for the first."""

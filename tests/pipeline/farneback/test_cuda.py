@@ -56,6 +56,17 @@ def test_a_stream_gives_what_batches_give(device):
     np.testing.assert_allclose(np.stack(magnitudes), np.sqrt((flow**2).sum(-1)), atol=1e-6)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_maps_do_not_depend_on_how_a_sequence_comes(size, device):
+    frames = gate.texture(64, 72, 7)
+    stream = engine.Engine(64, 72, Parameters(), device)
+    pieces = [stream.magnitude_maps(frames[k : k + size]) for k in range(0, 7, size)]
+    maps, ranges = engine.magnitude_maps(frames, Parameters(), device)
+    np.testing.assert_array_equal(np.concatenate([m for m, _ in pieces]), maps)
+    np.testing.assert_array_equal(np.concatenate([r for _, r in pieces]), ranges)
+
+
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(monkeypatch, caplog):
     frames = gate.texture(64, 64, 9)
     expected = engine.flow(frames, Parameters(), "cpu")

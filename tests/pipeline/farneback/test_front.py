@@ -77,6 +77,10 @@ def test_a_stream_gives_what_the_whole_sequence_gives(grey, backend):
     maps, ranges = farneback.magnitude_maps(grey, backend=backend)
     np.testing.assert_array_equal(np.stack([picture for picture, _ in found[1:]]), maps)
     np.testing.assert_array_equal(np.float32([range_ for _, range_ in found[1:]]), ranges)
+    stream = farneback.Stream(72, 96, backend=backend)
+    pieces = [stream.magnitude_maps(grey[k : k + 3]) for k in range(0, len(grey), 3)]
+    np.testing.assert_array_equal(np.concatenate([m for m, _ in pieces]), maps)
+    np.testing.assert_array_equal(np.concatenate([r for _, r in pieces]), ranges)
 
 
 @pytest.mark.parametrize("threads", [2, 3, 16])
