@@ -41,11 +41,11 @@ def whole_file(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             temporary.chmod(0o644)
-            _fsync(temporary)
+            fsync(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        _fsync(path.parent)
+        fsync(path.parent)
     except OSError as error:
         error.filename = str(path)  # nobody knows the temporary name
         raise
@@ -64,7 +64,8 @@ def remove_temporaries(folder: Path) -> None:
             path.unlink()
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Let a file, or the names in a folder, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -24,11 +24,13 @@ from pipeline.cache.index import (
     write_index,
 )
 from pipeline.cache.reading import (
+    BESIDE,
     DAMAGED_ENDING,
     INDEX,
     SCHEMA,
     SUMS,
     Cache,
+    read_sums,
     set_aside_damaged,
 )
 from pipeline.cache.rows import Clip, Shard
@@ -44,10 +46,12 @@ from pipeline.cache.shards import (
     shard_attrs,
     shard_row,
     write_shard,
+    writing_hdf5,
     writing_shard,
 )
 
 __all__ = [
+    "BESIDE",
     "CHUNK_BYTES",
     "COMPRESSIONS",
     "DAMAGED",
@@ -65,11 +69,13 @@ __all__ = [
     "finished_cache",
     "read_dataset",
     "read_shard",
+    "read_sums",
     "readable_cache",
     "set_aside_damaged",
     "shard_attrs",
     "shard_row",
     "write_index",
     "write_shard",
+    "writing_hdf5",
     "writing_shard",
 ]

@@ -200,6 +200,24 @@ class _Unfailing(io.FileIO):
 
 
 @contextlib.contextmanager
+def unfailing_file(path: Path) -> Iterator[BinaryIO]:
+    """A file for HDF5 to write to; it is there when the block ends, whole or not at all.
+
+    Raises:
+        OSError: the disk is full, or the like.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary, _Unfailing(temporary, "r+") as file:
+        try:
+            yield cast(BinaryIO, file)
+        except DAMAGED:
+            if file.failure is None:
+                raise
+        if file.failure is not None:
+            raise file.failure
+
+
+@contextlib.contextmanager
 def writing_shard(
     cache: Path, name: str, *, attrs: Mapping[str, str], compression: Compression = "gzip"
 ) -> Iterator[ShardWriter]:
@@ -214,17 +232,18 @@ def writing_shard(
     Raises:
         OSError: the disk is full, or the like.
     """
-    path = cache / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as temporary, _Unfailing(temporary, "r+") as file:
-        try:
-            with ShardWriter(file, attrs=attrs, compression=compression) as shard:
-                yield shard
-        except DAMAGED:
-            if file.failure is None:
-                raise
-        if file.failure is not None:
-            raise file.failure
+    with (
+        unfailing_file(cache / name) as file,
+        ShardWriter(file, attrs=attrs, compression=compression) as shard,
+    ):
+        yield shard
+
+
+@contextlib.contextmanager
+def writing_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Write an HDF5 file; it is there when the block ends, whole or not at all."""
+    with unfailing_file(path) as file, h5py.File(file, "w") as hdf5:
+        yield hdf5
 
 
 def write_shard(
