@@ -30,6 +30,8 @@ VERSION = 1
 FILES = "files"
 CHUNK_BYTES = 2**20
 BLOCK_BYTES = 2**24
+_HOW = "python -m pipeline.pack CACHE -o FILE makes one"
+_AGAIN = "copy it here again, or pack the cache again"
 _NAME = re.compile(rf"shards/\d{{5,}}\.h5|{'|'.join(map(re.escape, (INDEX, SUMS, *BESIDE)))}")
 
 
@@ -92,23 +94,16 @@ def unpack(file: Path, folder: Path) -> Cache:
                     raise SettingsError(f"{file} is no packed cache", _HOW)
                 found = _take(packed, new)
         except DAMAGED as error:
-            raise IntegrityError(
-                f"{file} is damaged or cut short: {error}", "copy it again"
-            ) from error
+            raise IntegrityError(f"{file} is damaged or cut short: {error}", _AGAIN) from error
         sums = _sums(new)
         for name in sorted({*sums, *found} - {SUMS}):
             if found.get(name) != sums.get(name):
-                raise IntegrityError(
-                    f"{file} is damaged: {name} is not what it was", "copy it again"
-                )
+                raise IntegrityError(f"{file} is damaged: {name} is not what it was", _AGAIN)
         for place in (new / "shards", new):
             fsync(place)
         new.rename(folder)
     fsync(folder.parent)
     return Cache(folder)
-
-
-_HOW = "python -m pipeline.pack CACHE -o FILE makes one"
 
 
 def _sums(folder: Path) -> dict[str, str]:
