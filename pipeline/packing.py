@@ -94,6 +94,8 @@ def unpack(file: Path, folder: Path) -> Cache:
                     raise SettingsError(f"{file} is no packed cache", _HOW)
                 found = _take(packed, new)
         except DAMAGED as error:
+            if isinstance(error, OSError) and error.errno:  # of this machine: its disk is full
+                raise
             raise IntegrityError(f"{file} is damaged or cut short: {error}", _AGAIN) from error
         sums = _sums(new)
         for name in sorted({*sums, *found} - {SUMS}):

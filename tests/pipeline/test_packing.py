@@ -2,6 +2,8 @@
 
 import io
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from pipeline.cache import Cache
 from pipeline.errors import IntegrityError, SettingsError
 from pipeline.packing import pack, unpack
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,19 @@ def test_a_damaged_cache_is_not_packed(cache, tmp_path):
     with pytest.raises(IntegrityError, match=r"00002\.h5 is damaged"):
         pack(Cache(folder), tmp_path / "one.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_full_disk_is_not_taken_for_damage(packed, tmp_path):
+    command = [sys.executable, "-m", "pipeline.pack", str(packed), "-o", str(tmp_path / "cache")]
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 60; exec "$@"', "bash", *command],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 2
+    assert "File too large" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_overwritten(cache, packed, tmp_path):
