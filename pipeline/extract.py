@@ -206,7 +206,7 @@ def parse_fps(context: click.Context, parameter: click.Parameter, value: str) ->
         "--compression",
         type=click.Choice(["gzip", "none"]),
         default=DEFAULTS.compression,
-        help="gzip is read by every HDF5 tool and costs half a millisecond a frame.",
+        help="gzip is read by every HDF5 tool and costs about a millisecond a frame.",
     ),
 )
 @splitting_options

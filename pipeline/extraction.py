@@ -63,7 +63,7 @@ def extract(
     if finished := finished_cache(folder, STAGE, everything):
         remove_work(folder)
         return finished
-    with CacheInProgress(folder, everything) as work:
+    with CacheInProgress(folder, everything) as work, workers.kept():
         if begun := readable_cache(folder, STAGE):
             remake(begun, work, settings, versions=_versions(), jobs=jobs, limits=limits)
         else:

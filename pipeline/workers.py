@@ -1,5 +1,6 @@
 """Where work runs: processes on this machine, each of which may crash or hang alone."""
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -85,7 +86,7 @@ def run(
         the item and its result, or the `Rejected` that says why there is none.
     """
     waiting = items if isinstance(items, deque) else deque(items)
-    idle: list[tuple[BaseProcess, Connection]] = []
+    idle = [] if _kept is None else _kept
     busy: dict[Connection, _Worker[Item]] = {}
     tried: list[Item] = []  # once, in vain
 
@@ -100,10 +101,10 @@ def run(
     try:
         while waiting or busy:
             while waiting and len(busy) < jobs:
-                process, pipe = idle.pop() if idle else _start(task)
+                process, pipe = idle.pop() if idle else _start()
                 item = waiting.popleft()
                 try:
-                    pipe.send(item)
+                    pipe.send((task, item))
                 except OSError:  # it died while it was idle
                     _stop(process, pipe)
                     waiting.appendleft(item)
@@ -128,8 +129,28 @@ def run(
     finally:
         for worker in busy.values():
             _stop(worker.process, worker.pipe)
-        for process, pipe in idle:
-            _stop(process, pipe)
+        if _kept is None:
+            _stop_all(idle)
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """Keep processes from one `run` to the next: to start one takes a second."""
+    global _kept
+    outer, _kept = _kept, []
+    try:
+        yield
+    finally:
+        _stop_all(_kept)
+        _kept = outer
+
+
+_kept: list[tuple[BaseProcess, Connection]] | None = None  # idle processes
+
+
+def _stop_all(idle: list[tuple[BaseProcess, Connection]]) -> None:
+    while idle:
+        _stop(*idle.pop())
 
 
 def _excess(worker: _Worker[Any], limits: Limits) -> Rejected | None:
@@ -149,11 +170,11 @@ def _memory_of(pid: int | None) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _start(task: Callable[[Item], Result]) -> tuple[BaseProcess, Connection]:
+def _start() -> tuple[BaseProcess, Connection]:
     """Spawn, not fork: open HDF5 files and threads of libraries do not survive a fork."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(task, theirs), daemon=True)
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
     # Ctrl-C reaches us and every worker at once; they inherit that it does not concern them. The
     # resource tracker unblocks signals when it starts, so it has to be there before.
     resource_tracker.ensure_running()
@@ -192,14 +213,14 @@ def _receive(worker: _Worker[Any]) -> Any:
     return value
 
 
-def _serve(task: Callable[[Any], Any], pipe: Connection) -> None:
+def _serve(pipe: Connection) -> None:
     import cv2
 
     cv2.setNumThreads(1)
     threading.Thread(target=_follow_parent, daemon=True).start()
     while True:
         try:
-            item = pipe.recv()
+            task, item = pipe.recv()
         except (EOFError, OSError):  # the parent is gone, or wants us gone
             return
         try:

@@ -226,7 +226,7 @@ def test_real_music_is_not_a_video(sample_videos):
 
 def test_real_gifs_are_videos(sample_videos):
     found = probe(sample_videos / "people" / "head-pose-face-detection-female.gif")
-    assert (found.codec, found.width, found.height, found.n_samples) == ("gif", 480, 270, 23)
+    assert (found.width, found.height, found.n_samples) == (480, 270, 23)
 
 
 def test_a_duration_that_is_no_duration_costs_nothing(write_video, moving_texture, tmp_path):

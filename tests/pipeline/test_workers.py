@@ -120,6 +120,14 @@ def test_items_may_have_limits_of_their_own(task):
     assert {item: isinstance(r, Rejected) for item, r in results} == {"hang": True, "good": False}
 
 
+def test_processes_are_kept_from_one_run_to_the_next_while_asked_to(task):
+    with workers.kept():
+        pids = [value[1] for _ in range(2) for _, value in workers.run(task, ["a", "b"], jobs=1)]
+        assert len(set(pids)) == 1
+        dict(workers.run(task, ["abort"], jobs=1))
+    assert multiprocessing.active_children() == []
+
+
 def test_more_may_be_asked_for_while_results_come(task):
     items = deque(["a"])
     found = []
