@@ -79,47 +79,73 @@ def extract_clips(
         Rejected: the video is damaged, or ends, before the first clip is full. Later damage only
             ends the clips.
     """
-    height, width = geometry.height, geometry.width
     clips: dict[str, ClipFacts] = {}
-    current, done = name, 0
-    stream = farneback.Stream(height, width, backend=backend)
-    pictures = Thumbnails()
-    start = 0.0
-    pieces = _ahead(_pieces(path, geometry, rate, n_frames, n_clips), PIECES_AHEAD)
-    while True:
-        try:
-            piece = next(pieces, None)
-        except Rejected:
-            if not clips:
-                raise
-            piece = None
-        if piece is None:
-            break
-        if piece.begins_clip:
-            current, done, start = f"{name}-{len(clips)}" if clips else name, 0, piece.timestamps[0]
-            stream = farneback.Stream(height, width, backend=backend)
-            pictures = Thumbnails()
-            if keep_frames:
-                shard.begin(current, "frames", (n_frames, height, width, 3), np.uint8)
-            shard.begin(current, "flow", (n_frames - 1, height, width), np.uint8)
-            shard.begin(current, "flow_range", (n_frames - 1, 2), np.float32)
-            shard.begin(current, "timestamps", (n_frames,), np.float64)
-        if keep_frames:
-            shard.append(current, "frames", piece.frames)
-        maps, ranges = stream.magnitude_maps(piece.grey)
-        shard.append(current, "flow", maps)
-        shard.append(current, "flow_range", ranges)
-        shard.append(current, "timestamps", piece.timestamps)
-        pictures.add(piece.frames, piece.timestamps)
-        done += len(piece.frames)
-        if done == n_frames:
-            small = pictures.pictures()
-            shard.begin(current, "thumbnails", small.shape, small.dtype)
-            shard.append(current, "thumbnails", small)
-            clips[current] = ClipFacts(float(start), perceptual_hashes(small))
+    clip: _ClipInProgress | None = None
+    try:
+        for piece in _ahead(_pieces(path, geometry, rate, n_frames, n_clips), PIECES_AHEAD):
+            if piece.begins_clip or clip is None:
+                flow = farneback.Stream(geometry.height, geometry.width, backend=backend)
+                called = f"{name}-{len(clips)}" if clips else name
+                clip = _ClipInProgress(shard, called, n_frames, flow, keep_frames)
+            if facts := clip.add(piece):
+                clips[called] = facts
+    except Rejected:
+        if not clips:
+            raise
     if not clips:
-        raise Rejected("too short", f"{done} frames of {n_frames}")
+        raise Rejected("too short", f"{clip.done if clip else 0} frames of {n_frames}")
     return clips
+
+
+class _ClipInProgress:
+    """Writes one clip as its frames come."""
+
+    def __init__(
+        self,
+        shard: ShardWriter,
+        name: str,
+        n_frames: int,
+        flow: farneback.Stream,
+        keep_frames: bool,
+    ) -> None:
+        self.done = 0
+        self._shard, self._name, self._n_frames = shard, name, n_frames
+        self._flow, self._keep_frames = flow, keep_frames
+        self._thumbnails = Thumbnails()
+        self._start = 0.0
+
+    def add(self, piece: _Piece) -> ClipFacts | None:
+        """Write the next frames; what is known of the clip once it is whole."""
+        if self.done == 0:
+            self._begin(piece)
+        shard, name = self._shard, self._name
+        if self._keep_frames:
+            shard.append(name, "frames", piece.frames)
+        maps, ranges = self._flow.magnitude_maps(piece.grey)
+        shard.append(name, "flow", maps)
+        shard.append(name, "flow_range", ranges)
+        shard.append(name, "timestamps", piece.timestamps)
+        self._thumbnails.add(piece.frames, piece.timestamps)
+        self.done += len(piece.frames)
+        if self.done < self._n_frames:
+            return None
+        pictures = self._thumbnails.pictures()
+        shard.begin(name, "thumbnails", pictures.shape, pictures.dtype)
+        shard.append(name, "thumbnails", pictures)
+        return ClipFacts(self._start, perceptual_hashes(pictures))
+
+    def _begin(self, piece: _Piece) -> None:
+        self._start = float(piece.timestamps[0])
+        T, (height, width) = self._n_frames, piece.grey.shape[1:]
+        shapes: dict[str, tuple[tuple[int, ...], type]] = {
+            "frames": ((T, height, width, 3), np.uint8),
+            "flow": ((T - 1, height, width), np.uint8),
+            "flow_range": ((T - 1, 2), np.float32),
+            "timestamps": ((T,), np.float64),
+        }
+        for key, (shape, dtype) in shapes.items():
+            if key != "frames" or self._keep_frames:
+                self._shard.begin(self._name, key, shape, dtype)
 
 
 def _pieces(

@@ -158,24 +158,33 @@ def at_equal_intervals(
     Args:
         frames: (time in seconds, frame), times increasing.
         rate: ticks per second.
+
+    Raises:
+        Rejected: as ``frames`` does, after the last frame before.
     """
     start: float | None = None
     best: tuple[float, Item] | None = None
     best_tick, best_error = -1, math.inf
     position = before = -math.inf
-    for time, frame in frames:
-        start = time if start is None else start
-        before, position = position, (time - start) * rate
-        tick = math.ceil(position - HALF)
-        error = abs(position - tick)
-        if tick != best_tick:
-            if best is not None:
-                yield best
-            best_tick, best_error, best = tick, error, (time, frame)
-        elif error < best_error:
-            best_error, best = error, (time, frame)
+    broken: Rejected | None = None
+    try:
+        for time, frame in frames:
+            start = time if start is None else start
+            before, position = position, (time - start) * rate
+            tick = math.ceil(position - HALF)
+            error = abs(position - tick)
+            if tick != best_tick:
+                if best is not None:
+                    yield best
+                best_tick, best_error, best = tick, error, (time, frame)
+            elif error < best_error:
+                best_error, best = error, (time, frame)
+    except Rejected as rejected:  # the last frame before the damage is sound all the same
+        broken = rejected
     if best is not None and _reaches(best_tick, position, before):
         yield best
+    if broken is not None:
+        raise broken
 
 
 def _reaches(tick: float, last: float, before: float) -> bool:

@@ -101,6 +101,17 @@ def test_30_frames_a_second_sampled_at_25_skip_one_in_six(tmp_path, write_video)
     assert np.abs(ticks - np.arange(25)).max() < 0.5
 
 
+def test_the_last_frame_before_the_damage_counts():
+    def frames():
+        yield from ((n / 25, n) for n in range(5))
+        raise Rejected("truncated", "at frame 5")
+
+    given = []
+    with pytest.raises(Rejected, match="at frame 5"):
+        given.extend(at_equal_intervals(frames(), 25))
+    assert [n for _, n in given] == [0, 1, 2, 3, 4]
+
+
 def test_in_a_variable_frame_rate_intervals_are_equal_in_time(tmp_path, write_video):
     fast = [20 * n for n in range(11)]  # 50 frames/s up to 0.2 s, then 25
     slow = [200 + 40 * n for n in range(1, 11)]
