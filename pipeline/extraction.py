@@ -294,7 +294,15 @@ def _with_footage(clips: Sequence[Clip], recording: npt.NDArray[np.int64]) -> li
 @cache
 def _versions() -> str:
     """The versions of what decides the bytes of a cache, as JSON."""
-    packages = ("deepfake-motion", "av", "numpy", "opencv-contrib-python", "h5py")
+    packages = (
+        "deepfake-motion",
+        "av",
+        "deflate",
+        "h5py",
+        "numba",
+        "numpy",
+        "opencv-contrib-python",
+    )
     return json.dumps({name: _version(name) for name in packages}, sort_keys=True)
 
 
