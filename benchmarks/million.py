@@ -41,7 +41,7 @@ def run(step, folder):
     from pipeline.resplitting import split_clips
     from pipeline.resume import CacheInProgress
     from pipeline.settings import Settings
-    from pipeline.workers import GENEROUS
+    from pipeline.workers import LocalPool
 
     settings = Settings(frames=100)
     cache = folder / "cache"
@@ -55,7 +55,7 @@ def run(step, folder):
                 work.remember(str(video.path), {"stamp": [], "probe": probe_of(video, Probe)})
         begin = time.perf_counter()
         with CacheInProgress(cache, {}) as work:
-            selection = select(videos, work, settings, jobs=1, limits=GENEROUS)
+            selection = select(videos, work, settings, LocalPool(1))
             plans = _plans(selection, work, settings)
         assert sum(map(len, plans.values())) == N
     elif step == "splitting and indexing":

@@ -19,10 +19,10 @@ import cloup
 import numpy as np
 
 from data.heads import SIZE, Array, cast_actor, render
-from pipeline import workers
 from pipeline.cli import Command
 from pipeline.errors import Rejected, SettingsError
 from pipeline.progress import Progress
+from pipeline.workers import LocalPool
 
 SCENES = (
     "answering_door_smiling", "desk_call_quiet", "hallway_chat_laughing", "kitchen_talk_angry",
@@ -193,9 +193,8 @@ def make_demo(
         )
     make = partial(_make_video, out=out, seed=seed)
     boxes: dict[str, list[list[int]]] = {}
-    jobs = jobs or workers.available_cores()
     with Progress("render", len(videos)) as progress:
-        for video, result in workers.run(make, videos, jobs=jobs):
+        for video, result in LocalPool(jobs).run(make, videos):
             if isinstance(result, Rejected):
                 raise RuntimeError(f"{video.path}: {result.reason} {result.detail}")
             boxes[video.path] = result

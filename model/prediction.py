@@ -18,6 +18,7 @@ from pipeline import extraction
 from pipeline.cache import read_shard
 from pipeline.errors import IntegrityError, Rejected, SettingsError
 from pipeline.settings import Settings
+from pipeline.workers import LocalPool
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def predict(
     """
     settings = Settings.from_json(run.config.extraction)
     with tempfile.TemporaryDirectory(prefix="deepfake-motion-") as folder:
-        shards = extraction.extract_new(paths, Path(folder), settings, run.config.frames, jobs=jobs)
+        pool = LocalPool(jobs)
+        shards = extraction.extract_new(paths, Path(folder), settings, run.config.frames, pool)
         waiting: dict[int, Prediction] = {}
         following = 0
         with tqdm(total=len(paths), desc="predict", unit="video", disable=None) as bar:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import workers
 from pipeline.cache import ShardWriter
 from pipeline.census import by_kind, by_split, identities
 from pipeline.clips import extract_clips
@@ -19,6 +18,7 @@ from pipeline.probe import probe, sampling_rate
 from pipeline.protocols import split_videos
 from pipeline.settings import Settings
 from pipeline.video import Video, looks_like_video
+from pipeline.workers import Pool
 
 SAMPLED = 8  # videos that are looked into
 FRAMES_TIMED = 24  # of each of them
@@ -42,7 +42,7 @@ class _Timing:
     bytes_per_frame: float
 
 
-def foresee(videos: Sequence[Video], settings: Settings, *, jobs: int | None = None) -> str:
+def foresee(videos: Sequence[Video], settings: Settings, pool: Pool) -> str:
     """What extracting a corpus would do: what it holds, its splits, about how long and how much.
 
     Files are taken at their names: which are broken, and which show the same footage, only shows
@@ -51,7 +51,7 @@ def foresee(videos: Sequence[Video], settings: Settings, *, jobs: int | None = N
     Args:
         videos: as `pipeline.corpus.read_corpus` gives them.
         settings: of the cache.
-        jobs: processes; by default one per core.
+        pool: where the work runs, and would.
 
     Raises:
         SettingsError: the split that is asked for does not fit these videos.
@@ -69,7 +69,7 @@ def foresee(videos: Sequence[Video], settings: Settings, *, jobs: int | None = N
         by_split(usable, splits),
         "Broken files, copies and the same footage under other names show when videos are decoded; "
         "the real split leaves them out or keeps them together.",
-        _estimate(usable, settings, jobs or workers.available_cores()),
+        _estimate(usable, settings, pool),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -82,11 +82,11 @@ def _rejected_by_name(paths: Sequence[Path]) -> str:
     return f"rejected by their names, or as links that lead elsewhere, {len(paths)}: {listed}{more}"
 
 
-def _estimate(videos: Sequence[Video], settings: Settings, jobs: int) -> str:
+def _estimate(videos: Sequence[Video], settings: Settings, pool: Pool) -> str:
     spread = np.unique(np.linspace(0, len(videos) - 1, SAMPLED).astype(int))
     paths = [videos[n].path for n in spread]
     timings, failed = [], []
-    for path, result in workers.run(partial(_time, settings=settings), paths, jobs=jobs):
+    for path, result in pool.run(partial(_time, settings=settings), paths):
         if isinstance(result, Rejected):
             failed.append(f"{path} ({result.reason})")
         else:
@@ -106,8 +106,8 @@ def _estimate(videos: Sequence[Video], settings: Settings, jobs: int) -> str:
     if settings.frames is None:
         length = f"{n_frames} frames (the shortest of these; a shorter one would shorten all)"
     return (
-        f"{looked}. With clips of {length}: about {_duration(seconds / jobs)} with {jobs} "
-        f"processes, {readable_bytes(size)}"
+        f"{looked}. With clips of {length}: about {_duration(seconds / pool.slots)} with "
+        f"{pool.slots} processes, {readable_bytes(size)}"
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import cloup
 
-from pipeline import farneback, layouts, workers
+from pipeline import farneback, layouts
 from pipeline.cache import Cache, readable_cache
 from pipeline.caveats import caveats
 from pipeline.census import split_lines
@@ -19,9 +19,10 @@ from pipeline.errors import TooManyRejects
 from pipeline.extraction import extract
 from pipeline.protocols import Splitting
 from pipeline.settings import Settings
+from pipeline.workers import Limits, LocalPool
 
 DEFAULTS = Settings()
-DEFAULT_MEMORY = workers.Limits().n_bytes // 10**6  # MB
+DEFAULT_MEMORY = Limits().n_bytes // 10**6  # MB
 
 
 def parse_size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
@@ -248,13 +249,14 @@ def main(
         **settings,  # type: ignore[arg-type]
     )
     corpus = read_corpus(videos, layout, follow_links=follow_links)
+    pool = LocalPool(jobs, Limits(timeout, memory * 10**6))
     if output is None or dry_run:
-        click.echo(foresee(corpus, chosen, jobs=jobs))
+        click.echo(foresee(corpus, chosen, pool))
         return
     before = readable_cache(output, "extract")
     finished_before = before is not None and not before.missing()
-    limits = workers.Limits(timeout, memory * 10**6)
-    cache = extract(corpus, output, chosen, jobs=jobs, limits=limits)
+    with pool:
+        cache = extract(corpus, output, chosen, pool)
     if finished_before:
         click.echo(f"{output} was finished before; remove it to extract these videos anew")
     click.echo(summary(cache))

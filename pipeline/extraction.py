@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import farneback, workers
+from pipeline import farneback
 from pipeline.cache import Cache, Clip, finished_cache, read_dataset, readable_cache, write_index
 from pipeline.datacard import write_datacard
 from pipeline.errors import NothingUsable, Rejected
@@ -28,6 +28,7 @@ from pipeline.settings import Settings
 from pipeline.sharding import Made, VideoTask, extract_video, make_shards, video_task
 from pipeline.splits import groups
 from pipeline.video import Video
+from pipeline.workers import LocalPool, Pool
 
 STAGE = "extract"
 
@@ -36,9 +37,7 @@ def extract(
     videos: Sequence[Video],
     folder: Path,
     settings: Settings,
-    *,
-    jobs: int | None = None,
-    limits: workers.Limits = workers.GENEROUS,
+    pool: Pool | None = None,
 ) -> Cache:
     """Make a cache of frame stacks and flow maps, or finish one that was begun.
 
@@ -46,8 +45,7 @@ def extract(
         videos: as `pipeline.corpus.read_corpus` gives them.
         folder: of the cache.
         settings: of the cache.
-        jobs: processes; by default one per core.
-        limits: of one video.
+        pool: where the work runs; by default a process per core of this machine.
 
     Returns:
         the finished cache; ``cache.rejected()`` has every file that is not in it, and why.
@@ -58,18 +56,20 @@ def extract(
         IntegrityError: shards are missing, and their videos or the libraries are no longer the
             same.
     """
-    jobs = jobs or workers.available_cores()
+    if pool is None:
+        with LocalPool() as pool:
+            return extract(videos, folder, settings, pool)
     everything = dataclasses.asdict(settings) | {"corpus": _digest(videos)}
     if finished := finished_cache(folder, STAGE, everything):
         remove_work(folder)
         return finished
-    with CacheInProgress(folder, everything) as work, workers.kept():
+    with CacheInProgress(folder, everything) as work:
         if begun := readable_cache(folder, STAGE):
-            remake(begun, work, settings, versions=_versions(), jobs=jobs, limits=limits)
+            remake(begun, work, settings, pool, versions=_versions())
         else:
-            selection = select(videos, work, settings, jobs=jobs, limits=limits)
+            selection = select(videos, work, settings, pool)
             plans = _plans(selection, work, settings)
-            made, lost = make_shards(plans, work, jobs=jobs, limits=limits)
+            made, lost = make_shards(plans, work, pool)
             selection.rejected.update(lost)
             _finish(videos, selection, plans, made, work, settings)
     return Cache(folder, STAGE)
@@ -115,8 +115,7 @@ def extract_new(
     folder: Path,
     settings: Settings,
     n_frames: int,
-    *,
-    jobs: int | None = None,
+    pool: Pool,
 ) -> Iterator[tuple[int, str | Rejected]]:
     """Extract single videos outside any corpus, each into a shard of its own.
 
@@ -125,7 +124,7 @@ def extract_new(
         folder: where ``shards/`` is made.
         settings: of the cache that the videos are to be compared with.
         n_frames: T of that cache.
-        jobs: processes; by default one per core.
+        pool: where the work runs.
 
     Raises:
         SettingsError: the flow backend of that cache is not on this machine.
@@ -138,8 +137,7 @@ def extract_new(
     tasks = [
         _NewTask(n, str(path), str(folder), settings, n_frames) for n, path in enumerate(paths)
     ]
-    jobs = jobs or workers.available_cores()
-    for task, result in workers.run(_extract_new, tasks, jobs=jobs):
+    for task, result in pool.run(_extract_new, tasks):
         yield task.number, result
 
 

@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import workers
 from pipeline.corpus import Video, looks_like_video
 from pipeline.errors import Rejected
 from pipeline.probe import Probe, probe, sampling_rate, sound_samples
 from pipeline.progress import Progress
 from pipeline.resume import CacheInProgress
 from pipeline.settings import Settings
+from pipeline.workers import Pool
 
 # What a very slow disk reads in a second, and a very slow decoder needs for a million pixels.
 SECONDS, BYTES_PER_SECOND, SECONDS_PER_MEGAPIXEL = 120.0, 1e6, 0.5
@@ -41,17 +41,15 @@ def select(
     videos: Sequence[Video],
     work: CacheInProgress,
     settings: Settings,
-    *,
-    jobs: int,
-    limits: workers.Limits,
+    pool: Pool,
 ) -> Selection:
     """Probe every file that an earlier run has not probed, and agree on T."""
-    probes, rejected = _probe_all(videos, work, settings, jobs, limits)
+    probes, rejected = _probe_all(videos, work, settings, pool)
     copies = _reject_duplicates(videos, probes, rejected)
     n_frames = settings.frames
     if n_frames is None:
         _reject_under(settings.min_frames, probes, rejected)
-        n_frames = _shortest_sound(probes, work, settings, limits)
+        n_frames = _shortest_sound(probes, work, settings, pool)
     if n_frames == 0:
         for path in probes:
             rejected[path] = Rejected("truncated", "and no sound video says how long a clip is")
@@ -70,8 +68,7 @@ def _probe_all(
     videos: Sequence[Video],
     work: CacheInProgress,
     settings: Settings,
-    jobs: int,
-    limits: workers.Limits,
+    pool: Pool,
 ) -> tuple[dict[str, Probe], dict[str, Rejected]]:
     rejected = {
         str(video.path): Rejected("not a video", f"by its extension {video.path.suffix!r}")
@@ -88,9 +85,7 @@ def _probe_all(
     unknown.sort(key=lambda path: _stamp(path)[:1], reverse=True)  # the longest first
     look = partial(probe, fps=settings.fps, stride=settings.stride)
     with Progress("probe", len(unknown)) as progress:
-        for path, result in workers.run(
-            look, unknown, jobs=jobs, seconds=seconds_to_probe, limits=limits
-        ):
+        for path, result in pool.run(look, unknown, seconds_to_probe):
             if isinstance(result, Rejected) and result.passing:
                 rejected[str(path)] = result
             else:
@@ -170,7 +165,7 @@ def _reject_under(n_frames: int, probes: dict[str, Probe], rejected: dict[str, R
 
 
 def _shortest_sound(
-    probes: dict[str, Probe], work: CacheInProgress, settings: Settings, limits: workers.Limits
+    probes: dict[str, Probe], work: CacheInProgress, settings: Settings, pool: Pool
 ) -> int:
     """T for the whole cache: the sampled frames of the shortest video that is sound to its end.
 
@@ -185,19 +180,17 @@ def _shortest_sound(
         if "sound" not in note:
             rate = sampling_rate(probes[path].fps, settings.fps, settings.stride)
             seconds = seconds_to_probe(Path(path)) + seconds_to_decode(probes[path])
-            note = note | {"sound": _count_sound(Path(path), rate, seconds, limits)}
+            note = note | {"sound": _count_sound(Path(path), rate, seconds, pool)}
             work.remember(path, note)
         if note["sound"] >= settings.min_frames:
             return int(note["sound"])
     return 0
 
 
-def _count_sound(path: Path, rate: float, seconds: float, limits: workers.Limits) -> int:
+def _count_sound(path: Path, rate: float, seconds: float, pool: Pool) -> int:
     """The sound frames of a video, 0 if it breaks off."""
     count = partial(sound_samples, rate=rate)
-    for _, result in workers.run(
-        count, [path], jobs=1, seconds=lambda path: seconds, limits=limits
-    ):
+    for _, result in pool.run(count, [path], lambda path: seconds):
         return 0 if isinstance(result, Rejected) else result
     return 0
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from pipeline import workers
 from pipeline.cache import Cache, Clip
 from pipeline.errors import IntegrityError, Rejected
 from pipeline.planning import seconds_to_probe
@@ -12,6 +11,7 @@ from pipeline.probe import Probe, probe
 from pipeline.resume import CacheInProgress, remove_work
 from pipeline.settings import Settings
 from pipeline.sharding import VideoTask, make_shards, video_task
+from pipeline.workers import Pool
 
 ANEW = "bring the old state back, or remove the folder and extract everything anew"
 
@@ -20,10 +20,9 @@ def remake(
     cache: Cache,
     work: CacheInProgress,
     settings: Settings,
+    pool: Pool,
     *,
     versions: str,
-    jobs: int,
-    limits: workers.Limits,
 ) -> None:
     """Make the missing shards of a cache again. What the index says of them must come true.
 
@@ -31,9 +30,8 @@ def remake(
         cache: opened with ``whole=False``.
         work: the same folder.
         settings: of the cache.
+        pool: where the work runs.
         versions: of the libraries that decide the bytes of a cache.
-        jobs: processes.
-        limits: of one video.
 
     Raises:
         IntegrityError: a video or a library is no longer the same, or a shard comes out otherwise.
@@ -50,7 +48,7 @@ def remake(
         if clip.shard in missing:
             videos.setdefault(clip.video, []).append(clip)
     plans: dict[str, list[VideoTask]] = {}
-    for video_id, (path, video) in _probe(cache, videos, settings, jobs, limits).items():
+    for video_id, (path, video) in _probe(cache, videos, settings, pool).items():
         clips = videos[video_id]
         task = video_task(
             work,
@@ -64,7 +62,7 @@ def remake(
             versions=versions,
         )
         plans.setdefault(task.shard, []).append(task)
-    made, lost = make_shards(plans, work, jobs=jobs, limits=limits)
+    made, lost = make_shards(plans, work, pool)
     for name, why in lost.items():
         raise IntegrityError(f"{name} can no longer be extracted: {why}", ANEW)
     for shard in cache.shards:
@@ -78,17 +76,14 @@ def _probe(
     cache: Cache,
     videos: Mapping[str, Sequence[Clip]],
     settings: Settings,
-    jobs: int,
-    limits: workers.Limits,
+    pool: Pool,
 ) -> dict[str, tuple[Path, Probe]]:
     """Where videos are, and what is known of them, by their ids, in the order given."""
     names = cache.names()
     paths = {Path(names[video]): video for video in videos}
     look = partial(probe, fps=settings.fps, stride=settings.stride)
     found: dict[str, tuple[Path, Probe]] = {}
-    for path, result in workers.run(
-        look, list(paths), jobs=jobs, seconds=seconds_to_probe, limits=limits
-    ):
+    for path, result in pool.run(look, list(paths), seconds_to_probe):
         video = paths[path]
         if isinstance(result, Rejected) or result.sha256 != videos[video][0].source_sha256:
             raise IntegrityError(

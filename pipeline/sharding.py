@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from pipeline import workers
 from pipeline.cache import Shard, Unfilled, shard_row, writing_shard
 from pipeline.clips import ClipFacts, extract_clips
 from pipeline.errors import IntegrityError, Rejected
@@ -26,6 +25,7 @@ from pipeline.probe import Probe, sampling_rate
 from pipeline.progress import Progress
 from pipeline.resume import PARTS, CacheInProgress
 from pipeline.settings import Settings
+from pipeline.workers import Pool
 
 PACKED_PER_SECOND = 1e6  # bytes; so slow that only what hangs takes longer
 
@@ -80,9 +80,7 @@ class Made(NamedTuple):
 def make_shards(
     plans: dict[str, list[VideoTask]],
     work: CacheInProgress,
-    *,
-    jobs: int,
-    limits: workers.Limits = workers.GENEROUS,
+    pool: Pool,
 ) -> tuple[dict[str, Made], dict[str, Rejected]]:
     """Make all shards, of which an earlier run may have made some.
 
@@ -91,17 +89,14 @@ def make_shards(
     Args:
         plans: name of a shard → the videos in it, in their order.
         work: the cache.
-        jobs: processes.
-        limits: of one video.
+        pool: where the work runs.
 
     Returns:
         shards by name (one whose videos all broke is not among them), and why videos are in none.
     """
     making = _Making(plans, work)
     with Progress("extract", making.n_videos) as progress:
-        for task, result in workers.run(
-            _do, making.waiting, jobs=jobs, seconds=lambda task: task.seconds, limits=limits
-        ):
+        for task, result in pool.run(_do, making.waiting, lambda task: task.seconds):
             making.take(task, result)
             if isinstance(task, VideoTask):
                 n_clips = 0 if isinstance(result, Rejected) else len(result["clips"])

@@ -1,6 +1,5 @@
 """Where work runs: processes on this machine, each of which may crash or hang alone."""
 
-import contextlib
 import multiprocessing
 import os
 import pickle
@@ -15,7 +14,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
 
 from pipeline.errors import Rejected
 from pipeline.files import readable_bytes
@@ -59,98 +59,125 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(
-    task: Callable[[Item], Result],
-    items: Iterable[Item],
-    *,
-    jobs: int,
-    seconds: Callable[[Item], float] = lambda item: 3600.0,
-    limits: Limits = GENEROUS,
-) -> Iterator[tuple[Item, Result | Rejected]]:
-    """Run ``task`` over ``items`` in processes of their own, and give results as they come.
+class Pool(Protocol):
+    """Where work runs: `LocalPool` is this machine.
 
-    A task that raises `Rejected`, crashes its process, or takes too much time or memory costs its
-    own item only; a fresh process goes on. An item whose process dies or needs too much memory is
-    tried once more, after all others: somebody else may have filled the memory or killed it. Any
-    other exception is a fault of the program or of the machine (a full disk): it ends the run and
-    is raised here.
+    Attributes:
+        slots: how many items are worked on at once, about.
+    """
+
+    slots: int
+
+    def run(
+        self,
+        task: Callable[[Item], Result],
+        items: Iterable[Item],
+        seconds: Callable[[Item], float] = ...,
+    ) -> Iterator[tuple[Item, Result | Rejected]]:
+        """Run ``task`` over ``items`` in processes that may die; give results as they come.
+
+        A task that raises `Rejected`, crashes its process, or takes too much time or memory costs
+        its own item only. An item whose process dies or needs too much memory is tried once more:
+        somebody else may have filled the memory or killed it. Any other exception is a fault of the
+        program or of the machine (a full disk): it ends the run and is raised here.
+
+        Args:
+            task: a function that can be pickled; it returns something small.
+            items: what to call it with. A deque may grow while results are taken.
+            seconds: how long an item may take, where the pool's limits do not say.
+
+        Yields:
+            the item and its result, or the `Rejected` that says why there is none.
+        """
+
+
+class LocalPool:
+    """Processes on this machine; see `Pool`.
+
+    As a context manager it keeps its processes from one `run` to the next: to start one takes a
+    second.
 
     Args:
-        task: a function that can be pickled; it returns something small.
-        items: what to call it with. A deque may grow while results are taken from this function.
-        jobs: how many processes.
-        seconds: how long an item may take, where ``limits`` does not say.
+        jobs: how many processes; by default one per core.
         limits: of one item.
-
-    Yields:
-        the item and its result, or the `Rejected` that says why there is none.
     """
-    waiting = items if isinstance(items, deque) else deque(items)
-    idle = [] if _kept is None else _kept
-    busy: dict[Connection, _Worker[Item]] = {}
-    tried: list[Item] = []  # once, in vain
 
-    def is_final(item: Item, outcome: Any) -> bool:
-        accident = isinstance(outcome, Rejected) and outcome.reason in ACCIDENTS
-        if not accident or any(item is other for other in tried):
-            return True
-        tried.append(item)
-        waiting.append(item)
-        return False
+    def __init__(self, jobs: int | None = None, limits: Limits = GENEROUS) -> None:
+        self.slots = jobs or available_cores()
+        self._limits = limits
+        self._idle: list[tuple[BaseProcess, Connection]] = []
+        self._keeps = False
 
-    try:
-        while waiting or busy:
-            while waiting and len(busy) < jobs:
-                process, pipe = idle.pop() if idle else _start()
-                item = waiting.popleft()
-                try:
-                    pipe.send((task, item))
-                except OSError:  # it died while it was idle
-                    _stop(process, pipe)
-                    waiting.appendleft(item)
-                    continue
-                allowed = seconds(item) if limits.seconds is None else limits.seconds
-                busy[pipe] = _Worker(process, pipe, item, allowed, time.monotonic() + allowed)
-            for ready in wait(list(busy), timeout=WATCH):
-                worker = busy.pop(ready)  # type: ignore[call-overload]
-                outcome = _receive(worker)
-                if worker.process.is_alive():
-                    idle.append((worker.process, worker.pipe))
-                if is_final(worker.item, outcome):
-                    yield worker.item, outcome
-            for worker in list(busy.values()):
-                excess = _excess(worker, limits)
-                if excess is None or worker.pipe.poll():  # it was done while nobody looked
-                    continue
-                del busy[worker.pipe]
+    def __enter__(self) -> "LocalPool":
+        self._keeps = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._keeps = False
+        self._stop_idle()
+
+    def run(
+        self,
+        task: Callable[[Item], Result],
+        items: Iterable[Item],
+        seconds: Callable[[Item], float] = lambda item: 3600.0,
+    ) -> Iterator[tuple[Item, Result | Rejected]]:
+        """See `Pool.run`. An item that is tried once more comes after all others."""
+        waiting = items if isinstance(items, deque) else deque(items)
+        busy: dict[Connection, _Worker[Item]] = {}
+        tried: list[Item] = []  # once, in vain
+
+        def is_final(item: Item, outcome: Any) -> bool:
+            accident = isinstance(outcome, Rejected) and outcome.reason in ACCIDENTS
+            if not accident or any(item is other for other in tried):
+                return True
+            tried.append(item)
+            waiting.append(item)
+            return False
+
+        try:
+            while waiting or busy:
+                while waiting and len(busy) < self.slots:
+                    process, pipe = self._idle.pop() if self._idle else _start()
+                    item = waiting.popleft()
+                    try:
+                        pipe.send((task, item))
+                    except OSError:  # it died while it was idle
+                        _stop(process, pipe)
+                        waiting.appendleft(item)
+                        continue
+                    most = self._limits.seconds
+                    allowed = seconds(item) if most is None else most
+                    busy[pipe] = _Worker(process, pipe, item, allowed, time.monotonic() + allowed)
+                for ready in wait(list(busy), timeout=WATCH):
+                    worker = busy.pop(ready)  # type: ignore[call-overload]
+                    outcome = _receive(worker)
+                    if worker.process.is_alive():
+                        self._idle.append((worker.process, worker.pipe))
+                    if is_final(worker.item, outcome):
+                        yield worker.item, outcome
+                for worker in list(busy.values()):
+                    excess = _excess(worker, self._limits)
+                    if excess is None or worker.pipe.poll():  # it was done while nobody looked
+                        continue
+                    del busy[worker.pipe]
+                    _stop(worker.process, worker.pipe)
+                    if is_final(worker.item, excess):
+                        yield worker.item, excess
+        finally:
+            for worker in busy.values():
                 _stop(worker.process, worker.pipe)
-                if is_final(worker.item, excess):
-                    yield worker.item, excess
-    finally:
-        for worker in busy.values():
-            _stop(worker.process, worker.pipe)
-        if _kept is None:
-            _stop_all(idle)
+            if not self._keeps:
+                self._stop_idle()
 
-
-@contextlib.contextmanager
-def kept() -> Iterator[None]:
-    """Keep processes from one `run` to the next: to start one takes a second."""
-    global _kept
-    outer, _kept = _kept, []
-    try:
-        yield
-    finally:
-        _stop_all(_kept)
-        _kept = outer
-
-
-_kept: list[tuple[BaseProcess, Connection]] | None = None  # idle processes
-
-
-def _stop_all(idle: list[tuple[BaseProcess, Connection]]) -> None:
-    while idle:
-        _stop(*idle.pop())
+    def _stop_idle(self) -> None:
+        while self._idle:
+            _stop(*self._idle.pop())
 
 
 def _excess(worker: _Worker[Any], limits: Limits) -> Rejected | None:

@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import workers
 from pipeline.errors import Rejected
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,14 +131,15 @@ def _make_corpus():
     return make_corpus
 
 
-@pytest.fixture
-def in_process(monkeypatch):
-    """Run the tasks of `pipeline.workers.run` here, one after the other.
+class InProcess:
+    """A pool that runs tasks here, one after the other.
 
     For tests about what the tasks do: starting processes would take most of their time.
     """
 
-    def run(task, items, **options):
+    slots = 1
+
+    def run(self, task, items, seconds=None):
         waiting = items if isinstance(items, deque) else deque(items)  # which may grow
         while waiting:
             item = waiting.popleft()
@@ -148,7 +148,10 @@ def in_process(monkeypatch):
             except Rejected as rejected:
                 yield item, rejected
 
-    monkeypatch.setattr(workers, "run", run)
+
+@pytest.fixture(scope="session")
+def in_process():
+    return InProcess()
 
 
 @pytest.fixture(scope="session")

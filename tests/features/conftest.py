@@ -16,6 +16,7 @@ from pipeline.corpus import Video
 from pipeline.extraction import extract
 from pipeline.protocols import Splitting
 from pipeline.settings import Settings
+from pipeline.workers import LocalPool
 
 SIZE = 64
 FRAMES = 9
@@ -73,7 +74,7 @@ def _extract(corpus, folder, **settings):
         splitting=Splitting(test=0.34, holdout=0),
         **settings,
     )
-    return extract(corpus, folder, chosen, jobs=2)
+    return extract(corpus, folder, chosen, LocalPool(2))
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ from pipeline.corpus import Video
 from pipeline.extraction import extract
 from pipeline.protocols import Splitting
 from pipeline.settings import Settings
+from pipeline.workers import LocalPool
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -237,7 +238,7 @@ def chain(tmp_path_factory):
         for n in range(16)
     ]
     settings = Settings(width=64, height=64, frames=9, clips=2, splitting=Splitting(test=0.25))
-    clips = extract(videos, folder / "clips", settings, jobs=2)
+    clips = extract(videos, folder / "clips", settings, LocalPool(2))
     weights = folder / "weights.pth"
     torch.save(_lively_mobilenet().state_dict(), weights)
     backbone = load_backbone("mobilenet_v2", str(weights), "cpu")

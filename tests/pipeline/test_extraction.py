@@ -29,7 +29,7 @@ def extract_from(tmp_path, in_process):
     """Extract the videos under a folder with small settings, or with those given."""
 
     def run(root, out="cache", **settings):
-        return extract(read_corpus([root]), tmp_path / out, small(**settings), jobs=1)
+        return extract(read_corpus([root]), tmp_path / out, small(**settings), in_process)
 
     return run
 
@@ -171,7 +171,7 @@ def test_the_number_of_processes_does_not_show(cache, corpus, tmp_path, contents
         videos,
         tmp_path / "alone",
         Settings(width=96, height=72, flow_backend=farneback.resolve("auto")),
-        jobs=1,
+        in_process,
     )
     assert contents(tmp_path / "alone") == contents(cache.folder)
 
@@ -200,7 +200,7 @@ def test_splits_that_a_csv_gives_are_kept(root, make_corpus, tmp_path, in_proces
         rows.writerow(["path", "label", "identity", "split"])
         for name, path in files.items():
             rows.writerow([path.relative_to(root), name[:4], f"{name} itself", given[name]])
-    cache = extract(read_corpus([root / "corpus.csv"]), tmp_path / "cache", small(), jobs=1)
+    cache = extract(read_corpus([root / "corpus.csv"]), tmp_path / "cache", small(), in_process)
     assert {Path(name).stem: clip.split for name, clip in by_file(cache).items()} == given
 
 
@@ -432,7 +432,7 @@ def test_a_csv_row_that_no_file_system_could_hold_is_rejected_alone(
     rows = [f"{path},{name[:4]}" for name, path in files.items()]
     rows += [f"gone.mp4,real\n{'x' * 300}.mp4,fake"]
     (root / "corpus.csv").write_text("\n".join(["path,label", *rows]))
-    cache = extract(read_corpus([root / "corpus.csv"]), tmp_path / "cache", small(), jobs=1)
+    cache = extract(read_corpus([root / "corpus.csv"]), tmp_path / "cache", small(), in_process)
     assert set(reasons(cache).values()) == {"unreadable"}
     assert len(cache.rejected()) == 2
 
@@ -492,7 +492,7 @@ def test_one_label_left_is_not_enough(root, make_corpus, extract_from, tmp_path,
 def test_a_video_may_stand_alone_without_any_identity(root, make_corpus, tmp_path, in_process):
     files = make_corpus(root, (20,), (20,))
     videos = [Video(files["real0"], 0), Video(files["fake0"], 1)]
-    cache = extract(videos, tmp_path / "cache", small(), jobs=1)
+    cache = extract(videos, tmp_path / "cache", small(), in_process)
     assert all(clip.identities == () for clip in cache.clips)
 
 

@@ -184,7 +184,7 @@ def test_a_clip_of_few_frames_has_a_tile_for_each(opened):
 def test_a_cache_without_frames_has_a_sheet_of_maps(tmp_path, make_corpus, in_process):
     make_corpus(tmp_path / "videos", (20,), (20,))
     settings = Settings(width=64, height=48, keep_frames=False)
-    cache = extract(read_corpus([tmp_path / "videos"]), tmp_path / "cache", settings, jobs=1)
+    cache = extract(read_corpus([tmp_path / "videos"]), tmp_path / "cache", settings, in_process)
     assert contact_sheet(cache, cache.clips).shape == (2 * (22 + 88), 1160, 3)
 
 

@@ -121,10 +121,10 @@ def test_half_written_files_of_a_killed_run_are_cleared_away(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extraction, "write_index", _interrupt)
         with pytest.raises(KeyboardInterrupt):
-            extract(videos, folder, settings, jobs=1)
+            extract(videos, folder, settings, in_process)
     for name in ("shards/.00003.h5.a1b2c3d4", ".index.h5.a1b2c3d4", ".names.csv.x_y_z_12"):
         (folder / name).write_bytes(b"half")
-    extract(videos, folder, settings, jobs=1)
+    extract(videos, folder, settings, in_process)
     assert contents(folder) == contents(cache.folder)
 
 
@@ -133,7 +133,7 @@ def _interrupt(*args, **kwargs):
 
 
 def test_killed_while_tidying_up_it_ends_with_the_same_bytes(
-    corpus, cache, tmp_path, contents, monkeypatch
+    corpus, cache, tmp_path, contents, in_process
 ):
     folder = shutil.copytree(cache.folder, tmp_path / "cache")
     (folder / WORK).mkdir()
@@ -142,7 +142,7 @@ def test_killed_while_tidying_up_it_ends_with_the_same_bytes(
         read_corpus(corpus.options[:2]),
         folder,
         Settings(width=96, height=72, flow_backend=farneback.resolve("auto")),
-        jobs=1,
+        in_process,
     )
     assert contents(folder) == contents(cache.folder)
 
@@ -272,7 +272,7 @@ def begun(tmp_path, make_corpus, in_process, monkeypatch):
         with pytest.MonkeyPatch.context() as patch:
             if interrupt:
                 patch.setattr(extraction, "write_index", _interrupt)
-            return extract(read_corpus([tmp_path / "videos"]), out, settings, jobs=1)
+            return extract(read_corpus([tmp_path / "videos"]), out, settings, in_process)
 
     with pytest.raises(KeyboardInterrupt):
         run(interrupt=True)
@@ -315,11 +315,11 @@ def test_a_video_repaired_meanwhile_is_taken_in(tmp_path, make_corpus, in_proces
     cut(files["fake0"], 0.5)
     cut(files["fake1"], 0.5)
     with pytest.raises(NothingUsable):
-        extract(read_corpus([tmp_path / "videos"]), tmp_path / "cache", SMALL, jobs=1)
+        extract(read_corpus([tmp_path / "videos"]), tmp_path / "cache", SMALL, in_process)
     for name in ("fake0", "fake1"):
         files[name].write_bytes(whole[name])
     for out in ("cache", "fresh"):
-        extract(read_corpus([tmp_path / "videos"]), tmp_path / out, SMALL, jobs=1)
+        extract(read_corpus([tmp_path / "videos"]), tmp_path / out, SMALL, in_process)
     assert contents(tmp_path / "cache") == contents(tmp_path / "fresh")
 
 
@@ -367,7 +367,7 @@ def test_of_a_shard_of_several_videos_none_is_extracted_twice(
     make_corpus(tmp_path / "videos", (20, 21, 22), (20, 21, 22))
     settings = Settings(width=64, height=48, shard_size=3)
     videos = read_corpus([tmp_path / "videos"])
-    extract(videos, tmp_path / "whole", settings, jobs=1)
+    extract(videos, tmp_path / "whole", settings, in_process)
     extracted = []
 
     def count(task, n_clips, extract_video=sharding.extract_video):
@@ -379,9 +379,9 @@ def test_of_a_shard_of_several_videos_none_is_extracted_twice(
     monkeypatch.setattr(sharding, "extract_video", count)
     monkeypatched = True
     with pytest.raises(KeyboardInterrupt):
-        extract(videos, tmp_path / "cache", settings, jobs=1)
+        extract(videos, tmp_path / "cache", settings, in_process)
     monkeypatched = False
-    extract(videos, tmp_path / "cache", settings, jobs=1)
+    extract(videos, tmp_path / "cache", settings, in_process)
     assert sorted(extracted) == sorted(str(video.path) for video in videos)
     assert contents(tmp_path / "cache") == contents(tmp_path / "whole")
 
@@ -467,23 +467,23 @@ def test_a_shard_whose_video_has_changed_is_not_made_from_the_new_one(
 # ----------------------------------------------------------------------------------------- alone
 
 
-def test_a_folder_with_something_else_in_it_is_left_alone(corpus, tmp_path):
+def test_a_folder_with_something_else_in_it_is_left_alone(corpus, tmp_path, in_process):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(SettingsError, match=r"not a cache: thesis\.tex"):
-        extract(read_corpus(corpus.options[:2]), tmp_path, SMALL, jobs=1)
+        extract(read_corpus(corpus.options[:2]), tmp_path, SMALL, in_process)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(corpus, tmp_path):
+def test_a_file_in_the_place_of_the_folder_is_refused(corpus, tmp_path, in_process):
     (tmp_path / "cache").write_text("x")
     with pytest.raises(SettingsError, match="is a file"):
-        extract(read_corpus(corpus.options[:2]), tmp_path / "cache", SMALL, jobs=1)
+        extract(read_corpus(corpus.options[:2]), tmp_path / "cache", SMALL, in_process)
 
 
 def test_the_cache_may_not_be_among_the_videos(tmp_path, make_corpus, in_process):
     make_corpus(tmp_path, (20,), (20,))
     with pytest.raises(SettingsError):
-        extract(read_corpus([tmp_path]), tmp_path, SMALL, jobs=1)
+        extract(read_corpus([tmp_path]), tmp_path, SMALL, in_process)
 
 
 def test_two_do_not_write_one_cache(corpus, tmp_path, run_command):

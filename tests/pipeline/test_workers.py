@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import workers
 from pipeline.errors import Rejected
-from pipeline.workers import Limits
+from pipeline.workers import Limits, LocalPool
 
 TASKS = """
     import os, resource, signal, sys, threading, time
@@ -86,7 +86,7 @@ def test_what_goes_wrong_with_an_item_costs_that_item_only(task):
     bad = ["abort", "killed", "hang", "exit", "reject", "memory"]
     good = [f"good {n}" for n in range(6)]
     items = [item for pair in zip(bad, good, strict=True) for item in pair]
-    results = dict(workers.run(task, items, jobs=2, limits=Limits(4)))
+    results = dict(LocalPool(2, Limits(4)).run(task, items))
     assert set(results) == set(items)
     assert [results[item][0] for item in good] == good
     faults = {item: results[item] for item in bad}
@@ -102,7 +102,7 @@ def test_what_goes_wrong_with_an_item_costs_that_item_only(task):
 
 def test_what_needs_too_much_memory_is_ended_before_it_takes_it_from_others(task):
     limits = Limits(n_bytes=500 * 10**6)
-    results = dict(workers.run(task, ["greedy", "good", "fine"], jobs=2, limits=limits))
+    results = dict(LocalPool(2, limits).run(task, ["greedy", "good", "fine"]))
     assert (results["good"][0], results["fine"][0]) == ("good", "fine")
     assert results["greedy"].reason == "out of memory"
     assert re.fullmatch(r"it used (5|6|7)\d\d\.\d MB", results["greedy"].detail)
@@ -110,28 +110,28 @@ def test_what_needs_too_much_memory_is_ended_before_it_takes_it_from_others(task
 
 def test_a_process_that_somebody_killed_costs_nothing(task, tmp_path):
     accident = ("accident", str(tmp_path / "happened"))
-    results = list(workers.run(task, [accident, "good"], jobs=1))
+    results = list(LocalPool(1).run(task, [accident, "good"]))
     assert [value[0] for _, value in results] == ["good", accident]
 
 
 def test_items_may_have_limits_of_their_own(task):
     items = ["hang", "good"]
-    results = workers.run(task, items, jobs=2, seconds=lambda item: 3 if item == "hang" else 60)
+    results = LocalPool(2).run(task, items, lambda item: 3 if item == "hang" else 60)
     assert {item: isinstance(r, Rejected) for item, r in results} == {"hang": True, "good": False}
 
 
 def test_processes_are_kept_from_one_run_to_the_next_while_asked_to(task):
-    with workers.kept():
-        pids = [value[1] for _ in range(2) for _, value in workers.run(task, ["a", "b"], jobs=1)]
+    with LocalPool(1) as pool:
+        pids = [value[1] for _ in range(2) for _, value in pool.run(task, ["a", "b"])]
         assert len(set(pids)) == 1
-        dict(workers.run(task, ["abort"], jobs=1))
+        dict(pool.run(task, ["abort"]))
     assert multiprocessing.active_children() == []
 
 
 def test_more_may_be_asked_for_while_results_come(task):
     items = deque(["a"])
     found = []
-    for item, _ in workers.run(task, items, jobs=1):
+    for item, _ in LocalPool(1).run(task, items):
         found.append(item)
         if len(found) < 4:
             items.append(item + "a")
@@ -139,7 +139,7 @@ def test_more_may_be_asked_for_while_results_come(task):
 
 
 def test_processes_are_used_again_and_there_are_no_more_than_asked_for(task):
-    results = list(workers.run(task, range(20), jobs=2))
+    results = list(LocalPool(2).run(task, range(20)))
     assert sorted(item for item, _ in results) == list(range(20))
     assert all(item == value for item, (value, _) in results)
     pids = {pid for _, (_, pid) in results}
@@ -148,7 +148,7 @@ def test_processes_are_used_again_and_there_are_no_more_than_asked_for(task):
 
 
 def test_no_items_need_no_process(task):
-    assert list(workers.run(task, [], jobs=4)) == []
+    assert list(LocalPool(4).run(task, [])) == []
 
 
 @pytest.mark.parametrize(
@@ -161,17 +161,17 @@ def test_no_items_need_no_process(task):
 )
 def test_a_fault_of_the_program_ends_the_run_and_is_raised_here(task, item, kind, message):
     with pytest.raises(kind, match=message):
-        dict(workers.run(task, [item, "slow"], jobs=2, limits=Limits(8)))
+        dict(LocalPool(2, Limits(8)).run(task, [item, "slow"]))
 
 
 def test_a_fault_says_where_in_the_worker_it_was(task):
     with pytest.raises(ZeroDivisionError) as error:
-        dict(workers.run(task, ["fault"], jobs=1))
+        dict(LocalPool(1).run(task, ["fault"]))
     assert "misbehaving_tasks.py" in str(error.value.__cause__)
 
 
 def test_whoever_stops_listening_stops_the_work(task):
-    results = workers.run(task, ["good", "slow"], jobs=2, limits=Limits(60))
+    results = LocalPool(2, Limits(60)).run(task, ["good", "slow"])
     assert next(results)[0] == "good"
     begin = time.monotonic()
     results.close()
@@ -179,7 +179,7 @@ def test_whoever_stops_listening_stops_the_work(task):
 
 
 def test_a_process_that_died_between_two_items_is_replaced(task):
-    results = workers.run(task, ["a", "b", "c"], jobs=1)
+    results = LocalPool(1).run(task, ["a", "b", "c"])
     _, (_, pid) = next(results)
     os.kill(pid, 9)
     time.sleep(0.2)
