@@ -31,8 +31,9 @@ from pipeline import farneback
 from pipeline.cache import writing_shard
 from pipeline.cache.deflate import write_gzip
 from pipeline.clips import extract_clips
-from pipeline.decode import Geometry, decode
+from pipeline.decode import decode
 from pipeline.probe import probe
+from pipeline.scaling import Geometry
 
 FRAMES = 100
 SIZE = 224
@@ -76,7 +77,7 @@ def stages(path):
     rate = probe(path).fps
     lap("probe")
     timed = itertools.islice(decode(path, Geometry(SIZE, SIZE), rate), FRAMES)
-    times, frames = zip(*((time, frame.copy()) for time, frame in timed), strict=True)
+    times, frames = zip(*((time, frame.copy()) for time, frame, _ in timed), strict=True)
     lap("decode")
     frames = np.stack(frames)
     grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])

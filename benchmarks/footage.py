@@ -15,10 +15,11 @@ import av
 import cv2
 import numpy as np
 
-from pipeline.decode import Geometry, decode
+from pipeline.decode import decode
 from pipeline.errors import Rejected
 from pipeline.footage import MOST, SIZE, Thumbnails, perceptual_hashes, same_footage
 from pipeline.probe import probe
+from pipeline.scaling import Geometry
 from pipeline.video import looks_like_video
 
 GEOMETRY = Geometry(224, 224, None)
@@ -42,14 +43,14 @@ def pictures_of(path):
             clip.append(timed)
     except Rejected:
         pass
-    times, frames = zip(*clip, strict=True)
+    times, frames, _ = zip(*clip, strict=True)
     small = Thumbnails()
     small.add(np.stack(frames), np.array(times))
     return small.pictures()
 
 
 def encode_again(path, to, *, codec="libx264", crf=None, scale=1.0, fps=None, brighter=0):
-    _, frames = zip(*decode(path, Geometry(*upright(path), None), probe(path).fps), strict=True)
+    _, frames, _ = zip(*decode(path, Geometry(*upright(path), None), probe(path).fps), strict=True)
     rate = probe(path).fps
     if fps:
         frames, rate = frames[:: max(round(rate / fps), 1)], rate / max(round(rate / fps), 1)

@@ -1,21 +1,23 @@
 """What to know about a corpus before believing a result on it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipeline.cache import Clip
 from pipeline.video import FAKE, REAL
 
 
-def caveats(clips: Sequence[Clip], *, fps: float | None) -> list[str]:
+def caveats(clips: Sequence[Clip], extraction: Mapping[str, Any]) -> list[str]:
     """Everything that is to be said of the clips of a cache, in sentences.
 
     Args:
         clips: rows of an index.
-        fps: the rate at which they were sampled, None for the videos' own.
+        extraction: the settings they were extracted with, as a cache stores them.
     """
-    found = [nobody_known(clips), mixed_rates(clips, fps=fps)]
+    found = [nobody_known(clips), mixed_rates(clips, fps=extraction["fps"])]
     found += [_one_sided(clips, column) for column in ("source", "compression")]
-    found += [_same_footage(clips), _moving_camera(clips), _labels(clips)]
+    found += [_same_footage(clips), _moving_camera(clips, extraction["stabilise"])]
+    found += [*_faces(clips, extraction["crop"]), _labels(clips)]
     return [sentence for sentence in found if sentence]
 
 
@@ -73,14 +75,34 @@ def _same_footage(clips: Sequence[Clip]) -> str:
     )
 
 
-def _moving_camera(clips: Sequence[Clip]) -> str:
+def _moving_camera(clips: Sequence[Clip], stabilised: bool) -> str:
+    if stabilised:
+        return ""
     panned = {c.video for c in clips if c.source == "dfd" and "_pan" in c.original}
     if not panned:
         return ""
     return (
         f"the camera moves in {len(panned)} videos (DFD's scenes named _pan): their flow shows the "
-        "camera's motion as well as the face's"
+        "camera's motion as well as the face's; --stabilise takes it out"
     )
+
+
+def _faces(clips: Sequence[Clip], crop: Any) -> list[str]:
+    if not isinstance(crop, dict):  # no crop about a face
+        return []
+    none = sum(clip.face_share == 0 for clip in clips)
+    several = sum(clip.n_faces > 1 for clip in clips)
+    said = []
+    if none:
+        said.append(
+            f"no face was found in {none} of {len(clips)} clips: they keep the whole picture"
+        )
+    if several:
+        said.append(
+            f"several faces were seen in {several} of {len(clips)} clips, and the largest was "
+            "followed; if another one is manipulated, the clip does not show it"
+        )
+    return said
 
 
 def _labels(clips: Sequence[Clip]) -> str:

@@ -45,9 +45,7 @@ def datacard(
     videos = list({clip.video: clip for clip in clips}.values())
     splitting = extraction["splitting"]
     rejected = json.loads(attrs["rejected"])
-    known = [
-        caveat[0].upper() + caveat[1:] + "." for caveat in caveats(clips, fps=extraction["fps"])
-    ]
+    known = [caveat[0].upper() + caveat[1:] + "." for caveat in caveats(clips, extraction)]
     sections = [
         "# Data card",
         f"{len(clips)} clips of {attrs['frames']} frames, cut from {len(videos)} videos; "

@@ -1,29 +1,23 @@
-"""A video file → RGB frames of the working size, at equal intervals of time.
+"""A video file → RGB frames of the working size, at equal intervals of time."""
 
-Decoding, rotation, crop, resize and colour conversion all happen inside FFmpeg (through PyAV), so
-that a full-size RGB frame never exists.
-"""
-
+import contextlib
+import itertools
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import av
 import av.error
-import av.filter
 import numpy as np
 import numpy.typing as npt
 from av.stream import Disposition
 
 from pipeline.errors import Rejected
+from pipeline.scaling import Geometry, Upright
 
-Box = tuple[int, int, int, int]  # x, y, width, height in pixels of the upright picture
 Item = TypeVar("Item")
 
-_ROTATE = {90: ["cclock"], 180: ["cclock", "cclock"], 270: ["clock"]}  # arguments of `transpose`
 # What FFmpeg may open: plain files of these formats, no playlists that name other files or hosts.
 PLAIN_FILES = {
     "protocol_whitelist": "file",
@@ -37,43 +31,18 @@ HALF = 0.5 + 1e-6  # half-way between two ticks is the earlier one, whatever the
 REGULAR = 0.25  # intervals within this fraction of the median count as one and the same
 
 
-SQUARE = Fraction(1)
+class Picture(NamedTuple):
+    """One moment of a video.
 
-
-@dataclass(frozen=True)
-class Geometry:
-    """Which part of the picture is kept, and at what size.
-
-    Args:
-        width: of the result, in pixels.
-        height: of the result, in pixels.
-        crop: the part of the upright picture to keep, or None for all of it. What has another
-            aspect ratio than the result is cut to it about its centre, never squeezed.
+    Attributes:
+        time: in seconds.
+        frame: the part that is kept, (height, width, 3) uint8, RGB.
+        overview: the whole picture, small, as `Upright.overview_size` says: (h, w) uint8, grey.
     """
 
-    width: int = 224
-    height: int = 224
-    crop: Box | None = None
-
-    def box(self, width: int, height: int, pixel_aspect: Fraction = SQUARE) -> Box:
-        """The part of an upright ``width`` × ``height`` picture that will be scaled to the result.
-
-        Args:
-            width: of the picture as it is stored, in pixels.
-            height: of it.
-            pixel_aspect: width of a stored pixel as it is shown, over its height.
-
-        Raises:
-            Rejected: the crop lies outside this picture.
-        """
-        x, y, w, h = self.crop or (0, 0, width, height)
-        if x + w > width or y + h > height:
-            raise Rejected(
-                "crop outside the picture", f"{x},{y},{w},{h} of a {width}x{height} picture"
-            )
-        aspect = Fraction(self.width, self.height) / pixel_aspect
-        kept_w, kept_h = min(w, max(1, int(h * aspect))), min(h, max(1, int(w / aspect)))
-        return x + (w - kept_w) // 2, y + (h - kept_h) // 2, kept_w, kept_h
+    time: float
+    frame: npt.NDArray[np.uint8]
+    overview: npt.NDArray[np.uint8]
 
 
 def open_video(path: Path) -> av.container.InputContainer:
@@ -195,9 +164,7 @@ def _reaches(tick: float, last: float, before: float) -> bool:
     return tick - last <= (last - before) / 2
 
 
-def decode(
-    path: Path, geometry: Geometry, rate: float
-) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
+def decode(path: Path, geometry: Geometry, rate: float) -> Iterator[Picture]:
     """Decode a video at equal intervals of time.
 
     Args:
@@ -206,21 +173,65 @@ def decode(
         rate: frames to keep per second.
 
     Yields:
-        the time of a frame in seconds, and the frame as (height, width, 3) uint8, RGB.
+        picture after picture.
 
     Raises:
         Rejected: the file cannot be opened, or is damaged; ``truncated`` after sound frames.
     """
+    with sampled(path, rate) as (upright, frames):
+        yield from pictures(upright, frames, geometry)
+
+
+@contextlib.contextmanager
+def sampled(
+    path: Path, rate: float
+) -> Iterator[tuple[Upright, Iterator[tuple[float, av.VideoFrame]]]]:
+    """Open a video.
+
+    Args:
+        path: the video file.
+        rate: frames to keep per second.
+
+    Yields:
+        what its pictures are like, and its frames at equal intervals of time, as decoded, with
+        their times in seconds.
+
+    Raises:
+        Rejected: as `decode`; also ``too short`` if there is no frame at all.
+    """
     with open_video(path) as container:
-        scaler: _Scaler | None = None
-        for time, frame in at_equal_intervals(timed_frames(container), rate):
-            try:
-                if scaler is None:
-                    scaler = _Scaler(video_stream(container), frame, geometry)
-                picture = scaler(frame)
-            except av.error.FFmpegError as error:
-                raise _rejected(error, "not to be converted") from error
-            yield time, picture
+        frames = at_equal_intervals(timed_frames(container), rate)
+        first = next(frames, None)
+        if first is None:
+            raise Rejected("too short", "0 frames")
+        yield Upright(video_stream(container), first[1]), itertools.chain([first], frames)
+
+
+def pictures(
+    upright: Upright, frames: Iterable[tuple[float, av.VideoFrame]], geometry: Geometry
+) -> Iterator[Picture]:
+    """Scale frames of one video.
+
+    Raises:
+        Rejected: FFmpeg cannot, or the crop lies outside the picture.
+    """
+    with converting():
+        box = geometry.box(upright.width, upright.height, upright.pixel_aspect)
+        scale = upright.scaler(box, geometry.width, geometry.height)
+        look_over = upright.scaler(upright.whole, *upright.overview_size(), "gray")
+    for time, frame in frames:
+        with converting():
+            picture = Picture(time, scale(frame), look_over(frame))
+        yield picture
+
+
+@contextlib.contextmanager
+def converting() -> Iterator[None]:
+    """Turn what FFmpeg raises over a frame that it cannot scale into a `Rejected`."""
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise _rejected(error, "not to be converted") from error
 
 
 def timed_frames(
@@ -259,44 +270,6 @@ def timed_frames(
                 yield time, frame
     except (av.error.FFmpegError, ValueError) as error:
         raise _rejected(error, "truncated", f"at frame {n}: ") from error
-
-
-class _Scaler:
-    """Rotates, crops, scales and converts frames of one stream with one filter graph."""
-
-    def __init__(self, stream: Any, frame: av.VideoFrame, geometry: Geometry) -> None:
-        turns = _ROTATE.get(round(frame.rotation) % 360, [])
-        turned = len(turns) == 1
-        width, height = frame.width, frame.height
-        aspect = stream.sample_aspect_ratio or SQUARE
-        if turned:
-            width, height, aspect = height, width, 1 / aspect
-        x, y, w, h = geometry.box(width, height, aspect)
-        filters = [("transpose", turn) for turn in turns]
-        if frame.interlaced_frame:  # one field is one moment, a frame is two
-            filters.insert(0, ("field", "top"))
-            if turned:
-                x, w = x // 2, max(1, w // 2)
-            else:
-                y, h = y // 2, max(1, h // 2)
-        self._graph = av.filter.Graph()
-        self._graph.threads = 1
-        filters += [
-            ("crop", f"{w}:{h}:{x}:{y}:exact=1"),
-            ("scale", f"{geometry.width}:{geometry.height}:flags=area+accurate_rnd+bitexact"),
-            ("format", "pix_fmts=rgb24"),
-            ("buffersink", ""),
-        ]
-        nodes = [self._graph.add_buffer(template=stream, time_base=stream.time_base)]
-        nodes += [self._graph.add(name, arguments or None) for name, arguments in filters]
-        self._graph.link_nodes(*nodes).configure()
-
-    def __call__(self, frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
-        self._graph.push(frame)
-        scaled: Any = self._graph.pull()
-        plane = scaled.planes[0]  # lines may be padded; the view keeps the frame alive
-        lines = np.frombuffer(plane, np.uint8).reshape(scaled.height, plane.line_size)
-        return lines[:, : 3 * scaled.width].reshape(scaled.height, scaled.width, 3)
 
 
 def _rejected(error: Exception, reason: str, where: str = "") -> Rejected:

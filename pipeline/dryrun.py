@@ -13,6 +13,7 @@ from pipeline.cache import ShardWriter
 from pipeline.census import by_kind, by_split, identities
 from pipeline.clips import extract_clips
 from pipeline.errors import Rejected
+from pipeline.faces import model_of
 from pipeline.files import readable_bytes
 from pipeline.probe import probe, sampling_rate
 from pipeline.protocols import split_videos
@@ -86,7 +87,9 @@ def _estimate(videos: Sequence[Video], settings: Settings, pool: Pool) -> str:
     spread = np.unique(np.linspace(0, len(videos) - 1, SAMPLED).astype(int))
     paths = [videos[n].path for n in spread]
     timings, failed = [], []
-    for path, result in pool.run(partial(_time, settings=settings), paths):
+    for path, result in pool.run(
+        partial(_time, settings=settings, model=model_of(settings.faces)), paths
+    ):
         if isinstance(result, Rejected):
             failed.append(f"{path} ({result.reason})")
         else:
@@ -111,7 +114,7 @@ def _estimate(videos: Sequence[Video], settings: Settings, pool: Pool) -> str:
     )
 
 
-def _time(path: Path, settings: Settings) -> _Timing:
+def _time(path: Path, settings: Settings, model: bytes) -> _Timing:
     start = time.perf_counter()
     video = probe(path, fps=settings.fps, stride=settings.stride)
     probed = time.perf_counter()
@@ -130,6 +133,9 @@ def _time(path: Path, settings: Settings) -> _Timing:
             n_frames=n,
             backend=settings.flow_backend,
             keep_frames=settings.keep_frames,
+            stabilise=settings.stabilise,
+            faces=settings.faces,
+            model=model,
         )
     seconds = time.perf_counter() - probed
     return _Timing(video.n_samples, probed - start, seconds / n, len(file.getbuffer()) / n)

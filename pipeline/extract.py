@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import click
 import cloup
@@ -13,15 +14,17 @@ from pipeline.census import split_lines
 from pipeline.cli import Command, log_json_option, splitting_options
 from pipeline.corpus import read_corpus
 from pipeline.datacard import NAME as DATACARD
-from pipeline.decode import Box
 from pipeline.dryrun import foresee
 from pipeline.errors import TooManyRejects
 from pipeline.extraction import extract
+from pipeline.faces import FaceCrop, NoFace, SeveralFaces, find_model
 from pipeline.protocols import Splitting
+from pipeline.scaling import Box
 from pipeline.settings import Settings
 from pipeline.workers import Limits, LocalPool
 
 DEFAULTS = Settings()
+FACES = FaceCrop()
 DEFAULT_MEMORY = Limits().n_bytes // 10**6  # MB
 
 
@@ -34,14 +37,24 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
         raise click.BadParameter(f"{value!r} is neither PIXELS nor WIDTHxHEIGHT") from None
 
 
-def parse_crop(context: click.Context, parameter: click.Parameter, value: str) -> Box | None:
-    """``none`` or ``x,y,w,h`` in pixels of the upright picture."""
+def parse_crop(
+    context: click.Context, parameter: click.Parameter, value: str
+) -> Box | FaceCrop | None:
+    """``none``, ``x,y,w,h`` in pixels of the upright picture, ``face`` or ``face+MARGIN``."""
     if value == "none":
         return None
+    name, _, margin = value.partition("+")
     try:
+        if name == "face":
+            found = FaceCrop(margin=float(margin)) if margin else FaceCrop()
+            if not 0 <= found.margin <= 10:
+                raise ValueError
+            return found
         x, y, w, h = map(int, value.split(","))
     except ValueError:
-        raise click.BadParameter(f"{value!r} is neither none nor x,y,w,h") from None
+        raise click.BadParameter(
+            f"{value!r} is neither none nor x,y,w,h nor face nor face+MARGIN, as face+0.8"
+        ) from None
     return x, y, w, h
 
 
@@ -183,11 +196,46 @@ def parse_fps(context: click.Context, parameter: click.Parameter, value: str) ->
     ),
     cloup.option(
         "--crop",
-        metavar="BOX",
+        metavar="WHAT",
         default="none",
         callback=parse_crop,
-        help="x,y,w,h in pixels, or none for the whole picture; cut about its centre to the aspect "
-        "of --size.",
+        help="x,y,w,h in pixels, or none for the whole picture, cut about its centre to the aspect "
+        "of --size; face or face+MARGIN: one steady box a clip about all places where its face is. "
+        f"MARGIN is in sizes of the face ({FACES.margin:g} keeps its edge, 0.8 hair and neck).",
+    ),
+    cloup.option(
+        "--stabilise",
+        is_flag=True,
+        help="Take the camera's motion, estimated from the background, out of the flow maps.",
+    ),
+)
+@cloup.option_group(
+    "Faces, with --crop face",
+    cloup.option(
+        "--face-detector",
+        metavar="NAME|PATH",
+        default="auto",
+        help="yunet, haar, or the PATH of YuNet's file. auto is yunet if its file is here or can "
+        "be downloaded, else OpenCV's haar cascade, which misses more.",
+    ),
+    cloup.option(
+        "--no-face",
+        type=click.Choice(get_args(NoFace)),
+        default=FACES.no_face,
+        help="What becomes of a clip without a face: reject it, or keep its whole picture.",
+    ),
+    cloup.option(
+        "--several-faces",
+        type=click.Choice(get_args(SeveralFaces)),
+        default=FACES.several,
+        help="With several faces: follow the largest, or reject the clip.",
+    ),
+    cloup.option(
+        "--face-share",
+        metavar="SHARE",
+        type=click.FloatRange(0, 1),
+        default=FACES.share,
+        help="Reject a clip whose face is found at a smaller share of the moments looked at.",
     ),
 )
 @cloup.option_group(
@@ -221,6 +269,11 @@ def main(
     memory: int,
     max_rejects: int | None,
     size: tuple[int, int],
+    crop: Box | FaceCrop | None,
+    face_detector: str,
+    no_face: NoFace,
+    several_faces: SeveralFaces,
+    face_share: float,
     no_frames: bool,
     flow_backend: str,
     splitting: Splitting,
@@ -239,9 +292,15 @@ def main(
     """
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output'.")
+    if isinstance(crop, FaceCrop):
+        model = find_model(face_detector)
+        crop = FaceCrop(
+            crop.margin, model.detector, model.sha256, no_face, several_faces, face_share
+        )
     chosen = Settings(
         width=size[0],
         height=size[1],
+        crop=crop,
         keep_frames=not no_frames,
         flow_backend=farneback.resolve(flow_backend),
         splitting=splitting,
@@ -277,7 +336,7 @@ def summary(cache: Cache) -> str:
     ]
     splits = [clip.split for clip in cache.clips]
     lines += split_lines(cache.clips, splits, settings["splitting"])
-    lines += [f"  note: {caveat}" for caveat in caveats(cache.clips, fps=settings["fps"])]
+    lines += [f"  note: {caveat}" for caveat in caveats(cache.clips, settings)]
     if reasons := Counter(row["reason"] for row in cache.rejected()):
         said = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
         lines.append(f"  rejected: {said} (see {cache.folder / 'rejected.csv'})")

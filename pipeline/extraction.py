@@ -17,6 +17,7 @@ from pipeline import farneback
 from pipeline.cache import Cache, Clip, finished_cache, read_dataset, readable_cache, write_index
 from pipeline.datacard import write_datacard
 from pipeline.errors import NothingUsable, Rejected
+from pipeline.faces import model_of
 from pipeline.files import write_csv
 from pipeline.footage import Pictures, same_footage
 from pipeline.planning import Selection, select, tally
@@ -93,6 +94,7 @@ def _plans(
     )
     size = settings.videos_per_shard(len(order))
     plans: dict[str, list[VideoTask]] = {}
+    model = model_of(settings.faces)
     for n, (path, video) in enumerate(order):
         shard = f"shards/{n // size:05}.h5"
         task = video_task(
@@ -103,8 +105,8 @@ def _plans(
             alone=size == 1,
             settings=settings,
             n_frames=selection.n_frames,
-            n_clips=min(settings.clips, video.n_samples // selection.n_frames),
             versions=_versions(),
+            model=model,
         )
         plans.setdefault(shard, []).append(task)
     return plans
@@ -127,15 +129,17 @@ def extract_new(
         pool: where the work runs.
 
     Raises:
-        SettingsError: the flow backend of that cache is not on this machine.
+        SettingsError: the flow backend or face detector of that cache is not on this machine.
 
     Yields:
         the position of a path and the name of its shard, or why there is none; in the order in
         which they are done.
     """
     settings = dataclasses.replace(settings, flow_backend=farneback.stand_in(settings.flow_backend))
+    model = model_of(settings.faces)
     tasks = [
-        _NewTask(n, str(path), str(folder), settings, n_frames) for n, path in enumerate(paths)
+        _NewTask(n, str(path), str(folder), settings, n_frames, model)
+        for n, path in enumerate(paths)
     ]
     for task, result in pool.run(_extract_new, tasks):
         yield task.number, result
@@ -148,6 +152,7 @@ class _NewTask:
     folder: str
     settings: Settings
     n_frames: int
+    model: bytes
 
 
 def _extract_new(new: _NewTask) -> str:
@@ -170,6 +175,7 @@ def _extract_new(new: _NewTask) -> str:
             seconds=0.0,
             settings=settings,
             recipe="",
+            model=new.model,
         ),
         n_clips,
     )
@@ -233,6 +239,9 @@ def _finish(
                     manipulation=video.manipulation,
                     compression=video.compression,
                     original=video.original,
+                    crop=",".join(map(str, of_clip.crop)),
+                    face_share=of_clip.face_share,
+                    n_faces=of_clip.n_faces,
                     given=video.given,
                     official=video.official,
                 )

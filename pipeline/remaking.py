@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.cache import Cache, Clip
 from pipeline.errors import IntegrityError, Rejected
+from pipeline.faces import model_of
 from pipeline.planning import seconds_to_probe
 from pipeline.probe import Probe, probe
 from pipeline.resume import CacheInProgress, remove_work
@@ -48,6 +49,7 @@ def remake(
         if clip.shard in missing:
             videos.setdefault(clip.video, []).append(clip)
     plans: dict[str, list[VideoTask]] = {}
+    model = model_of(settings.faces)
     for video_id, (path, video) in _probe(cache, videos, settings, pool).items():
         clips = videos[video_id]
         task = video_task(
@@ -58,8 +60,8 @@ def remake(
             alone=cache.attrs["shard_size"] == 1,
             settings=settings,
             n_frames=clips[0].n_frames,
-            n_clips=len(clips),
             versions=versions,
+            model=model,
         )
         plans.setdefault(task.shard, []).append(task)
     made, lost = make_shards(plans, work, pool)

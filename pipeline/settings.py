@@ -6,9 +6,10 @@ from typing import Any
 
 from pipeline import farneback
 from pipeline.cache import Compression
-from pipeline.decode import Box, Geometry
 from pipeline.errors import SettingsError
+from pipeline.faces import FaceCrop
 from pipeline.protocols import Splitting
+from pipeline.scaling import Box, Geometry
 
 
 @dataclass(frozen=True)
@@ -17,13 +18,14 @@ class Settings:
 
     width: int = 224
     height: int = 224
-    crop: Box | None = None
+    crop: Box | FaceCrop | None = None
     fps: float | None = None  # None: each video at its own rate
     stride: int = 1
     frames: int | None = None  # None: as many as the shortest sound video has
     min_frames: int = 16
     clips: int = 1
     flow_backend: farneback.Backend = "opencv"
+    stabilise: bool = False  # take the camera's motion out of the flow
     keep_frames: bool = True
     compression: Compression = "gzip"
     shard_size: int | None = None  # videos; None: by how many there are
@@ -37,7 +39,7 @@ class Settings:
             raise SettingsError(f"{self.frames} frames", "flow needs at least 2")
         if self.shard_size is not None and self.shard_size < 1:
             raise SettingsError(f"{self.shard_size} videos in a shard", "give 1 or more")
-        if self.crop is not None and (min(self.crop) < 0 or min(self.crop[2:]) < 1):
+        if isinstance(self.crop, tuple) and (min(self.crop) < 0 or min(self.crop[2:]) < 1):
             raise SettingsError(f"crop {self.crop}", "give x,y,width,height in pixels")
 
     def videos_per_shard(self, n_videos: int) -> int:
@@ -46,12 +48,19 @@ class Settings:
 
     @property
     def geometry(self) -> Geometry:
-        """Crop and size."""
-        return Geometry(self.width, self.height, self.crop)
+        """Crop, if it is the same for all videos, and size."""
+        return Geometry(self.width, self.height, None if self.faces else self.crop)  # type: ignore[arg-type]
+
+    @property
+    def faces(self) -> FaceCrop | None:
+        """How a face is found that each clip is cropped about, if one is."""
+        return self.crop if isinstance(self.crop, FaceCrop) else None
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Settings":
         """Settings as a cache stores them."""
         known = {field.name: values[field.name] for field in dataclasses.fields(cls)}
-        crop = known["crop"] and tuple(known["crop"])
+        crop = known["crop"]
+        if crop is not None:
+            crop = FaceCrop(**crop) if isinstance(crop, dict) else tuple(crop)
         return cls(**known | {"crop": crop, "splitting": Splitting(**known["splitting"])})

@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +19,13 @@ import numpy as np
 from pipeline.cache import Shard, Unfilled, shard_row, writing_shard
 from pipeline.clips import ClipFacts, extract_clips
 from pipeline.errors import IntegrityError, Rejected
+from pipeline.faces import Followed
 from pipeline.footage import perceptual_hashes
 from pipeline.planning import SECONDS, seconds_to_decode
 from pipeline.probe import Probe, sampling_rate
 from pipeline.progress import Progress
 from pipeline.resume import PARTS, CacheInProgress
+from pipeline.scaling import Box
 from pipeline.settings import Settings
 from pipeline.workers import Pool
 
@@ -47,6 +49,7 @@ class VideoTask:
     seconds: float  # that it may take; the more, the earlier it comes
     settings: Settings
     recipe: str
+    model: bytes = field(default=b"", repr=False)  # the file of the detector of faces
 
 
 @dataclass(frozen=True)
@@ -240,8 +243,8 @@ def video_task(
     alone: bool,
     settings: Settings,
     n_frames: int,
-    n_clips: int,
     versions: str,
+    model: bytes = b"",
 ) -> VideoTask:
     """What is to be done with a video.
 
@@ -253,9 +256,10 @@ def video_task(
         alone: whether they are all that the shard may hold.
         settings: of the cache.
         n_frames: T.
-        n_clips: at most.
         versions: of the libraries that decide the bytes of a cache.
+        model: the file of the detector of faces, if the settings ask for one.
     """
+    n_clips = min(settings.clips, video.n_samples // n_frames)
     rate = sampling_rate(video.fps, settings.fps, settings.stride)
     n_decoded = math.ceil(n_clips * n_frames * video.fps / rate)
     video_id = video.sha256[:16]
@@ -271,6 +275,7 @@ def video_task(
         seconds=SECONDS + seconds_to_decode(video, n_decoded) + n_clips * n_frames,
         settings=settings,
         recipe=work.recipe(video=video.sha256, n_frames=n_frames, versions=versions),
+        model=model,
     )
 
 
@@ -317,6 +322,9 @@ def extract_video(task: VideoTask, n_clips: int) -> Clips:
                 n_clips=n_clips,
                 backend=settings.flow_backend,
                 keep_frames=settings.keep_frames,
+                stabilise=settings.stabilise,
+                faces=settings.faces,
+                model=task.model,
             )
     except Unfilled:  # a later clip was begun and broke off; a file's bytes must not tell of it
         return extract_video(task, len(clips))
@@ -337,12 +345,25 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _noted(clips: Clips) -> dict[str, tuple[float, str]]:
-    return {name: (facts.start, facts.hashes.tobytes().hex()) for name, facts in clips.items()}
+def _noted(clips: Clips) -> dict[str, tuple[float, str, Box, float, int]]:
+    return {
+        name: (
+            facts.start,
+            facts.hashes.tobytes().hex(),
+            facts.crop,
+            facts.face_share,
+            facts.n_faces,
+        )
+        for name, facts in clips.items()
+    }
 
 
-def _facts(start: float, hashes: str) -> ClipFacts:
-    return ClipFacts(start, np.frombuffer(bytes.fromhex(hashes), np.uint8).reshape(-1, 8))
+def _facts(
+    start: float, hashes: str, crop: Sequence[int], face_share: float, n_faces: int
+) -> ClipFacts:
+    rows = np.frombuffer(bytes.fromhex(hashes), np.uint8).reshape(-1, 8)
+    x, y, w, h = crop
+    return ClipFacts(start, rows, (x, y, w, h), face_share, n_faces)
 
 
 def _read_facts(cache: Path, tasks: Sequence[VideoTask]) -> dict[str, Clips]:
@@ -352,10 +373,19 @@ def _read_facts(cache: Path, tasks: Sequence[VideoTask]) -> dict[str, Clips]:
         for task in tasks:
             names = [n for n in file if n == task.video_id or n.startswith(f"{task.video_id}-")]
             found[task.video_id] = {
-                name: ClipFacts(
-                    float(file[name]["timestamps"][0]),
-                    perceptual_hashes(file[name]["thumbnails"][:]),
-                )
+                name: _facts_of(file[name])
                 for name in sorted(names, key=lambda name: file[name]["timestamps"][0])
             }
     return found
+
+
+def _facts_of(clip: h5py.Group) -> ClipFacts:
+    x, y, w, h = clip["crop"][:].tolist()
+    face = Followed(clip["faces"][:]) if "faces" in clip else None
+    return ClipFacts(
+        float(clip["timestamps"][0]),
+        perceptual_hashes(clip["thumbnails"][:]),
+        (x, y, w, h),
+        face.share if face else 0.0,
+        face.n_faces if face else 0,
+    )

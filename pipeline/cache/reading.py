@@ -16,7 +16,7 @@ from pipeline.cache.shards import DAMAGED, check_shard, own_dataset, own_table
 from pipeline.errors import IntegrityError, SettingsError
 from pipeline.files import Row, read_csv, sha256_of
 
-SCHEMA = 2
+SCHEMA = 3
 INDEX = "index.h5"
 SUMS = "SHA256SUMS"
 DAMAGED_ENDING = ".damaged"

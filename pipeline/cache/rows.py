@@ -40,6 +40,9 @@ class Clip:
     manipulation: str = ""  # as its dataset calls it; "" for real videos and where nobody said
     compression: str = ""  # raw, c23, c40, or "" where nobody said
     original: str = ""  # the recording it shows, as its dataset names it
+    crop: str = ""  # the part of the upright picture that is kept: x,y,width,height
+    face_share: float = 0.0  # of the moments looked at, those with its face; 0: nobody looked
+    n_faces: int = 0  # the most faces that were seen at one moment
     footage: str = ""  # the same for videos that were recognised to show the same recording
     given: str = ""  # the split that a CSV file prescribed
     official: str = ""  # the split that its dataset publishes

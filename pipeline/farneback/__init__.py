@@ -22,7 +22,16 @@ from pipeline.errors import SettingsError
 from pipeline.farneback import cpu, cuda, opencv, opencv_cuda
 from pipeline.farneback.parameters import SMALLEST, Parameters
 
-__all__ = ["BACKENDS", "Backend", "Parameters", "Stream", "flow", "magnitude_maps", "resolve"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Parameters",
+    "Stream",
+    "flow",
+    "magnitude_maps",
+    "resolve",
+    "scaled",
+]
 
 Backend = Literal["cpu", "cuda", "opencv", "opencv-cuda"]
 BACKENDS: tuple[str, ...] = ("auto", "cpu", "cuda", "opencv", "opencv-cuda")
@@ -126,6 +135,17 @@ class Stream:
             one; None for the first frame.
         """
         return self._engine.flow(frame)  # type: ignore[no-any-return]
+
+    def flows(self, frames: Frames) -> Floats:
+        """Take the next frames, (n, H, W) uint8; a device computes their flow in one batch.
+
+        Returns:
+            (n, H, W, 2) float32 as of `flow`, or one fewer at the beginning.
+        """
+        if self.backend == "cuda":
+            return self._engine.flows(frames)  # type: ignore[no-any-return]
+        found = [field for frame in frames if (field := self.flow(frame)) is not None]
+        return np.array(found, np.float32).reshape(len(found), *frames.shape[1:], 2)
 
     def magnitude_map(self, frame: Frames) -> tuple[Frames, tuple[float, float]] | None:
         """Take the next frame; no field of flow is stored.

@@ -11,6 +11,8 @@ from pipeline.census import table
 from pipeline.datacard import datacard
 from pipeline.settings import Settings
 
+AS_IS = dataclasses.asdict(Settings())
+
 
 def clip(n, label=0, **facts):
     known = {
@@ -52,7 +54,7 @@ def test_clips_of_one_video_count_once():
     clips = [clip(0), dataclasses.replace(clip(0), id="c0-1"), clip(1, 1)]
     text = datacard(
         clips,
-        extraction=dataclasses.asdict(Settings()),
+        extraction=AS_IS,
         attrs={"frames": 20, "rejected": "{}", "versions": "{}"},
     )
     assert "3 clips of 20 frames, cut from 2 videos" in text
@@ -78,11 +80,11 @@ SOUND = [clip(0), clip(1, 1)]
     ],
 )
 def test_what_to_beware_of_is_said(clips, expected):
-    assert any(expected in caveat for caveat in caveats(clips, fps=None))
+    assert any(expected in caveat for caveat in caveats(clips, AS_IS))
 
 
 def test_a_sound_corpus_has_no_caveats():
-    assert caveats([dataclasses.replace(c, source="mine") for c in SOUND], fps=None) == []
+    assert caveats([dataclasses.replace(c, source="mine") for c in SOUND], AS_IS) == []
 
 
 def test_a_table_is_markdown_whatever_is_in_it():

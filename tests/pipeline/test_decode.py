@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.decode import Geometry, at_equal_intervals, count_samples, decode, frame_rate
+from pipeline.decode import at_equal_intervals, count_samples, decode, frame_rate
 from pipeline.errors import Rejected
+from pipeline.scaling import Geometry
 
 WHOLE = Geometry(96, 72)
 STEP = 8  # grey levels between two frames of a numbered video: well above any coding error
@@ -25,11 +26,11 @@ def numbered(n, width=96, height=72):
 
 
 def numbers(decoded):
-    return [round(float(frame.mean()) / STEP) for _, frame in decoded]
+    return [round(float(frame.mean()) / STEP) for _, frame, _ in decoded]
 
 
 def times(decoded):
-    return [time for time, _ in decoded]
+    return [item[0] for item in decoded]
 
 
 def bars(*colours, size=(96, 72), across=True, n=4):
@@ -237,7 +238,7 @@ def test_a_crop_outside_the_picture_is_rejected(tmp_path, write_video, crop):
 def test_odd_sizes_are_decoded(tmp_path, write_video, moving_texture, codec, pix_fmt):
     pictures = moving_texture(5, 97, 51)
     path = write_video(tmp_path / "v.mkv", pictures, codec=codec, pix_fmt=pix_fmt)
-    decoded = [frame for _, frame in decode(path, Geometry(97, 51), 25)]
+    decoded = [frame for _, frame, _ in decode(path, Geometry(97, 51), 25)]
     assert np.shape(decoded) == (5, 51, 97, 3)
     assert np.abs(np.array(decoded, int) - pictures).mean() < COLOUR_ERROR
 
@@ -311,7 +312,7 @@ def test_frames_before_the_damage_are_given_then_it_is_named(
 def test_modern_codecs_and_ten_bits_decode(sample_videos, name):
     decoded = list(decode(sample_videos / "odd" / name, WHOLE, 10))
     assert len(decoded) >= 10
-    assert all(frame.shape == (72, 96, 3) and frame.std() > 5 for _, frame in decoded)
+    assert all(frame.shape == (72, 96, 3) and frame.std() > 5 for _, frame, _ in decoded)
 
 
 @pytest.mark.parametrize("name,turns", [("video_90", 3), ("video_180", 2), ("video_270", 1)])

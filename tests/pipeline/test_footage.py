@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from pipeline import footage
-from pipeline.decode import Geometry, decode
+from pipeline.decode import decode
 from pipeline.footage import MOST, Thumbnails, perceptual_hashes
 from pipeline.probe import probe
+from pipeline.scaling import Geometry
 
 GEOMETRY = Geometry(128, 128, None)
 
@@ -28,7 +29,7 @@ def same_footage(clips):
 
 def pictures_of(path):
     rate = probe(path).fps
-    times, frames = zip(*itertools.islice(decode(path, GEOMETRY, rate), 50), strict=True)
+    times, frames, _ = zip(*itertools.islice(decode(path, GEOMETRY, rate), 50), strict=True)
     return thumbnails(np.stack(frames), np.array(times))
 
 

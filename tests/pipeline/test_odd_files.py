@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from pipeline.decode import Geometry, decode
+from pipeline.decode import decode
 from pipeline.errors import Rejected
 from pipeline.probe import probe
+from pipeline.scaling import Geometry
 
 SIZE = (96, 72)
 WHOLE = Geometry(*SIZE)
@@ -29,7 +30,7 @@ def striped(colours, shares):
 
 def greys(path, rate=25):
     """The grey in the middle of each decoded frame."""
-    return [int(frame[30:40, 40:50].mean().round()) for _, frame in decode(path, WHOLE, rate)]
+    return [int(frame[30:40, 40:50].mean().round()) for _, frame, _ in decode(path, WHOLE, rate)]
 
 
 def steps(n):
@@ -50,8 +51,8 @@ def test_of_interlaced_frames_one_field_is_used(tmp_path, write_video):
     flags = {"flags": "+ildct+ilme", "b": "20M"}
     interlaced = write_video(tmp_path / "i.mpg", comb, codec="mpeg2video", options=flags)
     progressive = write_video(tmp_path / "p.mpg", comb, codec="mpeg2video", options={"b": "20M"})
-    _, one_moment = next(decode(interlaced, half, 25))
-    _, both = next(decode(progressive, half, 25))
+    _, one_moment, _ = next(decode(interlaced, half, 25))
+    _, both, _ = next(decode(progressive, half, 25))
     assert one_moment.mean() > 245
     assert 100 < both.mean() < 155
 
@@ -61,7 +62,7 @@ def test_a_crop_is_of_the_whole_picture_also_where_one_field_is_used(tmp_path, w
     picture[:, 40:60, 48:80] = 255
     flags = {"flags": "+ildct+ilme", "b": "20M"}
     path = write_video(tmp_path / "i.mpg", picture, codec="mpeg2video", options=flags)
-    _, frame = next(decode(path, Geometry(32, 20, (48, 40, 32, 20)), 25))
+    _, frame, _ = next(decode(path, Geometry(32, 20, (48, 40, 32, 20)), 25))
     assert frame[2:-2, 2:-2].min() > 200
 
 
@@ -77,7 +78,7 @@ def test_what_is_shown_wide_is_cut_as_it_is_shown(tmp_path):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    _, frame = next(decode(tmp_path / "wide.mp4", Geometry(64, 64), 25))
+    _, frame, _ = next(decode(tmp_path / "wide.mp4", Geometry(64, 64), 25))
     assert (np.abs(frame[:, 2:-2].astype(int) - green) < 30).all()
 
 
@@ -100,7 +101,7 @@ def test_alpha_is_dropped_and_the_colour_kept(tmp_path, codec, ending, pix_fmt):
         for _ in range(3):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgba")))
         container.mux(stream.encode())
-    _, frame = next(decode(path, WHOLE, 25))
+    _, frame, _ = next(decode(path, WHOLE, 25))
     assert (np.abs(frame.astype(int) - (200, 40, 40)) < 8).all()
 
 
@@ -120,7 +121,7 @@ def test_ten_bits_and_every_subsampling_give_the_same_colours(
 ):
     picture = np.stack([striped([(200, 60, 60), (60, 60, 200)], [48, 48])] * 3)
     path = write_video(tmp_path / f"v.{ending}", picture, codec=codec, pix_fmt=pix_fmt)
-    _, frame = next(decode(path, WHOLE, 25))
+    _, frame, _ = next(decode(path, WHOLE, 25))
     assert (np.abs(frame[:, 4:40].astype(int) - (200, 60, 60)) < 8).all()
     assert (np.abs(frame[:, 56:92].astype(int) - (60, 60, 200)) < 8).all()
 
@@ -128,7 +129,7 @@ def test_ten_bits_and_every_subsampling_give_the_same_colours(
 @pytest.mark.parametrize("pix_fmt", ["gray", "gray10le"])
 def test_grey_videos_have_three_equal_channels(tmp_path, write_video, pix_fmt):
     path = write_video(tmp_path / "v.mkv", grey([30, 130]), codec="ffv1", pix_fmt=pix_fmt)
-    for (_, frame), value in zip(decode(path, WHOLE, 25), (30, 130), strict=True):
+    for (_, frame, _), value in zip(decode(path, WHOLE, 25), (30, 130), strict=True):
         assert (np.ptp(frame, axis=2) == 0).all()
         assert abs(frame.mean() - value) < 2
 
@@ -202,7 +203,7 @@ def test_frames_that_are_stored_out_of_order_come_in_order(tmp_path, write_video
 
 def test_a_stream_without_timestamps_is_timed_by_its_rate(tmp_path, write_video):
     path = write_video(tmp_path / "v.h264", grey(steps(12)), 25, options={"bf": "0"})
-    moments, _ = zip(*decode(path, WHOLE, 25), strict=True)
+    moments, _, _ = zip(*decode(path, WHOLE, 25), strict=True)
     assert np.allclose(np.diff(moments), 1 / 25)
     assert close(greys(path), steps(12))
     assert probe(path).n_samples == 12
@@ -252,7 +253,7 @@ def test_frames_that_an_edit_list_hides_are_not_used(tmp_path, write_video):
 def test_a_stream_that_starts_late_is_sampled_from_its_first_frame(tmp_path, write_video):
     late = [3000 + 40 * n for n in range(12)]
     path = write_video(tmp_path / "v.mkv", grey(steps(12)), 25, milliseconds=late)
-    first, _ = next(decode(path, WHOLE, 25))
+    first, _, _ = next(decode(path, WHOLE, 25))
     assert first > 1
     assert close(greys(path), steps(12))
 

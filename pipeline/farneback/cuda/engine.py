@@ -74,10 +74,17 @@ class Engine:
 
     def magnitude_maps(self, frames: Frames) -> tuple[Frames, Floats]:
         """Take the next frames, (n, H, W); see `pipeline.farneback.Stream.magnitude_maps`."""
+        return magnitude_maps(self._joined(frames), self._parameters, str(self._device))
+
+    def flows(self, frames: Frames) -> Floats:
+        """Take the next frames, (n, H, W); see `pipeline.farneback.Stream.flows`."""
+        return flow(self._joined(frames), self._parameters, str(self._device))
+
+    def _joined(self, frames: Frames) -> Frames:
+        """Frames, with the last of the batch before."""
         before = frames[:0] if self._last is None else self._last[None]
         self._last = frames[-1] if len(frames) else self._last
-        batch = np.concatenate([before, frames])
-        return magnitude_maps(batch, self._parameters, str(self._device))
+        return np.concatenate([before, frames])
 
     def flow(self, frame: Frames) -> Floats | None:
         """Take the next frame; the flow to it, (H, W, 2) float32, None for the first."""

@@ -1,0 +1,107 @@
+"""What does a crop about a face cost? Run ``python -m benchmarks.faces YUNET.onnx VIDEO...``.
+
+For each video, on one core, for its first frames and both detectors, medians over some rounds:
+
+- milliseconds a frame to decode, to find faces (scaling included), and to keep what is cut out
+  until the box is known, and scale it then;
+- extraction with ``--crop face`` against the same without a crop, alternating, both whole:
+  decoding, flow, camera, compression;
+- what was found.
+"""
+
+import itertools
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline import farneback
+from pipeline.cache import writing_shard
+from pipeline.clips import extract_clips
+from pipeline.decode import sampled
+from pipeline.errors import Rejected
+from pipeline.faces import FaceCrop, find_model
+from pipeline.probe import probe
+from pipeline.scaling import Geometry
+from pipeline.windows import Search, Spool, frames_between_looks
+
+FRAMES = 100
+SIZE = 224
+ROUNDS = 5
+GEOMETRY = Geometry(SIZE, SIZE)
+
+
+def main():
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[:1])
+    cv2.setNumThreads(1)
+    farneback.resolve("auto")
+    models = [find_model(sys.argv[1]), find_model("haar")]
+    for path in map(Path, sys.argv[2:]):
+        video = probe(path)
+        n = min(FRAMES, video.n_samples)
+        print(f"{path.name}, {video.width}x{video.height}, {video.fps:.3g} frames/s, {n} frames")
+        for model in models:
+            crop = FaceCrop(detector=model.detector, detector_sha256=model.sha256)
+            parts = np.median(
+                [stages(path, video.fps, n, crop, model) for _ in range(ROUNDS)], axis=0
+            )
+            decode, detect, keep = parts
+            print(
+                f"  {model.detector}: decode {decode:.2f} ms a frame, find {detect:.2f} "
+                f"({detect / decode:.0%}), keep {keep:.2f} ({keep / decode:.0%})"
+            )
+            ratios, outcome = [], ""
+            for _ in range(ROUNDS):
+                plain, _ = whole(path, video.fps, n)
+                cropped, outcome = whole(path, video.fps, n, faces=crop, model=model.content)
+                ratios.append(cropped / plain)
+            ratio = np.median(ratios)
+            print(f"    all of extraction: {ratio:.2f} times that without a crop; {outcome}")
+
+
+def stages(path, rate, n, crop, model):
+    """Milliseconds a frame to decode, to find faces, to keep and scale what is cut out."""
+    clock = time.perf_counter()
+    with sampled(path, rate) as (upright, frames):
+        frames = list(itertools.islice(frames, n))
+        decoded = time.perf_counter() - clock
+        search = Search(upright, GEOMETRY, crop, model.content)
+        clock = time.perf_counter()
+        every = frames_between_looks(rate)
+        found = [search.look(frame) for _, frame in frames[::every]]
+        detected = time.perf_counter() - clock
+        with Spool(upright) as spool:
+            faces = [some for some in found if len(some)]
+            part = search.roomy(faces[0]) if faces else upright.whole
+            look_over = np.zeros((1, 1), np.uint8)
+            clock = time.perf_counter()
+            for moment, frame in frames:
+                spool.add(moment, frame, look_over, part)
+            for _ in spool.pictures(part, SIZE, SIZE):
+                pass
+            kept = time.perf_counter() - clock
+    return [seconds / len(frames) * 1e3 for seconds in (decoded, detected, kept)]
+
+
+def whole(path, rate, n, **options):
+    """Seconds to extract a clip, and what came of it."""
+    clock = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with writing_shard(Path(folder), "shards/00000.h5", attrs={}) as shard:
+                clips = extract_clips(
+                    path, shard, "clip", GEOMETRY, rate=rate, n_frames=n, backend="cpu", **options
+                )
+            outcome = f"box {clips['clip'].crop}, found at {clips['clip'].face_share:.0%}"
+        except Rejected as rejected:
+            outcome = str(rejected)
+    return time.perf_counter() - clock, outcome
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""A steady crop about a face: detect it now and then, follow it, keep one box for the whole clip.
+
+A box that follows a face from frame to frame makes motion that is not there. So faces are detected
+a few times a second, the same face is followed through the clip, and the clip keeps one box: all
+places where it was, with a margin.
+"""
+
+from pipeline.faces.detection import Detections, Detector, detector_of
+from pipeline.faces.following import Followed, choose
+from pipeline.faces.models import DETECTORS, FaceModel, find_model, model_of
+from pipeline.faces.policy import FaceCrop, NoFace, SeveralFaces, steady_box
+
+__all__ = [
+    "DETECTORS",
+    "Detections",
+    "Detector",
+    "FaceCrop",
+    "FaceModel",
+    "Followed",
+    "NoFace",
+    "SeveralFaces",
+    "choose",
+    "detector_of",
+    "find_model",
+    "model_of",
+    "steady_box",
+]

@@ -1,0 +1,235 @@
+"""A crop about a face holds still, and costs no pixel of what a crop by hand would give."""
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from pipeline import spool, windows
+from pipeline.cache import Cache
+from pipeline.errors import Rejected
+from pipeline.extraction import extract
+from pipeline.faces import FaceCrop
+from pipeline.files import read_csv
+from pipeline.scaling import Geometry
+from pipeline.settings import Settings
+from pipeline.video import Video
+from tests.pipeline.conftest import LOSSLESS, grainy, magnitudes, one_clip
+
+PAN = 2  # pixels a frame
+BORDER = 8  # pixels of a map in which OpenCV's flow is not zero even between equal frames
+
+
+def panned(actor, n, step=PAN):
+    """A camera that pans over a picture with a face."""
+    frame, _ = actor
+    wide = grainy(480, 640 + step * n + 200, seed=1)
+    person = (0.8 * frame + 0.2 * wide[:, 100:740]).astype(np.uint8)[:, 140:500]
+    wide[:, 240:600] = person
+    return np.stack([wide[:, 100 + step * k : 740 + step * k] for k in range(n)])
+
+
+# ------------------------------------------------------------------------------------- steadiness
+
+
+def test_a_still_picture_with_a_face_does_not_move(actor, haar, tmp_path, write_video):
+    path = write_video(tmp_path / "still.mkv", np.stack([actor[0]] * 20), 25, **LOSSLESS)
+    facts, arrays = one_clip(path, 20, **haar)
+    assert facts.face_share == 1
+    assert all(np.array_equal(frame, arrays["frames"][0]) for frame in arrays["frames"])
+    inner = magnitudes(arrays)[:, BORDER:-BORDER, BORDER:-BORDER]
+    assert inner.max() < 0.02
+    assert np.nanmax(np.abs(arrays["camera"])) < 0.02
+
+
+def test_a_slow_pan_gives_the_pans_flow_and_nothing_else(actor, haar, tmp_path, write_video):
+    path = write_video(tmp_path / "pan.mkv", panned(actor, 16), 25, **LOSSLESS)
+    facts, arrays = one_clip(path, 16, **haar)
+    expected = PAN * 224 / facts.crop[2]  # pixels of a map
+    inner = magnitudes(arrays)[:, 30:-30, 30:-30]
+    assert np.median(inner) == pytest.approx(expected, abs=0.02)
+    assert np.quantile(np.abs(inner - expected), 0.85) < 0.1
+    assert np.std(np.median(inner, axis=(1, 2))) < 0.02  # and no map has more than another
+    np.testing.assert_allclose(arrays["camera"][:, 0], -expected, atol=0.1)
+    np.testing.assert_allclose(arrays["camera"][:, 1], 0, atol=0.1)
+
+
+def test_the_box_holds_the_face_wherever_it_went(actor, haar, tmp_path, write_video):
+    path = write_video(tmp_path / "pan.mkv", panned(actor, 25, step=4), 25, **LOSSLESS)
+    facts, arrays = one_clip(path, 25, **haar)
+    x, y, width, height = facts.crop
+    seen = arrays["faces"][arrays["faces"][:, 5] > 0]
+    assert len(seen) == 3  # looked at frames 0, 12 and 24
+    assert seen[0, 1] - seen[-1, 1] == pytest.approx(96, abs=14)
+    assert (seen[:, 1] >= x).all() and (seen[:, 1] + seen[:, 3] <= x + width).all()
+    assert (seen[:, 2] >= y).all() and (seen[:, 2] + seen[:, 4] <= y + height).all()
+
+
+def test_more_margin_keeps_more(actor, haar, tmp_path, write_video):
+    path = write_video(tmp_path / "still.mkv", np.stack([actor[0]] * 4), 25, **LOSSLESS)
+    widths = [
+        one_clip(path, 4, faces=FaceCrop(margin, "haar"), model=haar["model"])[0].crop[2]
+        for margin in (0.0, 0.2, 0.5)
+    ]
+    face = widths[0]
+    assert widths == pytest.approx([face, 1.4 * face, 2 * face], abs=2)
+
+
+# ---------------------------------------------------------------------------------- same pixels
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"codec": "libx264", "pix_fmt": "yuv420p"},
+        {"codec": "libx264", "pix_fmt": "yuv420p10le"},
+        {"codec": "ffv1", "pix_fmt": "yuv422p"},
+        {"codec": "ffv1", "pix_fmt": "gray"},
+        {"codec": "ffv1", "pix_fmt": "bgr0"},
+        {
+            "codec": "libx264",
+            "pix_fmt": "yuv420p",
+            "options": {"flags": "+ildct", "x264-params": "tff=1"},
+        },
+    ],
+    ids=["420", "10 bits", "422", "grey", "rgb", "interlaced"],
+)
+def test_frames_are_those_of_the_same_box_given_by_hand(
+    actor, haar, tmp_path, write_video, options
+):
+    path = write_video(tmp_path / "video.mkv", panned(actor, 14), 25, **options)
+    facts, arrays = one_clip(path, 14, **haar)
+    _, by_hand = one_clip(path, 14, geometry=Geometry(crop=facts.crop))
+    for key in ("frames", "flow", "flow_range", "timestamps", "overview", "crop"):
+        np.testing.assert_array_equal(arrays[key], by_hand[key], key)
+
+
+def test_the_interlaced_video_of_this_test_is_one(actor, tmp_path, write_video):
+    options = {"flags": "+ildct", "x264-params": "tff=1"}
+    path = write_video(tmp_path / "video.mkv", panned(actor, 3), 25, options=options)
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).interlaced_frame
+
+
+def test_a_turned_video_is_searched_upright(actor, haar, tmp_path, write_video):
+    lying = np.ascontiguousarray(np.rot90(np.stack([actor[0]] * 12), -1, axes=(1, 2)))
+    plain = write_video(tmp_path / "plain.mp4", lying, 25)
+    turned = tmp_path / "turned.mp4"
+    with av.open(str(plain)) as source, av.open(str(turned), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        stream.set_display_rotation(90) if hasattr(stream, "set_display_rotation") else None
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    with av.open(str(turned)) as container:
+        if not next(container.decode(video=0)).rotation:
+            pytest.skip("this PyAV cannot write a rotation")
+    facts, _ = one_clip(turned, 12, **haar)
+    assert facts.face_share == 1
+
+
+def test_a_face_that_goes_further_than_foreseen_is_decoded_again(
+    actor, haar, tmp_path, write_video, monkeypatch
+):
+    path = write_video(tmp_path / "pan.mkv", panned(actor, 21, step=6), 25, **LOSSLESS)
+    again = []
+    monkeypatch.setattr(windows, "ROOM", 0.0)
+    decode = windows.decode
+    monkeypatch.setattr(windows, "decode", lambda *a: again.append(a) or decode(*a))
+    facts, arrays = one_clip(path, 21, **haar)
+    assert len(again) == 1
+    _, by_hand = one_clip(path, 21, geometry=Geometry(crop=facts.crop))
+    np.testing.assert_array_equal(arrays["frames"], by_hand["frames"])
+
+
+@pytest.mark.parametrize("name,value", [("IN_MEMORY", 1000), ("MOST", 10**6)])
+def test_what_does_not_fit_into_memory_comes_out_the_same(
+    actor, haar, tmp_path, write_video, monkeypatch, name, value
+):
+    path = write_video(tmp_path / "pan.mkv", panned(actor, 12), 25, **LOSSLESS)
+    _, whole = one_clip(path, 12, **haar)
+    monkeypatch.setattr(spool, name, value)
+    _, arrays = one_clip(path, 12, **haar)
+    np.testing.assert_array_equal(arrays["frames"], whole["frames"])
+
+
+# ------------------------------------------------------------------------------------- policies
+
+
+def nobody():
+    """A wall, 480x640, with grain as a camera has it."""
+    grain = np.random.default_rng(3).normal(0, 3, (480, 640, 3))
+    return np.clip(np.linspace(90, 150, 640)[None, :, None] + grain, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def videos(actor, tmp_path_factory, write_video):
+    """A person, nobody, two persons, and one who leaves; 36 frames each."""
+    folder = tmp_path_factory.mktemp("faces")
+    frame = actor[0]
+    empty = nobody()
+    small = cv2.resize(frame, (480, 360), interpolation=cv2.INTER_AREA)[:, 80:400]
+    two = empty.copy()
+    two[60:420, :320], two[60:420, 320:] = small, small
+    clips = {
+        "person": [frame] * 36,
+        "nobody": [empty] * 36,
+        "two": [two] * 36,
+        "leaves": [frame] * 8 + [empty] * 28,
+    }
+    paths = {}
+    for name, pictures in clips.items():
+        moving = [np.roll(picture, n // 2, axis=1) for n, picture in enumerate(pictures)]
+        paths[name] = write_video(folder / f"{name}.mp4", np.stack(moving), 25)
+    return paths
+
+
+def test_each_policy_is_a_reason_or_a_recorded_fact(videos, haar, tmp_path, in_process):
+    corpus = [Video(path, label=n % 2) for n, path in enumerate(videos.values())]
+
+    def run(out, **policy):
+        faces = FaceCrop(detector="haar", detector_sha256=haar["faces"].detector_sha256, **policy)
+        settings = Settings(width=64, height=64, crop=faces, frames=36)
+        cache = extract(corpus, tmp_path / out, settings, in_process)
+        rejected = {row["path"].rpartition("/")[2]: row["reason"] for row in cache.rejected()}
+        names = cache.names()
+        clips = {names[c.video].rpartition("/")[2].removesuffix(".mp4"): c for c in cache.clips}
+        return clips, rejected, cache
+
+    clips, rejected, _ = run("kept", no_face="whole", share=0.0)
+    assert rejected == {}
+    assert clips["nobody"].crop == "80,0,480,480" and clips["nobody"].face_share == 0
+    assert clips["person"].face_share == 1 and clips["person"].n_faces == 1
+    assert clips["two"].n_faces == 2
+    assert 0 < clips["leaves"].face_share < 0.5
+    _, rejected, cache = run("strict", no_face="whole", several="reject")
+    assert rejected == {"two.mp4": "several faces", "leaves.mp4": "face leaves"}
+    with pytest.raises(Exception, match="real and fake ones are needed"):
+        run("nobody", several="reject")
+    rows = read_csv(tmp_path / "nobody" / "rejected.csv")
+    assert {"no face", "several faces", "face leaves"} == {row["reason"] for row in rows}
+    card = (cache.folder / "datacard.md").read_text()
+    assert "no face was found in 1 of 2 clips" in card.lower()
+
+
+def test_a_later_clip_may_have_the_face(videos, haar, actor, tmp_path, write_video):
+    frames = [nobody()] * 12 + [actor[0]] * 12
+    path = write_video(tmp_path / "late.mp4", np.stack(frames), 25)
+    with pytest.raises(Rejected) as rejected:
+        one_clip(path, 12, **haar)
+    assert rejected.value.reason == "no face"
+    facts, _ = one_clip(path, 12, n_clips=2, **haar)
+    assert facts.start == pytest.approx(12 / 25) and facts.face_share == 1
+
+
+def test_what_was_chosen_is_on_the_sheet(videos, haar, tmp_path, in_process):
+    from pipeline.sheet import WHOLE, contact_sheet
+
+    corpus = [Video(videos["person"], 0), Video(videos["two"], 1)]
+    settings = Settings(width=64, height=64, crop=haar["faces"], frames=36)
+    cache = extract(corpus, tmp_path / "cache", settings, in_process)
+    assert isinstance(Cache(cache.folder).settings["crop"], dict)
+    left = contact_sheet(cache, cache.clips)[:, :WHOLE].reshape(-1, 3)
+    assert (left == (255, 200, 0)).all(1).sum() > 100  # the box that is kept
+    assert (left == (0, 220, 255)).all(1).sum() > 100  # the face
