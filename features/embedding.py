@@ -59,7 +59,8 @@ def embed_clip(
     """Embed one clip.
 
     Args:
-        arrays: ``flow``, ``flow_range``, ``timestamps`` and, if it is a stream, ``frames``.
+        arrays: ``flow``, ``flow_range``, ``timestamps``, ``camera`` and, if it is a stream,
+            ``frames``.
         backbone: the network.
         streams: what to embed, some of `STREAMS`.
 
@@ -71,7 +72,7 @@ def embed_clip(
         for stream in streams
     }
     embedded["motion"] = motion_descriptors(
-        arrays["flow"], arrays["flow_range"], arrays["timestamps"]
+        *(arrays[key] for key in ("flow", "flow_range", "timestamps", "camera"))
     )
     return embedded
 
@@ -102,7 +103,7 @@ def embed(source: Cache, folder: Path, backbone: Backbone, streams: tuple[str, .
         clips: dict[str, list[Clip]] = {}
         for clip in source.clips:
             clips.setdefault(clip.shard, []).append(clip)
-        needed = {"flow", "flow_range", "timestamps", *streams}
+        needed = {"flow", "flow_range", "timestamps", "camera", *streams}
         with Progress("embed", len(source.clips), unit="clip") as progress:
             for shard in source.shards:
                 recipe = work.recipe(

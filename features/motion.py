@@ -12,6 +12,7 @@ NAMES = (
     "max",
     "centre_mean",
     "border_mean",
+    "camera",
 )
 
 
@@ -19,6 +20,7 @@ def motion_descriptors(
     flow: npt.NDArray[np.uint8],
     flow_range: npt.NDArray[np.float32],
     timestamps: npt.NDArray[np.float64],
+    camera: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float32]:
     """Statistics of each flow map, as log(1 + pixels per second).
 
@@ -29,9 +31,11 @@ def motion_descriptors(
         flow: (T-1, H, W) uint8, min-max scaled maps.
         flow_range: (T-1, 2) float32, what 0 and 255 stand for in pixels per frame.
         timestamps: (T,) float64, seconds.
+        camera: (T-1, 6) float32, the camera's motion in pixels per frame, as a cache stores it.
 
     Returns:
-        (T-1, K) float32, in the order of `NAMES`; the centre is the middle half of each side.
+        (T-1, K) float32, in the order of `NAMES`; the centre is the middle half of each side. The
+        camera's is its speed at the middle of the map, 0 where it is not known.
     """
     _, height, width = flow.shape
     middle = (slice(None), slice(height // 4, -(height // 4)), slice(width // 4, -(width // 4)))
@@ -50,6 +54,8 @@ def motion_descriptors(
         axis=1,
     )  # (T-1, K), in units of the map
     low, high = flow_range[:, :1], flow_range[:, 1:]
-    offset = np.where(np.array(NAMES) == "std", 0, low)
+    offset = np.where(np.array(NAMES[:-1]) == "std", 0, low)
     per_frame = offset + scaled / 255 * (high - low)  # pixels
+    speed = np.nan_to_num(np.hypot(camera[:, :1], camera[:, 1:2]))
+    per_frame = np.concatenate([per_frame, speed], axis=1)
     return np.log1p(per_frame / np.diff(timestamps)[:, None]).astype(np.float32)

@@ -17,10 +17,8 @@ from pipeline.scaling import Box, Geometry, Size, Upright, shrunk
 from pipeline.spool import Spool
 
 LOOKS, FEWEST_FRAMES = 2.0, 10  # for faces: so often a second, and so many frames apart at least
-# Faces are looked for in a picture of a quarter of the size; where none is found, now and then at
-# twice that, and from then on there.
+# Faces are looked for in a picture of a quarter of the size; where none is found, at twice that.
 COARSE, LARGEST = 0.25, 640  # pixels at most
-NOW_AND_THEN = 3
 ROOM = 0.5  # sizes of the first box that are kept around it, for a face that moves on
 GRID = 16  # pixels: what is kept begins and ends on whole samples of colour
 
@@ -118,11 +116,8 @@ class Search:
         self._detect = detector_of(faces, model)
         self._size = upright.width, upright.height
         longest = round(min(max(COARSE * max(self._size), self._detect.smallest), LARGEST))
-        coarse, fine = (shrunk(*self._size, n * longest) for n in (1, 2))
-        self._looks = [
-            (size, upright.scaler(upright.whole, *size, "bgr24")) for size in (coarse, fine)
-        ]
-        self._level = self._missed = 0
+        sizes = [shrunk(*self._size, n * longest) for n in (1, 2)]
+        self._looks = [(size, upright.scaler(upright.whole, *size, "bgr24")) for size in sizes]
         self._over = upright.scaler(upright.whole, *upright.overview_size(), "gray")
         self._times: list[float] = []
         self._found: list[Detections] = []
@@ -130,7 +125,6 @@ class Search:
     def fill(self, spool: Spool, frames: Iterator[tuple[float, av.VideoFrame]], every: int) -> None:
         """Keep a window's frames, and look for faces in every so many of them."""
         self._times, self._found = [], []
-        self._level = self._missed = 0
         part = self._upright.whole
         for n, (time, frame) in enumerate(frames):
             with converting():
@@ -155,20 +149,13 @@ class Search:
 
     def look(self, frame: av.VideoFrame) -> Detections:
         """All faces in a decoded frame, (N, 5), in pixels of the upright picture."""
-        found = self._look_at(frame, self._level)
-        if len(found) or self._level:
-            return found
-        self._missed += 1
-        if self._missed % NOW_AND_THEN == 1:
-            found = self._look_at(frame, 1)
-            self._level = int(len(found) > 0)
+        found = np.zeros((0, 5))
+        for (width, height), scale in self._looks:
+            found = self._detect(np.ascontiguousarray(scale(frame)))
+            if len(found):
+                zoom = np.array(self._size) / (width, height)
+                return found * np.array([*zoom, *zoom, 1])
         return found
-
-    def _look_at(self, frame: av.VideoFrame, level: int) -> Detections:
-        (width, height), scale = self._looks[level]
-        zoom = np.array(self._size) / (width, height)
-        found = self._detect(np.ascontiguousarray(scale(frame)))
-        return found * np.array([*zoom, *zoom, 1])
 
     def _box(self, faces: npt.NDArray[np.float64]) -> Box:
         geometry = self._geometry

@@ -54,7 +54,7 @@ def test_the_values_are_those_of_the_backbone_on_the_stored_arrays(clips, embedd
             expected = mobilenet.embed(clips.read(clip, stream)).astype(np.float16)
             np.testing.assert_array_equal(embedded.read(clip, stream), expected)
         motion = motion_descriptors(
-            *(clips.read(clip, key) for key in ("flow", "flow_range", "timestamps"))
+            *(clips.read(clip, key) for key in ("flow", "flow_range", "timestamps", "camera"))
         )
         np.testing.assert_array_equal(embedded.read(clip, "motion"), motion)
 

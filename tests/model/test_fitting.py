@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from features.motion import NAMES
 from model.evaluate import main as evaluate_command
 from model.fit import main as fit_command
 from model.fitting import fit
@@ -214,7 +215,7 @@ def test_a_prescribed_validation_split_is_the_one_fold(fabricate, easy_corpus, q
 @pytest.mark.parametrize("streams", [("flow",), ("motion",), ("flow", "motion")])
 def test_the_head_sees_the_streams_it_is_asked_to(streams, small, quick, tmp_path):
     run = refit(small, tmp_path / "run", quick, streams=streams)
-    assert run.config.dimension == {"flow": 6, "motion": 8}[streams[0]] + 8 * (len(streams) - 1)
+    assert run.config.dimension == sum({"flow": 6, "motion": len(NAMES)}[s] for s in streams)
 
 
 def test_a_flow_map_stands_beside_the_later_of_its_two_frames():

@@ -1,18 +1,23 @@
 """A crop about a face holds still, and costs no pixel of what a crop by hand would give."""
 
+import re
+import shutil
+from dataclasses import replace
+
 import av
 import cv2
 import numpy as np
 import pytest
 
-from pipeline import spool, windows
-from pipeline.cache import Cache
-from pipeline.errors import Rejected
-from pipeline.extraction import extract
+from pipeline import extraction, spool, windows
+from pipeline.cache import Cache, read_shard
+from pipeline.errors import Rejected, SettingsError
+from pipeline.extraction import extract, extract_new
 from pipeline.faces import FaceCrop
 from pipeline.files import read_csv
 from pipeline.scaling import Geometry
 from pipeline.settings import Settings
+from pipeline.sheet import WHOLE, contact_sheet
 from pipeline.video import Video
 from tests.pipeline.conftest import LOSSLESS, grainy, magnitudes, one_clip
 
@@ -224,8 +229,6 @@ def test_a_later_clip_may_have_the_face(videos, haar, actor, tmp_path, write_vid
 
 
 def test_what_was_chosen_is_on_the_sheet(videos, haar, tmp_path, in_process):
-    from pipeline.sheet import WHOLE, contact_sheet
-
     corpus = [Video(videos["person"], 0), Video(videos["two"], 1)]
     settings = Settings(width=64, height=64, crop=haar["faces"], frames=36)
     cache = extract(corpus, tmp_path / "cache", settings, in_process)
@@ -233,3 +236,102 @@ def test_what_was_chosen_is_on_the_sheet(videos, haar, tmp_path, in_process):
     left = contact_sheet(cache, cache.clips)[:, :WHOLE].reshape(-1, 3)
     assert (left == (255, 200, 0)).all(1).sum() > 100  # the box that is kept
     assert (left == (0, 220, 255)).all(1).sum() > 100  # the face
+
+
+# ------------------------------------------------------------------------------- in a whole cache
+
+
+@pytest.fixture(scope="module")
+def cropped(videos, haar, tmp_path_factory, in_process):
+    """A cache about faces, stabilised, with what made it."""
+    corpus = [Video(videos["person"], 0), Video(videos["two"], 1)]
+    settings = Settings(width=64, height=64, crop=haar["faces"], frames=17, clips=2, stabilise=True)
+    return extract(corpus, tmp_path_factory.mktemp("cropped") / "c", settings, in_process), corpus
+
+
+def test_a_new_video_is_cropped_as_those_of_the_cache_were(cropped, tmp_path, in_process):
+    cache, corpus = cropped
+    settings = Settings.from_json(cache.settings)
+    assert settings.faces is not None and settings.faces.detector == "haar"
+    ((_, shard),) = extract_new([corpus[0].path], tmp_path, settings, 17, in_process)
+    names = cache.names()
+    ours = [clip for clip in cache.clips if names[clip.video] == str(corpus[0].path)]
+    new = read_shard(tmp_path, shard)
+    assert len(ours) == len(new) == 2
+    for clip, arrays in zip(sorted(ours, key=lambda c: c.start), new.values(), strict=True):
+        for key, array in arrays.items():
+            np.testing.assert_array_equal(cache.read(clip, key), array, key)
+
+
+def test_missing_shards_are_made_again_with_the_same_crop(
+    cropped, haar, tmp_path, in_process, contents
+):
+    cache, corpus = cropped
+    copy = shutil.copytree(cache.folder, tmp_path / "cache")
+    (copy / cache.clips[0].shard).unlink()
+    extract(corpus, copy, Settings.from_json(cache.settings), in_process)
+    assert contents(copy) == contents(cache.folder)
+
+
+def test_an_interrupted_extraction_resumes_with_the_same_bytes(
+    cropped, tmp_path, in_process, contents, monkeypatch
+):
+    cache, corpus = cropped
+    settings = Settings.from_json(cache.settings)
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(extraction, "write_index", interrupt)
+        extract(corpus, tmp_path / "cache", settings, in_process)
+    (tmp_path / "cache" / ".work" / "notes.jsonl").unlink()  # then the shards themselves must tell
+    resumed = extract(corpus, tmp_path / "cache", settings, in_process)
+    assert resumed.clips == cache.clips
+    assert contents(tmp_path / "cache") == contents(cache.folder)
+
+
+def test_another_detector_or_policy_is_another_cache(cropped, haar, in_process):
+    cache, corpus = cropped
+    made_with = Settings.from_json(cache.settings)
+    for faces, said in (
+        (replace(haar["faces"], margin=0.8), "crop.margin was 0.3, now 0.8"),
+        (replace(haar["faces"], detector="yunet"), "crop.detector was 'haar', now 'yunet'"),
+    ):
+        with pytest.raises(SettingsError, match=re.escape(said)):
+            extract(corpus, cache.folder, replace(made_with, crop=faces), in_process)
+
+
+def test_the_command_crops_about_faces(videos, tmp_path, run_command):
+    (tmp_path / "corpus.csv").write_text(
+        f"path,label\n{videos['person']},real\n{videos['two']},fake\n{videos['nobody']},fake\n"
+    )
+    done = run_command(
+        "pipeline.extract", tmp_path / "corpus.csv", "-o", tmp_path / "cache", "--size", "64",
+        "--crop", "face+0.8", "--face-detector", "haar", "--no-face", "whole", "--stabilise",
+        "--test", "0",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    cache = Cache(tmp_path / "cache")
+    assert cache.settings["crop"]["margin"] == 0.8 and cache.settings["stabilise"]
+    assert sorted(clip.face_share for clip in cache.clips) == [0, 1, 1]
+    assert "no face was found in 1 of 3 clips" in done.stdout
+    assert "several faces were seen in 1 of 3 clips" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "options,said",
+    [
+        (["--crop", "faces"], "'faces' is neither none nor x,y,w,h nor face nor face+MARGIN"),
+        (["--crop", "face+lots"], "face+MARGIN, as face+0.8"),
+        (["--crop", "face+-1"], "face+MARGIN, as face+0.8"),
+        (["--crop", "face", "--face-detector", "nowhere.onnx"], "nowhere.onnx cannot be read"),
+        (["--crop", "face", "--face-detector", "README.md"], "README.md is not face_detection_"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_two_lines(options, said, videos, tmp_path, run_command):
+    out = ["-o", tmp_path / "cache"]
+    done = run_command("pipeline.extract", videos["person"].parent, *out, *options)
+    assert done.returncode in (2, 4)
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 2 and "hint: " in done.stderr
