@@ -30,6 +30,7 @@ import numpy as np
 from pipeline import farneback
 from pipeline.cache import writing_shard
 from pipeline.cache.deflate import write_gzip
+from pipeline.camera import Camera, Mapping
 from pipeline.clips import extract_clips
 from pipeline.decode import decode
 from pipeline.probe import probe
@@ -77,13 +78,17 @@ def stages(path):
     rate = probe(path).fps
     lap("probe")
     timed = itertools.islice(decode(path, Geometry(SIZE, SIZE), rate), FRAMES)
-    times, frames = zip(*((time, frame.copy()) for time, frame, _ in timed), strict=True)
+    copies = ((p.time, p.frame.copy(), p.overview.copy()) for p in timed)
+    times, frames, overviews = zip(*copies, strict=True)
     lap("decode")
-    frames = np.stack(frames)
+    frames, overviews = np.stack(frames), np.stack(overviews)
     grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
     lap("grey")
     flow, _ = farneback.magnitude_maps(grey)
     lap("flow")
+    mapping = Mapping((1, 1), (0, 0, 1, 1), SIZE, SIZE)
+    Camera(overviews.shape[1:], mapping, "cpu").motions(overviews)
+    lap("camera")
     sink = Sink()
     for array, rows in ((frames, 6), (flow, 20)):
         for start in range(0, len(array) // rows * rows, rows):
