@@ -43,9 +43,9 @@ def pictures_of(path):
             clip.append(timed)
     except Rejected:
         pass
-    times, frames, _ = zip(*clip, strict=True)
+    times, _, whole = zip(*clip, strict=True)
     small = Thumbnails()
-    small.add(np.stack(frames), np.array(times))
+    small.add(np.stack(whole), np.array(times))
     return small.pictures()
 
 

@@ -15,8 +15,7 @@ from pipeline import farneback
 from pipeline.scaling import Box
 
 STEP = 5  # pixels between two points that are looked at
-TEXTURED = 1e-4  # smaller eigenvalue of the structure tensor, below which a point shows no motion
-BEST = 0.5  # the share of the points that is used: those with the most texture
+TEXTURED = 1e-5  # smaller eigenvalue of the structure tensor, below which a point shows no motion
 FEWEST = 24  # points, below which nothing is said
 # Where a person is likely, if no face is known: from this left and top on, so wide, and all below,
 # in shares of the picture.
@@ -111,7 +110,6 @@ class Camera:
         usable = background & (strength > TEXTURED)
         if usable.sum() < FEWEST:
             return np.full(6, np.nan, np.float32)
-        usable &= strength >= np.quantile(strength[usable], 1 - BEST)
         points = self._points[usable]
         moved = field[points[:, 1], points[:, 0]].astype(np.float64)
         at = points + 0.5

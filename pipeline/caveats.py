@@ -6,6 +6,8 @@ from typing import Any
 from pipeline.cache import Clip
 from pipeline.video import FAKE, REAL
 
+KNOWN = 0.9  # of the maps of a clip, those for which the camera's motion should be known
+
 
 def caveats(clips: Sequence[Clip], extraction: Mapping[str, Any]) -> list[str]:
     """Everything that is to be said of the clips of a cache, in sentences.
@@ -76,6 +78,12 @@ def _same_footage(clips: Sequence[Clip]) -> str:
 
 
 def _moving_camera(clips: Sequence[Clip], stabilised: bool) -> str:
+    unknown = sum(clip.camera_known < KNOWN for clip in clips)
+    if stabilised and unknown:
+        return (
+            f"in {unknown} of {len(clips)} clips the background shows too little for the camera's "
+            "motion to be known throughout: there it was not taken out"
+        )
     if stabilised:
         return ""
     panned = {c.video for c in clips if c.source == "dfd" and "_pan" in c.original}

@@ -1,17 +1,16 @@
 """One video → its clips: frames, flow maps, times, camera. Training and prediction come here."""
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pipeline import farneback
+from pipeline.ahead import ahead
 from pipeline.cache import CHUNK_BYTES, ShardWriter
 from pipeline.camera import Camera, Mapping, camera_field
 from pipeline.errors import Rejected
@@ -19,8 +18,6 @@ from pipeline.faces import FaceCrop
 from pipeline.footage import Thumbnails, perceptual_hashes
 from pipeline.scaling import Box, Geometry
 from pipeline.windows import Window, windows
-
-Item = TypeVar("Item")
 
 CHUNKS = 8  # of frames that are decoded before flow is computed between them
 PIECES_AHEAD = 2  # that the decoder may be ahead of the flow
@@ -36,6 +33,7 @@ class ClipFacts:
         crop: the part of the upright picture that was kept: x, y, width, height.
         face_share: of the moments looked at, those at which its face was found; 0 if nobody looked.
         n_faces: the most faces that were seen at one moment.
+        camera_known: the share of its maps for which the camera's motion is known.
     """
 
     start: float
@@ -43,6 +41,7 @@ class ClipFacts:
     crop: Box
     face_share: float = 0.0
     n_faces: int = 0
+    camera_known: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def extract_clips(
     clip: _ClipInProgress | None = None
     windowed = windows(path, geometry, faces, model, rate=rate, n_frames=n_frames, n_clips=n_clips)
     try:
-        for piece in _ahead(_pieces(windowed, geometry, n_frames), PIECES_AHEAD):
+        for piece in ahead(_pieces(windowed, geometry, n_frames), PIECES_AHEAD):
             if piece.begins_clip or clip is None:
                 called = f"{name}-{len(clips)}" if clips else name
                 clip = _ClipInProgress(shard, called, n_frames, backend, keep_frames, stabilise)
@@ -134,6 +133,7 @@ class _ClipInProgress:
         self._backend, self._keep_frames, self._stabilise = backend, keep_frames, stabilise
         self._thumbnails = Thumbnails()
         self._start = 0.0
+        self._unknown = 0  # maps for which the camera's motion is not known
 
     def add(self, piece: _Piece) -> ClipFacts | None:
         """Write the next frames; what is known of the clip once it is whole."""
@@ -153,8 +153,9 @@ class _ClipInProgress:
         shard.append(name, "flow", maps)
         shard.append(name, "flow_range", ranges)
         shard.append(name, "camera", camera)
+        self._unknown += int(np.isnan(camera[:, 0]).sum())
         shard.append(name, "timestamps", piece.timestamps)
-        self._thumbnails.add(piece.frames, piece.timestamps)
+        self._thumbnails.add(piece.overviews, piece.timestamps)
         self.done += len(piece.frames)
         if self.done < self._n_frames:
             return None
@@ -166,6 +167,7 @@ class _ClipInProgress:
             piece.window.box,
             face.share if face else 0.0,
             face.n_faces if face else 0,
+            1 - self._unknown / (self._n_frames - 1),
         )
 
     def _begin(self, piece: _Piece) -> None:
@@ -239,15 +241,3 @@ def _pieces(windowed: Iterator[Window], geometry: Geometry, n_frames: int) -> It
                 )
             if filled < n:
                 return
-
-
-def _ahead(items: Iterator[Item], n: int) -> Iterator[Item]:
-    """Make items in a thread of their own, up to ``n`` ahead of whoever takes them."""
-    pool = ThreadPoolExecutor(1)
-    try:
-        coming: deque[Any] = deque(pool.submit(next, items, None) for _ in range(n))
-        while (item := coming.popleft().result()) is not None:
-            coming.append(pool.submit(next, items, None))
-            yield item
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -249,15 +249,16 @@ def timed_frames(
     stream.codec_context.thread_count = 1  # processes use the cores
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     n, last = 0, -math.inf
+    begun: av.VideoFrame | None = None
     try:
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise Rejected("truncated", f"at frame {n}: the frame is marked as corrupt")
-            if (frame.width, frame.height) != (stream.width, stream.height):
+            begun = begun or frame  # the stream's own width changes along with its frames
+            if _shape(frame) != _shape(begun):
                 raise Rejected(
                     "truncated",
-                    f"at frame {n}: the picture changes from {stream.width}x{stream.height} "
-                    f"to {frame.width}x{frame.height}",
+                    f"at frame {n}: the picture changes from {_shape(begun)} to {_shape(frame)}",
                 )
             time = n / rate
             if frame.pts is not None and frame.time_base is not None:
@@ -270,6 +271,10 @@ def timed_frames(
                 yield time, frame
     except (av.error.FFmpegError, ValueError) as error:
         raise _rejected(error, "truncated", f"at frame {n}: ") from error
+
+
+def _shape(frame: av.VideoFrame) -> str:
+    return f"{frame.width}x{frame.height} {frame.format.name}"
 
 
 def _rejected(error: Exception, reason: str, where: str = "") -> Rejected:

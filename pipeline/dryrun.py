@@ -3,7 +3,7 @@
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -134,7 +134,7 @@ def _time(path: Path, settings: Settings, model: bytes) -> _Timing:
             backend=settings.flow_backend,
             keep_frames=settings.keep_frames,
             stabilise=settings.stabilise,
-            faces=settings.faces,
+            faces=settings.faces and replace(settings.faces, no_face="whole", several="largest"),
             model=model,
         )
     seconds = time.perf_counter() - probed

@@ -43,10 +43,10 @@ def parse_crop(
     """``none``, ``x,y,w,h`` in pixels of the upright picture, ``face`` or ``face+MARGIN``."""
     if value == "none":
         return None
-    name, _, margin = value.partition("+")
+    name, plus, margin = value.partition("+")
     try:
         if name == "face":
-            found = FaceCrop(margin=float(margin)) if margin else FaceCrop()
+            found = FaceCrop(margin=float(margin)) if plus else FaceCrop()
             if not 0 <= found.margin <= 10:
                 raise ValueError
             return found

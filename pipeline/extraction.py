@@ -242,6 +242,7 @@ def _finish(
                     crop=",".join(map(str, of_clip.crop)),
                     face_share=of_clip.face_share,
                     n_faces=of_clip.n_faces,
+                    camera_known=of_clip.camera_known,
                     given=video.given,
                     official=video.official,
                 )

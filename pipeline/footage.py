@@ -39,22 +39,21 @@ class Thumbnails:
         self._first: float | None = None
         self._last = 0.0
 
-    def add(self, frames: npt.NDArray[np.uint8], timestamps: npt.NDArray[np.float64]) -> None:
-        """Look at the next frames.
+    def add(self, pictures: npt.NDArray[np.uint8], timestamps: npt.NDArray[np.float64]) -> None:
+        """Look at the next moments.
 
         Args:
-            frames: (n, H, W, 3) uint8, RGB.
+            pictures: (n, h, w) uint8, grey: the whole picture, whatever part of it a clip keeps.
             timestamps: (n,) seconds.
         """
-        for frame, time in zip(frames, timestamps.tolist(), strict=True):
+        for whole, time in zip(pictures, timestamps.tolist(), strict=True):
             self._first = time if self._first is None else self._first
             self._last = time - self._first
             errors = np.abs(self._last - self._wanted)
             nearer = [n for n in range(MOST) if errors[n] < self._nearest[n][0]]
             if not nearer:
                 continue
-            small = cv2.resize(frame, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-            picture: Any = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+            picture: Any = cv2.resize(whole, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
             for n in nearer:
                 self._nearest[n] = (float(errors[n]), picture)
 

@@ -61,6 +61,8 @@ class Geometry:
             )
         aspect = Fraction(self.width, self.height) / pixel_aspect
         kept_w, kept_h = min(w, max(1, int(h * aspect))), min(h, max(1, int(w / aspect)))
+        if self.crop and w - kept_w <= 1 and h - kept_h <= 1:  # as near as whole pixels come
+            return x, y, w, h
         return x + (w - kept_w) // 2, y + (h - kept_h) // 2, kept_w, kept_h
 
 
@@ -88,6 +90,8 @@ class Upright:
         self._turned = len(turns) == 1
         self._interlaced = bool(frame.interlaced_frame)
         self._filters = [("field", "top")] if self._interlaced else []  # a frame is two moments
+        if frame.format.has_palette:  # a part of it means nothing without the palette
+            self._filters.append(("format", "rgb24"))
         self._filters += [("transpose", turn) for turn in turns]
         self.width, self.height = frame.width, frame.height
         self.pixel_aspect = Fraction(stream.sample_aspect_ratio or SQUARE)

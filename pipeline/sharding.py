@@ -345,7 +345,7 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _noted(clips: Clips) -> dict[str, tuple[float, str, Box, float, int]]:
+def _noted(clips: Clips) -> dict[str, tuple[float, str, Box, float, int, float]]:
     return {
         name: (
             facts.start,
@@ -353,17 +353,23 @@ def _noted(clips: Clips) -> dict[str, tuple[float, str, Box, float, int]]:
             facts.crop,
             facts.face_share,
             facts.n_faces,
+            facts.camera_known,
         )
         for name, facts in clips.items()
     }
 
 
 def _facts(
-    start: float, hashes: str, crop: Sequence[int], face_share: float, n_faces: int
+    start: float,
+    hashes: str,
+    crop: Sequence[int],
+    face_share: float,
+    n_faces: int,
+    camera_known: float,
 ) -> ClipFacts:
     rows = np.frombuffer(bytes.fromhex(hashes), np.uint8).reshape(-1, 8)
     x, y, w, h = crop
-    return ClipFacts(start, rows, (x, y, w, h), face_share, n_faces)
+    return ClipFacts(start, rows, (x, y, w, h), face_share, n_faces, camera_known)
 
 
 def _read_facts(cache: Path, tasks: Sequence[VideoTask]) -> dict[str, Clips]:
@@ -388,4 +394,5 @@ def _facts_of(clip: h5py.Group) -> ClipFacts:
         (x, y, w, h),
         face.share if face else 0.0,
         face.n_faces if face else 0,
+        1 - float(np.isnan(clip["camera"][:, 0]).sum()) / len(clip["camera"]),
     )

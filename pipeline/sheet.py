@@ -68,6 +68,8 @@ def _clip_rows(cache: Cache, clip: Clip, columns: int) -> Picture:
     label = f"{LABELS[clip.label]}  {clip.split or 'no split'}  {clip.id}"
     if clip.face_share:
         label += f"  face at {clip.face_share:.0%} of the moments, {clip.n_faces} seen at most"
+    elif "faces" in cache.datasets(clip):
+        label += "  no face"
     cv2.putText(heading, label, (3, HEADING - 7), _FONT, 0.42, _INK, 1, cv2.LINE_AA)
     return np.concatenate([heading, body])
 

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.decode import Picture
+from pipeline.decode import Picture, converting
 from pipeline.scaling import Box, Cut, Upright
 
 IN_MEMORY = 2**27  # bytes; what is more goes to a temporary file
@@ -68,8 +68,12 @@ class Spool:
             cut = self._cuts[part](frame)
             self._kinds.setdefault(part, cut)
             height, width = self._overview_size = overview.shape
-            self._file.write(overview.tobytes())
-            n_bytes = sum(self._file.write(memoryview(plane)) for plane in cut.planes)
+            try:
+                self._file.write(overview.tobytes())
+                n_bytes = sum(self._file.write(memoryview(plane)) for plane in cut.planes)
+            except OSError as error:
+                error.filename = tempfile.gettempdir()  # its file has no name
+                raise
             self._size += width * height + n_bytes
         self._kept.append(_Kept(time, part, n_bytes))
 
@@ -90,7 +94,9 @@ class Spool:
                 )
             overview = np.frombuffer(self._file.read(h * w), np.uint8).reshape(h, w)
             frame = _like(kind, self._file.read(kept.n_bytes))
-            yield Picture(kept.time, scalers[kept.part](frame), overview)
+            with converting():
+                picture = Picture(kept.time, scalers[kept.part](frame), overview)
+            yield picture
 
 
 def _contains(outer: Box, inner: Box) -> bool:

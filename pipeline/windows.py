@@ -10,7 +10,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.decode import Picture, converting, decode, pictures, sampled
+from pipeline.decode import Picture, converting, pictures, sampled
 from pipeline.errors import Rejected
 from pipeline.faces import Detections, FaceCrop, Followed, choose, detector_of, steady_box
 from pipeline.scaling import Box, Geometry, Size, Upright, shrunk
@@ -79,7 +79,8 @@ def windows(
     refused: Rejected | None = None
     found = False
     with sampled(path, rate) as (upright, frames):
-        search = Search(upright, geometry, faces, model)
+        with converting():
+            search = Search(upright, geometry, faces, model)
         for n in range(n_clips):
             with Spool(upright) as spool:
                 try:
@@ -95,12 +96,18 @@ def windows(
                 if spool.holds(box):
                     taken = spool.pictures(box, geometry.width, geometry.height)
                 else:  # the face went further than was foreseen
-                    again = decode(path, replace(geometry, crop=box), rate)
-                    taken = islice(again, n * n_frames, (n + 1) * n_frames)
+                    part = n * n_frames, (n + 1) * n_frames
+                    taken = _again(path, replace(geometry, crop=box), rate, *part)
                 yield Window((upright.width, upright.height), box, face, taken)
                 found = True
     if refused is not None and not found:
         raise refused
+
+
+def _again(path: Path, geometry: Geometry, rate: float, start: int, end: int) -> Iterator[Picture]:
+    """Some frames of a video, decoded anew."""
+    with sampled(path, rate) as (upright, frames):
+        yield from pictures(upright, islice(frames, start, end), geometry)
 
 
 def frames_between_looks(rate: float) -> int:
@@ -115,8 +122,9 @@ class Search:
         self._upright, self._geometry, self._faces = upright, geometry, faces
         self._detect = detector_of(faces, model)
         self._size = upright.width, upright.height
-        longest = round(min(max(COARSE * max(self._size), self._detect.smallest), LARGEST))
-        sizes = [shrunk(*self._size, n * longest) for n in (1, 2)]
+        shown = round(upright.width * upright.pixel_aspect), upright.height
+        longest = round(min(max(COARSE * max(shown), self._detect.smallest), LARGEST))
+        sizes = dict.fromkeys(shrunk(*shown, n * longest) for n in (1, 2))
         self._looks = [(size, upright.scaler(upright.whole, *size, "bgr24")) for size in sizes]
         self._over = upright.scaler(upright.whole, *upright.overview_size(), "gray")
         self._times: list[float] = []

@@ -43,6 +43,7 @@ class Clip:
     crop: str = ""  # the part of the upright picture that is kept: x,y,width,height
     face_share: float = 0.0  # of the moments looked at, those with its face; 0: nobody looked
     n_faces: int = 0  # the most faces that were seen at one moment
+    camera_known: float = 1.0  # the share of its maps for which the camera's motion is known
     footage: str = ""  # the same for videos that were recognised to show the same recording
     given: str = ""  # the split that a CSV file prescribed
     official: str = ""  # the split that its dataset publishes

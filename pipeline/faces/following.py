@@ -103,6 +103,8 @@ def choose(times: Sequence[float], found: Sequence[Detections], crop: FaceCrop) 
     if others and crop.several == "reject":
         raise Rejected("several faces", f"{len(others) + 1} that stay")
     if len(chosen.moments) < crop.share * len(times):
+        if crop.no_face == "whole":  # a face seen in passing is none
+            return Followed(table)
         raise Rejected(
             "face leaves",
             f"found at {len(chosen.moments)} of {len(times)} moments, {crop.share:.0%} are needed",

@@ -1,11 +1,16 @@
 """The camera's motion is found behind a moving head, and can be taken out of the flow."""
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 from pipeline.camera import Camera, Mapping, camera_field
+from pipeline.caveats import caveats
+from pipeline.extraction import extract
 from pipeline.scaling import Geometry
+from pipeline.settings import Settings
+from pipeline.video import Video
 from tests.pipeline.conftest import grainy, magnitudes, one_clip
 
 SIZE = (640, 480)
@@ -99,6 +104,42 @@ def test_before_a_wall_without_texture_nothing_is_said_or_taken_out(tmp_path, wr
     plain, steady, camera = both(tmp_path, write_video, flat)
     assert np.isnan(camera).all()
     assert np.abs(plain - steady).max() < 0.05
+
+
+def test_the_camera_of_real_clips_stands_still_and_a_pan_over_them_is_found(
+    sample_videos, tmp_path, write_video
+):
+    """Signers before plain walls: their arms have more texture than the background."""
+    for path in sorted((sample_videos / "people").glob("asl_*.mkv")):
+        _, arrays = one_clip(path, 36)
+        motion = arrays["camera"][:, :2] * 480 / 224  # pixels of the picture
+        assert np.median(np.abs(motion)) < 0.1
+        assert np.abs(motion).max() < 1
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    pan = np.stack([frame[40:400, 3 * n : 480 + 3 * n] for n in range(20)])
+    noise = np.random.default_rng(0).normal(0, 1.5, pan.shape)
+    path = write_video(tmp_path / "pan.mp4", np.clip(pan + noise, 0, 255).astype(np.uint8), 25)
+    _, arrays = one_clip(path, 20)
+    np.testing.assert_allclose(arrays["camera"][:, 0], -3 * 224 / 360, atol=0.2)
+
+
+def test_clips_whose_camera_is_not_known_are_counted(tmp_path, write_video, in_process):
+    wall = np.full((20, 120, 160, 3), 128, np.uint8)
+    wall[:, 40:80, 60:100] = grainy(40, 40, seed=1)
+    moving = np.stack([np.roll(frame, n, axis=1) for n, frame in enumerate(wall)])
+    videos = [
+        Video(write_video(tmp_path / f"{n}.mp4", frames, 25), label=n)
+        for n, frames in enumerate((moving, wall))
+    ]
+    settings = Settings(width=64, height=64, stabilise=True)
+    cache = extract(videos, tmp_path / "cache", settings, in_process)
+    for clip in cache.clips:
+        unknown = np.isnan(cache.read(clip, "camera")).all(axis=1)
+        assert clip.camera_known == pytest.approx(1 - unknown.mean())
+    assert any(
+        "there it was not taken out" in said for said in caveats(cache.clips, cache.settings)
+    )
 
 
 def test_motion_is_in_pixels_of_the_map_whatever_part_of_the_picture_is_kept(tmp_path, write_video):

@@ -278,3 +278,27 @@ def test_a_video_of_more_frames_than_anybody_films_is_too_long(tmp_path, write_v
         probe(path)
     with pytest.raises(Rejected, match="too long"):
         list(decode(path, WHOLE, 1000))
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+@pytest.mark.parametrize("sizes", [((96, 72), (48, 36)), ((48, 36), (96, 72))])
+def test_a_video_that_changes_its_size_is_used_up_to_there(tmp_path, write_video, codec, sizes):
+    """Two streams, one after the other, as a broken recorder joins them."""
+    parts = []
+    for n, (width, height) in enumerate(sizes):
+        frames = np.full((12, height, width, 3), 60 + 90 * n, np.uint8)
+        options = {"preset": "ultrafast", "tune": "zerolatency"} if codec == "libx264" else {}
+        suffix = "h264" if codec == "libx264" else "m2v"
+        part = tmp_path / f"{n}.{suffix}"
+        parts.append(write_video(part, frames, 25, codec=codec, options=options))
+    joined = tmp_path / f"joined.{suffix}"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    found = []
+    with pytest.raises(Rejected) as rejected:
+        for picture in decode(joined, WHOLE, 25):
+            found.append(picture.frame.copy())
+    (w, h), (other_w, other_h) = sizes
+    assert rejected.value.reason == "truncated"
+    assert f"from {w}x{h} yuv420p to {other_w}x{other_h} yuv420p" in rejected.value.detail
+    assert 10 <= len(found) <= 12
+    assert all(abs(float(frame.mean()) - 60) < 4 for frame in found)

@@ -3,6 +3,7 @@
 import re
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 
 import av
 import cv2
@@ -91,20 +92,24 @@ def test_more_margin_keeps_more(actor, haar, tmp_path, write_video):
         {"codec": "ffv1", "pix_fmt": "yuv422p"},
         {"codec": "ffv1", "pix_fmt": "gray"},
         {"codec": "ffv1", "pix_fmt": "bgr0"},
+        {"codec": "qtrle", "pix_fmt": "rgb24", "container": ".mov"},
         {
             "codec": "libx264",
             "pix_fmt": "yuv420p",
             "options": {"flags": "+ildct", "x264-params": "tff=1"},
         },
     ],
-    ids=["420", "10 bits", "422", "grey", "rgb", "interlaced"],
+    ids=["420", "10 bits", "422", "grey", "rgb", "qtrle", "interlaced"],
 )
+@pytest.mark.parametrize("size", [(224, 224), (224, 128), (100, 333)], ids=["1:1", "7:4", "1:3"])
 def test_frames_are_those_of_the_same_box_given_by_hand(
-    actor, haar, tmp_path, write_video, options
+    actor, haar, tmp_path, write_video, options, size
 ):
-    path = write_video(tmp_path / "video.mkv", panned(actor, 14), 25, **options)
-    facts, arrays = one_clip(path, 14, **haar)
-    _, by_hand = one_clip(path, 14, geometry=Geometry(crop=facts.crop))
+    name = "video" + options.get("container", ".mkv")
+    options = {key: value for key, value in options.items() if key != "container"}
+    path = write_video(tmp_path / name, panned(actor, 14), 25, **options)
+    facts, arrays = one_clip(path, 14, geometry=Geometry(*size), **haar)
+    _, by_hand = one_clip(path, 14, geometry=Geometry(*size, facts.crop))
     for key in ("frames", "flow", "flow_range", "timestamps", "overview", "crop"):
         np.testing.assert_array_equal(arrays[key], by_hand[key], key)
 
@@ -140,11 +145,11 @@ def test_a_face_that_goes_further_than_foreseen_is_decoded_again(
     path = write_video(tmp_path / "pan.mkv", panned(actor, 21, step=6), 25, **LOSSLESS)
     again = []
     monkeypatch.setattr(windows, "ROOM", 0.0)
-    decode = windows.decode
-    monkeypatch.setattr(windows, "decode", lambda *a: again.append(a) or decode(*a))
-    facts, arrays = one_clip(path, 21, **haar)
+    decode = windows._again
+    monkeypatch.setattr(windows, "_again", lambda *a: again.append(a) or decode(*a))
+    facts, arrays = one_clip(path, 21, geometry=Geometry(200, 190), **haar)
     assert len(again) == 1
-    _, by_hand = one_clip(path, 21, geometry=Geometry(crop=facts.crop))
+    _, by_hand = one_clip(path, 21, geometry=Geometry(200, 190, facts.crop))
     np.testing.assert_array_equal(arrays["frames"], by_hand["frames"])
 
 
@@ -157,6 +162,41 @@ def test_what_does_not_fit_into_memory_comes_out_the_same(
     monkeypatch.setattr(spool, name, value)
     _, arrays = one_clip(path, 12, **haar)
     np.testing.assert_array_equal(arrays["frames"], whole["frames"])
+
+
+def test_a_video_with_a_palette_is_cropped_like_any_other(actor, haar, tmp_path):
+    path = tmp_path / "video.avi"
+    greys = np.stack([np.arange(256)] * 3 + [np.full(256, 255)], axis=1).astype(np.uint8)
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 640, 480, "pal8"
+        for picture in panned(actor, 14):
+            grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+            target.mux(stream.encode(av.VideoFrame.from_ndarray((grey, greys), format="pal8")))
+        target.mux(stream.encode())
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).format.has_palette
+    facts, arrays = one_clip(path, 14, **haar)
+    _, by_hand = one_clip(path, 14, geometry=Geometry(crop=facts.crop))
+    np.testing.assert_array_equal(arrays["frames"], by_hand["frames"])
+
+
+def test_a_face_in_squeezed_pixels_is_found(actor, haar, tmp_path, write_video):
+    """The picture is stored at a third of its width."""
+    squeezed = np.stack([cv2.resize(actor[0], (212, 480), interpolation=cv2.INTER_AREA)] * 12)
+    plain = write_video(tmp_path / "plain.mkv", squeezed, 25)
+    wide = tmp_path / "wide.mkv"
+    with av.open(str(plain)) as source, av.open(str(wide), "w") as target:
+        stream = target.add_stream("libx264", rate=25, options={"crf": "12"})
+        stream.width, stream.height, stream.pix_fmt = 212, 480, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(3)
+        for frame in source.decode(video=0):
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode())
+    facts, _ = one_clip(wide, 12, **haar)
+    *_, width, height = facts.crop
+    assert facts.face_share == 1
+    assert width * 3 == pytest.approx(height, abs=3)
 
 
 # ------------------------------------------------------------------------------------- policies
@@ -208,14 +248,15 @@ def test_each_policy_is_a_reason_or_a_recorded_fact(videos, haar, tmp_path, in_p
     assert clips["person"].face_share == 1 and clips["person"].n_faces == 1
     assert clips["two"].n_faces == 2
     assert 0 < clips["leaves"].face_share < 0.5
-    _, rejected, cache = run("strict", no_face="whole", several="reject")
-    assert rejected == {"two.mp4": "several faces", "leaves.mp4": "face leaves"}
+    clips, rejected, cache = run("strict", no_face="whole", several="reject")
+    assert rejected == {"two.mp4": "several faces"}
+    assert clips["leaves"].crop == clips["nobody"].crop  # a face seen in passing is none
     with pytest.raises(Exception, match="real and fake ones are needed"):
         run("nobody", several="reject")
     rows = read_csv(tmp_path / "nobody" / "rejected.csv")
     assert {"no face", "several faces", "face leaves"} == {row["reason"] for row in rows}
     card = (cache.folder / "datacard.md").read_text()
-    assert "no face was found in 1 of 2 clips" in card.lower()
+    assert "no face was found in 2 of 3 clips" in card.lower()
 
 
 def test_a_later_clip_may_have_the_face(videos, haar, actor, tmp_path, write_video):
@@ -324,6 +365,7 @@ def test_the_command_crops_about_faces(videos, tmp_path, run_command):
     [
         (["--crop", "faces"], "'faces' is neither none nor x,y,w,h nor face nor face+MARGIN"),
         (["--crop", "face+lots"], "face+MARGIN, as face+0.8"),
+        (["--crop", "face+"], "face+MARGIN, as face+0.8"),
         (["--crop", "face+-1"], "face+MARGIN, as face+0.8"),
         (["--crop", "face", "--face-detector", "nowhere.onnx"], "nowhere.onnx cannot be read"),
         (["--crop", "face", "--face-detector", "README.md"], "README.md is not face_detection_"),
