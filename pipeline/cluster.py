@@ -23,11 +23,12 @@ from pipeline.workers import CRASHED, GENEROUS, OUT_OF_MEMORY, Item, Limits, Loc
 
 AHEAD = 2  # tasks in flight per slot: one runs, one is on its way
 RECOUNT = 5.0  # seconds between two looks at the nodes there are
-TO_CONNECT = 20.0  # seconds
+TO_CONNECT = 15.0  # seconds
 WITHOUT_NODES = 60.0  # seconds until a run ends that has lost them all
 TO_CHECK = 600.0  # seconds in which a node imports everything and compiles its kernels
 TO_STOP = 10.0  # seconds
 TRIES = 4  # of an item whose node or Ray worker is lost: it may be the node's fault
+RESOURCES = ("CPU", "memory", "GPU")  # as Ray names them; memory in bytes
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Request:
     gpu: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (self.cpu > 0 and self.memory >= 0 and 0 <= self.gpu <= 1):
+        if not (0.01 <= self.cpu < 1e4 and 0 <= self.memory < 1e9 and 0 <= self.gpu <= 1):
             raise SettingsError(
-                f"a request of {self}", "give cpu above 0, memory in MB, and gpu from 0 to 1"
+                f"a request of {self}", "give cpu from 0.01, memory in MB, and gpu from 0 to 1"
             )
 
     def __str__(self) -> str:
@@ -55,10 +56,9 @@ class Request:
         return ",".join(f"{name}={value:g}" for name, value in asked.items() if value)
 
     def room(self, resources: dict[str, float]) -> int:
-        """How many tasks a node with these resources, as Ray names them, has room for."""
-        asked = {"CPU": self.cpu, "memory": self.memory * 1e6, "GPU": self.gpu}
-        rooms = [resources.get(name, 0) / n + 1e-6 for name, n in asked.items() if n]
-        return int(min(rooms))
+        """How many tasks a node with these resources has room for."""
+        asked = zip(RESOURCES, (self.cpu, self.memory * 1e6, self.gpu), strict=True)
+        return int(min(resources.get(name, 0) / n + 1e-6 for name, n in asked if n))
 
 
 class RayPool:
@@ -173,10 +173,11 @@ class RayPool:
         if self.slots:
             self._had_nodes = self._counted
         elif self._counted - self._had_nodes >= WITHOUT_NODES:
-            has = "; ".join(map(_readable, nodes)) or "nothing"
+            most = {name: max((n.get(name, 0) for n in nodes), default=0) for name in RESOURCES}
+            has = f"cpu={most['CPU']:g},memory={most['memory'] / 1e6:.0f},gpu={most['GPU']:g}"
             raise SettingsError(
                 f"no node of the Ray cluster at {self._address} has {self._request}: they have "
-                f"{has}",
+                f"{has} at most",
                 "ask for less with --ray-request, or start such a node; of a cluster that grows by "
                 "itself one has to be there at the beginning",
             )
@@ -236,11 +237,6 @@ def _connected(address: str) -> Any:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)
     return ray
-
-
-def _readable(resources: dict[str, float]) -> str:
-    memory = resources.get("memory", 0) / 1e6
-    return f"cpu={resources.get('CPU', 0):g},memory={memory:.0f},gpu={resources.get('GPU', 0):g}"
 
 
 def _outcome(ray: Any, ref: Any) -> Any:

@@ -73,8 +73,8 @@ def parse_request(
         Request(**asked)
     except (ValueError, TypeError, SettingsError):
         raise click.BadParameter(
-            f"{value!r} is not some of cpu=CORES,memory=MB,gpu=SHARE, with cpu above 0 and gpu "
-            "from 0 to 1"
+            f"{value!r} is not some of cpu=CORES,memory=MB,gpu=SHARE, with cpu from 0.01 and "
+            "gpu from 0 to 1"
         ) from None
     return asked
 
