@@ -1,6 +1,7 @@
 """A Ray cluster of three nodes on this machine: the same results, whatever happens to a node."""
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -72,7 +73,7 @@ def another_node(cluster, n_cpus, **environment):
     try:
         yield
     finally:
-        cluster.remove_node(node, allow_graceful=False)
+        cluster.remove_node(node)
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +88,19 @@ def extraction(videos, out, *how, size="128x96"):
     return ["pipeline.extract", videos, "-o", out, "--size", size, *map(str, how)]
 
 
-@pytest.fixture(scope="module", params=[1, 3], ids=lambda n: f"{n} a shard")
-def whole(request, videos, tmp_path_factory):
-    """The size of shards, and what a run on this machine makes of them."""
-    out = tmp_path_factory.mktemp("whole") / "cache"
-    how = ("--shard-size", request.param)
-    done = run_command(*extraction(videos, out, "--jobs", 2, *how))
-    assert done.returncode == 0, done.stderr
-    return how, contents(out)
+@pytest.fixture(scope="module")
+def whole(videos, tmp_path_factory):
+    """What a run on this machine makes of them, with so many videos in a shard."""
+
+    @functools.cache
+    def made(shard_size):
+        out = tmp_path_factory.mktemp("whole") / "cache"
+        how = ("--jobs", 2, "--shard-size", shard_size)
+        done = run_command(*extraction(videos, out, *how))
+        assert done.returncode == 0, done.stderr
+        return contents(out)
+
+    return made
 
 
 def half_way(arguments, out):
@@ -122,32 +128,32 @@ def end_of(process, code):
     return errors
 
 
-def test_a_node_that_is_lost_half_way_costs_nothing(cluster, videos, whole, tmp_path):
-    how, expected = whole
+@pytest.mark.parametrize("shard_size", [1, 3])
+def test_a_node_that_is_lost_half_way_costs_nothing(cluster, videos, whole, tmp_path, shard_size):
     out = tmp_path / "cache"
-    process = half_way(extraction(videos, out, "--ray", cluster.address, *how), out)
+    how = ("--ray", cluster.address, "--shard-size", shard_size)
+    process = half_way(extraction(videos, out, *how), out)
     cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
     try:
-        assert len(list(out.glob("shards/?????.h5"))) < len(expected) - 5
+        assert len(list(out.glob("shards/?????.h5"))) < 18 / shard_size
         end_of(process, 0)
     finally:
         cluster.add_node(num_cpus=1, **NODE)
-    assert contents(out) == expected
+    assert contents(out) == whole(shard_size)
 
 
-@pytest.mark.parametrize("first", ["cluster", "local"])
+@pytest.mark.parametrize(("first", "shard_size"), [("cluster", 3), ("local", 1)])
 def test_ctrl_c_stops_all_nodes_and_the_work_goes_on_here_or_there(
-    cluster, videos, whole, tmp_path, first
+    cluster, videos, whole, tmp_path, first, shard_size
 ):
-    how, expected = whole
-    if how != ("--shard-size", 1) and first == "local":
-        pytest.skip("once is enough")
     out = tmp_path / "cache"
     places = {"cluster": ("--ray", cluster.address), "local": ("--jobs", 2)}
+    how = ("--shard-size", shard_size)
     process = half_way(extraction(videos, out, *places.pop(first), *how), out)
     begin = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
-    assert end_of(process, 130).startswith("error: interrupted\nhint:")
+    error, _ = end_of(process, 130).split("\n")[-3:-1]
+    assert error == "error: interrupted"
     assert time.monotonic() - begin < 15
     left = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     time.sleep(2)
@@ -155,7 +161,7 @@ def test_ctrl_c_stops_all_nodes_and_the_work_goes_on_here_or_there(
     (then,) = places.values()
     done = run_command(*extraction(videos, out, *then, *how))
     assert done.returncode == 0, done.stderr
-    assert contents(out) == expected
+    assert contents(out) == whole(shard_size)
 
 
 @pytest.mark.parametrize("victim", ["parent", "itself"])
@@ -172,7 +178,8 @@ def test_whoever_kills_a_process_costs_nothing_and_leaves_none(
         "good": "good",
         accident: accident,
     }
-    assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
+    status = Path("/proc", (tmp_path / "pid").read_text(), "status")
+    assert not status.exists() or "(zombie)" in status.read_text()
 
 
 def test_an_item_for_which_ray_finds_no_memory_is_rejected(cluster, task):  # noqa: F811
@@ -189,10 +196,10 @@ def test_nodes_that_join_are_used(cluster, pool_of, task):  # noqa: F811
     assert pool.slots == 3
     results = pool.run(task, map(str, range(100)))
     next(results)
-    with another_node(cluster, 2), pytest.MonkeyPatch.context() as patch:
+    with another_node(cluster, 4), pytest.MonkeyPatch.context() as patch:
         patch.setattr(clusters, "RECOUNT", 0)
         next(results)
-        assert pool.slots == 5
+        assert pool.slots == 3 + 4
         results.close()
 
 
@@ -231,15 +238,15 @@ def test_a_request_that_makes_no_sense_is_an_error(failure_of, videos, request_)
 def test_a_request_that_no_node_can_fulfil_is_an_error(cluster, failure_of, videos):
     where = ("--dry-run", "--ray", cluster.address)
     said = failure_of(videos, *where, "--ray-request", "cpu=1,gpu=0.5")
-    assert "has cpu=1,gpu=0.5: they have cpu=1,memory=" in said
+    assert "has cpu=1,gpu=0.5: they have cpu=" in said
 
 
 def test_another_version_on_a_node_is_an_error(cluster, failure_of, videos, tmp_path):
     (tmp_path / "deflate-0.0.1.dist-info").mkdir()
     (tmp_path / "deflate-0.0.1.dist-info" / "METADATA").write_text("Name: deflate\nVersion: 0.0.1")
     arguments = extraction(videos, tmp_path / "cache", "--ray", cluster.address)[1:]
-    with another_node(cluster, 2, PYTHONPATH=str(tmp_path)):
-        said = failure_of(*arguments, "--ray-request", "cpu=2")
+    with another_node(cluster, 5, PYTHONPATH=str(tmp_path)):
+        said = failure_of(*arguments, "--ray-request", "cpu=5")
     assert said.startswith(f"error: node {os.uname().nodename} (")
     assert "deflate is 0.0.1 there, and " in said
 
@@ -248,7 +255,7 @@ def test_a_folder_that_a_node_does_not_see_is_an_error(cluster, failure_of, vide
     script = f"""
         mount -t tmpfs tmpfs {tmp_path} || exit 77
         exec {sys.executable} -m ray.scripts.scripts start --address={cluster.address} --block \
-            --num-cpus=3 --object-store-memory={NODE["object_store_memory"]}
+            --num-cpus=6 --object-store-memory={NODE["object_store_memory"]}
     """
     node = subprocess.Popen(
         ["unshare", "-Urm", "bash", "-c", script],
@@ -256,13 +263,13 @@ def test_a_folder_that_a_node_does_not_see_is_an_error(cluster, failure_of, vide
         stderr=subprocess.DEVNULL,
     )
     try:
-        while not any(n["Resources"].get("CPU") == 3 for n in alive(cluster)):
+        while not any(n["Resources"].get("CPU") == 6 for n in alive(cluster)):
             if node.poll() == 77:
                 pytest.skip("this system does not let us mount another file system")
             assert node.poll() is None
             time.sleep(0.2)
         arguments = extraction(videos, tmp_path / "cache", "--ray", cluster.address)[1:]
-        said = failure_of(*arguments, "--ray-request", "cpu=3")
+        said = failure_of(*arguments, "--ray-request", "cpu=6")
     finally:
         node.terminate()
         node.wait(30)
@@ -277,13 +284,10 @@ def test_a_cluster_without_nodes_ends_the_run(cluster, monkeypatch, task):  # no
     monkeypatch.setattr(clusters, "RECOUNT", 0)
     monkeypatch.setattr(clusters, "WITHOUT_NODES", 1)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(another_node(cluster, 2))
-        request = clusters.Request(cpu=2)
-        pool = stack.enter_context(RayPool(cluster.address, request=request))
-        results = pool.run(task, ["good", "hang"])
-        next(results)
-        with another_node(cluster, 1):
-            pass
-        stack.pop_all()
+        with another_node(cluster, 7):
+            request = clusters.Request(cpu=7)
+            pool = stack.enter_context(RayPool(cluster.address, request=request))
+            results = pool.run(task, ["good", "hang"])
+            next(results)
         with pytest.raises(SettingsError, match="no node of the Ray cluster"):
             next(results)
