@@ -1,6 +1,8 @@
 """What a node of a cluster must have in common with the machine that leads the work."""
 
+import contextlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,40 +27,43 @@ def node_check(
         a function that can be pickled. It raises `SettingsError` on a node that does not see them,
         has other libraries, or does not compute flow by this backend.
     """
-    lock = None if cache is None else (cache / LOCK, this_process())
-    seen = [(path, str(path.absolute())) for path in videos]
-    return partial(_check, seen, lock, versions(), backend)
+    return partial(
+        _check,
+        libraries=versions(),
+        seen=[(path, path.absolute()) for path in videos],
+        written=[] if cache is None else [(cache / LOCK, cache.absolute(), this_process())],
+        backend=backend,
+    )
 
 
 def _check(
-    seen: Sequence[tuple[Path, str]],
-    lock: tuple[Path, str] | None,
-    versions_there: str,
+    libraries: str,
+    seen: Sequence[tuple[Path, Path]],
+    written: Sequence[tuple[Path, Path, str]],
     backend: farneback.Backend,
 ) -> None:
-    here, there = json.loads(versions()), json.loads(versions_there)
-    for package, version in there.items():
+    """Check this node; of a folder it is given what to look at, and where that is in full."""
+    here = json.loads(versions())
+    for package, version in json.loads(libraries).items():
         if here.get(package) != version:
             raise SettingsError(
                 f"{package} is {here.get(package)} there, and {version} where the command runs",
                 "install the same versions on all nodes",
             )
-    for path, name in seen:
-        if not path.exists():
-            raise SettingsError(f"it does not see {name}", SHARE)
-    if lock and not _holds(*lock):
-        raise SettingsError(f"it does not see the cache's folder {lock[0].parent.parent}", SHARE)
+    unseen = [name for path, name in seen if not os.access(path, os.R_OK)]
+    unseen += [name for path, name, text in written if _text(path) != text]
+    if unseen:
+        raise SettingsError(
+            f"it does not see {unseen[0]}, as the machine does where the command runs",
+            "mount the same storage at the same path on all nodes",
+        )
     if (found := farneback.resolve(backend)) != backend:
         raise SettingsError(
             f"it computes flow by {found} instead of {backend}", "choose another --flow-backend"
         )
 
 
-SHARE = "mount the same storage at the same path on all nodes"
-
-
-def _holds(path: Path, text: str) -> bool:
-    try:
-        return path.read_text() == text
-    except OSError:
-        return False
+def _text(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text()
+    return ""

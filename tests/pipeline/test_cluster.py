@@ -22,6 +22,7 @@ from tests.pipeline.test_workers import (  # noqa: F401
     task,
     test_a_fault_of_the_program_ends_the_run_and_is_raised_here,
     test_a_fault_says_where_in_the_worker_it_was,
+    test_a_full_disk_says_which,
     test_items_may_have_limits_of_their_own,
     test_more_may_be_asked_for_while_results_come,
     test_no_items_need_no_process,
@@ -273,7 +274,7 @@ def test_a_folder_that_a_node_does_not_see_is_an_error(cluster, failure_of, vide
     finally:
         node.terminate()
         node.wait(30)
-    assert f"it does not see the cache's folder {tmp_path / 'cache'}" in said
+    assert f"it does not see {tmp_path / 'cache'}, as the machine does" in said
 
 
 def alive(cluster):

@@ -38,6 +38,8 @@ TASKS = """
             return len(bytearray(2**34))
         if item == "fault":
             raise ZeroDivisionError("a fault of the program")
+        if item == "full":
+            raise OSError(28, "No space left on device", "/a/disk")
         if item == "picky":
             raise Picky("fault", "program")
         if item == "unpicklable":
@@ -170,6 +172,12 @@ def test_no_items_need_no_process(pool_of, task):
 def test_a_fault_of_the_program_ends_the_run_and_is_raised_here(pool_of, task, item, kind, message):
     with pytest.raises(kind, match=message):
         dict(pool_of(2, Limits(8)).run(task, [item, "slow"]))
+
+
+def test_a_full_disk_says_which(pool_of, task):
+    with pytest.raises(OSError, match="No space left") as error:
+        dict(pool_of(1).run(task, ["full"]))
+    assert (error.value.errno, error.value.filename) == (28, "/a/disk")
 
 
 def test_a_fault_says_where_in_the_worker_it_was(pool_of, task):
