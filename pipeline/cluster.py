@@ -21,7 +21,7 @@ from typing import Any
 from pipeline.errors import Rejected, SettingsError
 from pipeline.workers import CRASHED, GENEROUS, OUT_OF_MEMORY, Item, Limits, LocalPool, Result
 
-AHEAD = 2  # tasks in flight per slot: one runs, one is on its way
+AHEAD = 2  # tasks in flight per slot: one at work, one on its way
 RECOUNT = 5.0  # seconds between two looks at the nodes there are
 TO_CONNECT = 15.0  # seconds
 WITHOUT_NODES = 60.0  # seconds until a run ends that has lost them all
@@ -250,10 +250,10 @@ def _outcome(ray: Any, ref: Any) -> Any:
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.ObjectLostError):
         return _Lost(CRASHED, "its Ray worker was killed")
     except ray.exceptions.RayError as error:
-        why = str(error).strip().splitlines()[-1]
+        where = f"node {error.ip}" if hasattr(error, "ip") else "the Ray cluster"
         raise SettingsError(
-            f"the Ray cluster cannot do the work: {why}",
-            "the same version of this program has to be installed on all nodes",
+            f"{where} cannot do the work: {str(error).strip().splitlines()[-1]}",
+            "install the same version of this program on all nodes, and see that they are up",
         ) from error
     if kind == "raise":
         exception, trace = pickle.loads(value)
@@ -307,6 +307,7 @@ def _checked_pool(check: bytes, n_bytes: int) -> LocalPool:
     # Ray may give another GPU to the next task; a process keeps to the one it began with.
     wanted = (check, n_bytes, os.environ.get("CUDA_VISIBLE_DEVICES"))
     if _pool is None or _pool_is_for != wanted:
+        _pool_is_for = ()
         _kept.close()
         _pool = _kept.enter_context(LocalPool(1, Limits(n_bytes=n_bytes)))
         try:

@@ -25,7 +25,6 @@ from tests.pipeline.test_workers import (  # noqa: F401
     test_a_full_disk_says_which,
     test_items_may_have_limits_of_their_own,
     test_more_may_be_asked_for_while_results_come,
-    test_no_items_need_no_process,
     test_what_goes_wrong_with_an_item_costs_that_item_only,
     test_what_needs_too_much_memory_is_ended_before_it_takes_it_from_others,
     test_whoever_stops_listening_stops_the_work,
@@ -49,7 +48,8 @@ def cluster(task):  # noqa: F811
         started = Cluster()
         try:
             for _ in range(3):
-                started.add_node(num_cpus=1, **NODE)
+                started.add_node(num_cpus=1, wait=False, **NODE)
+            started.wait_for_nodes()
             yield started
         finally:
             started.shutdown()
@@ -157,7 +157,7 @@ def test_ctrl_c_stops_all_nodes_and_the_work_goes_on_here_or_there(
     assert error == "error: interrupted"
     assert time.monotonic() - begin < 15
     left = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    time.sleep(2)
+    time.sleep(1)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == left
     (then,) = places.values()
     done = run_command(*extraction(videos, out, *then, *how))
@@ -222,7 +222,7 @@ def failure_of(capsys):
 
 
 def test_no_cluster_is_an_error_soon(failure_of, videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(clusters, "TO_CONNECT", 3)
+    monkeypatch.setattr(clusters, "TO_CONNECT", 1)
     arguments = extraction(videos, tmp_path / "cache")[1:]
     assert "no Ray cluster answers at 127.0.0.1:1" in failure_of(*arguments, "--ray", "127.0.0.1:1")
     assert "neither auto nor HOST:PORT" in failure_of(*arguments, "--ray", "ray://somewhere:1")
