@@ -26,7 +26,7 @@ RECOUNT = 5.0  # seconds between two looks at the nodes there are
 TO_CONNECT = 15.0  # seconds
 WITHOUT_NODES = 60.0  # seconds until a run ends that has lost them all
 TO_CHECK = 600.0  # seconds in which a node imports everything and compiles its kernels
-TO_STOP = 10.0  # seconds
+TO_STOP = 1.0  # seconds in which Ray ends the processes of a driver that has let go
 TRIES = 4  # of an item whose node or Ray worker is lost: it may be the node's fault
 RESOURCES = ("CPU", "memory", "GPU")  # as Ray names them; memory in bytes
 
@@ -93,9 +93,21 @@ class RayPool:
         self._address, self._limits, self._jobs = address, limits, jobs
         self._request = request or Request()
         self._check = check
-        self._in_flight: set[Any] = set()
+        self._running: dict[Any, Any] = {}
 
     def __enter__(self) -> "RayPool":
+        self._connect()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._disconnect()
+
+    def _connect(self) -> None:
         self._ray = _connected(self._address)
         self._had_nodes = time.monotonic() - WITHOUT_NODES
         try:
@@ -111,16 +123,16 @@ class RayPool:
             max_retries=0,
             max_calls=0,  # any number, also where it has a GPU
         )(_work)
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._cancel(self._in_flight)
+    def _disconnect(self) -> None:
+        """Let go of the cluster, which ends whatever runs there for this driver.
+
+        After `ray.cancel` the driver may crash, if a task ends at the same moment (ray#54798).
+        """
         self._ray.shutdown()
+        if self._running:
+            time.sleep(TO_STOP)
+        self._running.clear()
 
     def run(
         self,
@@ -136,7 +148,10 @@ class RayPool:
         waiting = items if isinstance(items, deque) else deque(items)
         again: deque[tuple[Item, int]] = deque()  # what was lost, and how often
         running: dict[Any, tuple[Item, int]] = {}
+        self._running = running
         check = _call_of(_run_check, self._check)
+        if not self._ray.is_initialized():  # an earlier run was stopped
+            self._connect()
         try:
             while waiting or again or running:
                 while (waiting or again) and len(running) < self._most_in_flight():
@@ -146,10 +161,8 @@ class RayPool:
                     call = _call_of(task, item)
                     ref = self._work.remote(check, call, allowed, self._limits.n_bytes)
                     running[ref] = item, losses
-                    self._in_flight.add(ref)
                 for ref in self._finished(list(running)):
                     item, losses = running.pop(ref)
-                    self._in_flight.discard(ref)
                     outcome = _outcome(self._ray, ref)
                     if not isinstance(outcome, _Lost):
                         yield item, outcome
@@ -158,7 +171,8 @@ class RayPool:
                     else:
                         yield item, Rejected(outcome.reason, f"{outcome.detail}, {TRIES} times")
         finally:
-            self._cancel(self._in_flight & running.keys())
+            if running:
+                self._disconnect()
 
     def _most_in_flight(self) -> int:
         if time.monotonic() - self._counted > RECOUNT:
@@ -188,13 +202,6 @@ class RayPool:
             return []
         self._ray.wait(refs, num_returns=1, timeout=1)
         return self._ray.wait(refs, num_returns=len(refs), timeout=0)[0]
-
-    def _cancel(self, refs: set[Any]) -> None:
-        for ref in refs:
-            self._ray.cancel(ref, force=True)
-        if refs:
-            self._ray.wait(list(refs), num_returns=len(refs), timeout=TO_STOP)
-        self._in_flight -= refs
 
 
 class _Lost(Rejected):

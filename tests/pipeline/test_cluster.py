@@ -204,6 +204,14 @@ def test_nodes_that_join_are_used(cluster, pool_of, task):  # noqa: F811
         results.close()
 
 
+def test_after_a_run_that_was_stopped_there_may_be_another(pool_of, task):  # noqa: F811
+    pool = pool_of(2)
+    results = pool.run(task, ["good", "hang"])
+    next(results)
+    results.close()
+    assert [item for item, _ in pool.run(task, ["fine"])] == ["fine"]
+
+
 # --------------------------------------------------------------------------------- what is wrong
 
 
