@@ -12,12 +12,14 @@ from pipeline.cache import Cache, readable_cache
 from pipeline.caveats import caveats
 from pipeline.census import split_lines
 from pipeline.cli import Command, log_json_option, splitting_options
+from pipeline.cluster import RayPool, Request
 from pipeline.corpus import read_corpus
 from pipeline.datacard import NAME as DATACARD
 from pipeline.dryrun import foresee
-from pipeline.errors import TooManyRejects
+from pipeline.errors import SettingsError, TooManyRejects
 from pipeline.extraction import extract
 from pipeline.faces import FaceCrop, NoFace, SeveralFaces, find_model
+from pipeline.nodes import node_check
 from pipeline.protocols import Splitting
 from pipeline.scaling import Box
 from pipeline.settings import Settings
@@ -26,6 +28,7 @@ from pipeline.workers import Limits, LocalPool
 DEFAULTS = Settings()
 FACES = FaceCrop()
 DEFAULT_MEMORY = Limits().n_bytes // 10**6  # MB
+GPU = 0.25  # of one, for a video whose flow is computed there: decoding takes most of the time
 
 
 def parse_size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
@@ -69,6 +72,24 @@ def parse_fps(context: click.Context, parameter: click.Parameter, value: str) ->
     if not 0 < rate < 1000:
         raise click.BadParameter(f"{value!r} is neither native nor a rate")
     return rate
+
+
+def parse_request(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> dict[str, float]:
+    """``cpu=1,memory=1000,gpu=0.25``, or some of them."""
+    try:
+        asked = {
+            name: float(n)
+            for name, n in (part.split("=") for part in (value or "").split(",") if part)
+        }
+        Request(**asked)
+    except (ValueError, TypeError, SettingsError):
+        raise click.BadParameter(
+            f"{value!r} is not some of cpu=CORES,memory=MB,gpu=SHARE, with cpu from 0.01 and "
+            "gpu from 0 to 1"
+        ) from None
+    return asked
 
 
 @cloup.command(cls=Command)
@@ -128,7 +149,24 @@ def parse_fps(context: click.Context, parameter: click.Parameter, value: str) ->
 @cloup.option_group(
     "How the work is done",
     cloup.option(
-        "--jobs", metavar="N", type=click.IntRange(1), help="Processes.  [default: one per core]"
+        "--jobs",
+        metavar="N",
+        type=click.IntRange(1),
+        help="Processes; with --ray, videos at once on all nodes, at most.  [default: one per "
+        "core; with --ray as many as there is room for]",
+    ),
+    cloup.option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Do the work on a Ray cluster whose nodes share storage: auto for the one that this "
+        "machine belongs to, or HOST:PORT. The result is the same.",
+    ),
+    cloup.option(
+        "--ray-request",
+        metavar="REQUEST",
+        callback=parse_request,
+        help="What a video reserves on a node, memory in MB, like cpu=1,memory=1000,gpu=0.25.  "
+        "[default: cpu=1, and gpu=0.25 if flow is computed on GPUs]",
     ),
     cloup.option(
         "--timeout",
@@ -265,6 +303,8 @@ def main(
     follow_links: bool,
     output: Path | None,
     jobs: int | None,
+    ray: str | None,
+    ray_request: dict[str, float],
     timeout: float | None,
     memory: int,
     max_rejects: int | None,
@@ -297,20 +337,30 @@ def main(
         crop = FaceCrop(
             crop.margin, model.detector, model.sha256, no_face, several_faces, face_share
         )
+    backend = flow_backend
+    if not ray or backend == "auto":  # else the nodes see for themselves
+        backend = farneback.resolve(flow_backend)
     chosen = Settings(
         width=size[0],
         height=size[1],
         crop=crop,
         keep_frames=not no_frames,
-        flow_backend=farneback.resolve(flow_backend),
+        flow_backend=backend,  # type: ignore[arg-type]
         splitting=splitting,
         seed=splitting.seed,
         **settings,  # type: ignore[arg-type]
     )
     corpus = read_corpus(videos, layout, follow_links=follow_links)
-    pool = LocalPool(jobs, Limits(timeout, memory * 10**6))
+    limits = Limits(timeout, memory * 10**6)
+    pool: LocalPool | RayPool = LocalPool(jobs, limits)
+    if ray:
+        seen = [*videos, *(video.path for video in corpus[:1])]
+        check = node_check(seen, None if dry_run else output, chosen.flow_backend)
+        request = Request(**{"gpu": GPU if "cuda" in backend else 0.0} | ray_request)
+        pool = RayPool(ray, limits, request=request, jobs=jobs, check=check)
     if output is None or dry_run:
-        click.echo(foresee(corpus, chosen, pool))
+        with pool:
+            click.echo(foresee(corpus, chosen, pool))
         return
     before = readable_cache(output, "extract")
     finished_before = before is not None and not before.missing()

@@ -66,7 +66,7 @@ def extract(
         return finished
     with CacheInProgress(folder, everything) as work:
         if begun := readable_cache(folder, STAGE):
-            remake(begun, work, settings, pool, versions=_versions())
+            remake(begun, work, settings, pool, versions=versions())
         else:
             selection = select(videos, work, settings, pool)
             plans = _plans(selection, work, settings)
@@ -105,7 +105,7 @@ def _plans(
             alone=size == 1,
             settings=settings,
             n_frames=selection.n_frames,
-            versions=_versions(),
+            versions=versions(),
             model=model,
         )
         plans.setdefault(shard, []).append(task)
@@ -257,7 +257,7 @@ def _finish(
         "frames": selection.n_frames,
         "shard_size": settings.videos_per_shard(sum(map(len, plans.values()))),
         "flow_backend": settings.flow_backend,
-        "versions": _versions(),
+        "versions": versions(),
         "rejected": json.dumps(Counter(r.reason for r in rejected.values()), sort_keys=True),
     }
     write_datacard(work.folder, clips, extraction=work.settings, attrs=attrs)
@@ -300,7 +300,7 @@ def _with_footage(clips: Sequence[Clip], recording: npt.NDArray[np.int64]) -> li
 
 
 @cache
-def _versions() -> str:
+def versions() -> str:
     """The versions of what decides the bytes of a cache, as JSON."""
     packages = (
         "deepfake-motion",

@@ -3,12 +3,14 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import shutil
 import types
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from pipeline.files import remove_temporaries, write_whole
 
 WORK = ".work"  # inside the cache until it is finished
 PARTS = f"{WORK}/parts"
+LOCK = f"{WORK}/lock"  # says which process is writing
 
 
 class CacheInProgress:
@@ -82,11 +85,11 @@ class CacheInProgress:
         os.close(self._lock_handle)  # which gives up the lock; so does the end of the process
 
     def _lock(self) -> None:
-        self._lock_handle = os.open(self.folder / WORK / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        self._lock_handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._lock_handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.read(self._lock_handle, 64).decode() or "unknown"
+            holder = os.read(self._lock_handle, 256).decode() or "unknown"
             os.close(self._lock_handle)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
@@ -95,7 +98,8 @@ class CacheInProgress:
                 "wait for it to end, or give another output folder",
             ) from None
         os.ftruncate(self._lock_handle, 0)
-        os.write(self._lock_handle, f"process {os.getpid()} on {os.uname().nodename}".encode())
+        os.write(self._lock_handle, this_process().encode())
+        os.fsync(self._lock_handle)  # other machines shall see it
 
     def _read_notes(self) -> None:
         path = self.folder / WORK / "notes.jsonl"
@@ -138,6 +142,12 @@ class CacheInProgress:
         for path in set((self.folder / "shards").glob("*.h5")) - named:
             path.unlink()
         remove_work(self.folder)
+
+
+@functools.cache
+def this_process() -> str:
+    """This process, told from all others on all machines, in words."""
+    return f"process {os.getpid()} on {os.uname().nodename} since {datetime.now():%F %T}"
 
 
 def remove_work(folder: Path) -> None:
