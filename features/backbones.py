@@ -1,36 +1,32 @@
-"""Frozen CNNs: ImageNet classifiers from torchvision without their last layer."""
+"""Frozen networks from pictures to vectors: torchvision's, as fast as this machine runs them."""
 
-import hashlib
-import http.client
-import socket
-from dataclasses import dataclass
-from pathlib import Path
+import functools
+import logging
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torchvision
 from torch import nn
+from torch.fx.experimental import optimization
+from torch.nn import functional as F
 
+from features.architectures import Architecture, architecture, without_classifier
+from features.weights import load_model
 from pipeline.errors import SettingsError
 
-# name → the attribute that holds the classifier; features are what goes into it
-CLASSIFIERS = {
-    "resnet18": "fc",
-    "resnet34": "fc",
-    "resnet50": "fc",
-    "efficientnet_b0": "classifier",
-    "mobilenet_v2": "classifier",
-}
-SILENCE = 30.0  # seconds without a byte after which a download is given up
-BATCH = 32  # pictures at once; more gains nothing on a CPU
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS: tuple[str, ...] = ("auto", "float32", "bfloat16", "float16")
+ALIKE = 0.999  # cosine similarity to float32 embeddings, below which a precision is not used
+BATCH = 16  # pictures at once on a CPU: what is computed between layers stays in its cache
+BATCH_ON_DEVICE = 256
+_log = logging.getLogger(__name__)
+
+Pictures = npt.NDArray[np.uint8]
 
 
-class WeightsUnavailable(SettingsError):
-    """Weights that would have to be downloaded, and cannot be."""
-
-
-@dataclass(frozen=True)
+@dataclass
 class Backbone:
     """A frozen network from pictures to vectors.
 
@@ -40,87 +36,195 @@ class Backbone:
         sha256: of the weights' names, shapes and values; not of any file. Of random weights, as
             they were drawn.
         dimension: D, the length of an embedding.
+        kind: what it takes.
         module: the network without its classifier, in evaluation mode.
-        mean: (3,) the normalisation that belongs to the weights.
-        std: (3,)
         device: where it computes.
+        precision: that it computes in.
+        batch: pictures at once.
+        halvings: how often that had to be halved for want of memory.
     """
 
     name: str
     weights: str
     sha256: str
     dimension: int
-    module: nn.Module
-    mean: torch.Tensor
-    std: torch.Tensor
+    kind: Architecture = field(repr=False)
+    module: nn.Module = field(repr=False)
     device: torch.device
+    precision: Precision = "float32"
+    batch: int = BATCH
+    halvings: int = 0
 
-    @torch.inference_mode()
-    def embed(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Embed pictures.
+    def rows(self, n: int, every: int = 1) -> npt.NDArray[np.int64]:
+        """Which of n pictures in a row each embedding is about.
+
+        Args:
+            n: pictures.
+            every: embed every so many of them; for a network of videos, so many lie between the
+                beginnings of two windows, half a window if this is 1.
+
+        Returns:
+            (T', 2) int64: the first and the last picture. A network of single pictures looks at the
+            first alone.
+        """
+        window = self.kind.window
+        if window == 1:
+            first = np.arange(0, n, every)
+            return np.stack([first, np.minimum(first + every, n) - 1], axis=1)
+        step = every if every > 1 else window // 2
+        first = np.arange(0, max(n - window, 0) + 1, step)
+        return np.stack([first, np.minimum(first + window, n) - 1], axis=1)
+
+    def embed(self, pictures: Pictures, every: int = 1) -> npt.NDArray[np.float32]:
+        """Embed pictures, or windows of them.
 
         Args:
             pictures: (N, H, W, 3) uint8 RGB, or (N, H, W) uint8, which become three equal
                 channels.
+            every: see `rows`.
 
         Returns:
-            (N, D) float32.
+            (T', D) float32, a row for each of `rows`.
         """
-        parts = []
-        for start in range(0, len(pictures), BATCH):
-            batch = torch.from_numpy(pictures[start : start + BATCH]).to(self.device)
-            if batch.ndim == 3:
-                batch = batch[..., None].expand(-1, -1, -1, 3)
-            x = (batch.to(torch.float32) / 255 - self.mean) / self.std  # (N, H, W, 3)
-            x = x.permute(0, 3, 1, 2)  # (N, 3, H, W), channels last in memory
-            parts.append(self.module(x.contiguous(memory_format=torch.channels_last)).cpu())
-        return torch.cat(parts).numpy() if parts else np.empty((0, self.dimension), np.float32)
+        rows = self.rows(len(pictures), every) if len(pictures) else np.zeros((0, 2), np.int64)
+        if self.kind.window == 1:
+            taken = rows[:, :1]
+        else:  # a window that is not full repeats its last picture
+            taken = np.minimum(rows[:, :1] + np.arange(self.kind.window), rows[:, 1:])
+        parts: list[torch.Tensor] = []
+        done = 0
+        while done < len(rows):
+            at_once = max(1, (self.batch >> self.halvings) // self.kind.window)
+            try:
+                parts.append(self._forward(pictures[taken[done : done + at_once]]))
+            except torch.OutOfMemoryError:
+                if at_once == 1:
+                    raise
+                self.halvings += 1
+                _log.warning("%s is out of memory: going on with half as much", self.device)
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            done += at_once
+        if not parts:
+            return np.empty((0, self.dimension), np.float32)
+        return torch.cat(parts).cpu().numpy()  # until here a device is never waited for
+
+    @torch.inference_mode()
+    def _forward(self, windows: Pictures) -> torch.Tensor:
+        """Embed windows (n, window, H, W[, 3]): (n, D) float32, on the device."""
+        batch = self._upload(windows)
+        if batch.ndim == 4:
+            batch = batch[..., None]  # becomes (n, window, H, W, 3) below
+        mean, std = (torch.tensor(v, device=self.device) for v in (self.kind.mean, self.kind.std))
+        x = torch.addcmul(-mean / std, batch.to(torch.float32), 1 / (255 * std))
+        x = x.flatten(0, 1).permute(0, 3, 1, 2)  # (n * window, 3, H, W), channels last in memory
+        if size := self.kind.size_for(*x.shape[2:]):
+            x = F.interpolate(x, size, mode="bilinear", antialias=True)
+        if self.kind.window == 1:
+            x = x.contiguous(memory_format=torch.channels_last)
+        else:
+            x = x.reshape(-1, self.kind.window, *x.shape[1:]).transpose(1, 2).contiguous()
+        if self.precision == "float32":
+            return self.module(x)  # type: ignore[no-any-return]
+        with torch.autocast(self.device.type, getattr(torch, self.precision)):
+            return self.module(x).float()  # type: ignore[no-any-return]
+
+    def _upload(self, windows: Pictures) -> torch.Tensor:
+        """Pictures on the device; they come up while the ones before are computed."""
+        tensor = torch.from_numpy(windows)
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        compute = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(_upload_stream(self.device)):
+            there = tensor.pin_memory().to(self.device, non_blocking=True)
+        compute.wait_stream(_upload_stream(self.device))
+        there.record_stream(compute)
+        return there
 
 
-def load_backbone(name: str, weights: str = "imagenet", device: str = "auto") -> Backbone:
+@functools.cache
+def _upload_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def load_backbone(
+    name: str,
+    weights: str = "imagenet",
+    device: str = "auto",
+    precision: str = "float32",
+) -> Backbone:
     """Build a backbone and load its weights.
 
     Args:
-        name: one of `CLASSIFIERS`.
+        name: torchvision's name of a classifier of pictures or videos.
         weights: ``imagenet`` (torchvision's, downloaded once and then cached by torch), the path
             of a state dict for torchvision's model of this name, or ``random:SEED``.
         device: as torch names it, or ``auto``: CUDA where there is a GPU.
+        precision: to compute in, some of `PRECISIONS`; ``auto`` is the fastest that this machine
+            computes in itself. `checked` says whether it is precise enough.
 
     Raises:
         SettingsError: unknown name, weights that cannot be had, or that do not fit.
     """
-    if name not in CLASSIFIERS:
-        raise SettingsError(f"no backbone {name!r}", f"there are: {', '.join(CLASSIFIERS)}")
+    kind = architecture(name)
     where = torch.device(resolve_device(device))
-    preset = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
-    kind = weights
     with torch.random.fork_rng(devices=[]):  # building a model draws random numbers
-        if weights.startswith("random:"):
-            model, digest = _random(name, weights.removeprefix("random:"))
-        else:
-            kind = "imagenet" if weights == "imagenet" else "file"
-            model = torchvision.models.get_model(name, weights=None)
-            if weights == "imagenet":
-                state, source = _download(name, preset)
-            else:
-                state, source = _read_weights(Path(weights)), Path(weights)
-            _fill(model, state, name, source)
-            digest = _digest(model)
-    classifier = getattr(model, CLASSIFIERS[name])
-    dimension = next(m.in_features for m in classifier.modules() if isinstance(m, nn.Linear))
-    setattr(model, CLASSIFIERS[name], nn.Identity())
-    model.eval().requires_grad_(False).to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    transforms = preset.transforms()
+        model, source, digest = load_model(kind, weights)
+    dimension = without_classifier(model, kind)
+    model = fused(model.eval().requires_grad_(False)).to(where)
+    if kind.window == 1:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Backbone(
         name=name,
-        weights=kind,
+        weights=source,
         sha256=digest,
         dimension=dimension,
+        kind=kind,
         module=model,
-        mean=torch.tensor(transforms.mean, device=where),
-        std=torch.tensor(transforms.std, device=where),
         device=where,
+        precision=_resolve_precision(precision, where),
+        batch=BATCH if where.type == "cpu" else BATCH_ON_DEVICE,
     )
+
+
+def fused(model: nn.Module) -> nn.Module:
+    """A network with its batch norms folded into the convolutions before them, where that works.
+
+    The function stays the same up to rounding, and is faster on a CPU. Networks that cannot be
+    traced are left as they are.
+    """
+    try:
+        return optimization.fuse(model)  # type: ignore[no-any-return, no-untyped-call]
+    except Exception:  # whatever tracing a network's own code raises
+        return model
+
+
+def checked(backbone: Backbone, pictures: Pictures) -> Backbone:
+    """A backbone whose embeddings are those of float32: itself, or in float32 if it is too coarse.
+
+    Args:
+        backbone: in any precision.
+        pictures: a few of those that it is for, as of `Backbone.embed`.
+    """
+    if backbone.precision == "float32":
+        return backbone
+    exact = replace(backbone, precision="float32")
+    found, right = backbone.embed(pictures), exact.embed(pictures)
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(right, axis=1)
+    similarity = (found * right).sum(1) / np.maximum(lengths, np.finfo(np.float32).tiny)
+    worst = float(np.nan_to_num(similarity, nan=-1).min())
+    if worst >= ALIKE:
+        return backbone
+    _log.warning(
+        "%s computes in float32, which is slower: in %s its embeddings are too coarse "
+        "(cosine similarity %.4f, %.3f is needed)",
+        backbone.name,
+        backbone.precision,
+        worst,
+        ALIKE,
+    )
+    return exact
 
 
 def resolve_device(device: str) -> str:
@@ -137,108 +241,13 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def _random(name: str, seed: str) -> tuple[nn.Module, str]:
-    """Random but reproducible weights, for trying things out, and the digest of what was drawn.
-
-    Batch norms get the statistics of noise. Without that, activations shrink from layer to layer
-    until all pictures look alike.
-    """
-    if not seed.isdecimal():
-        raise SettingsError(f"weights random:{seed}", "give a number, as in random:0")
-    torch.manual_seed(int(seed))
-    model = torchvision.models.get_model(name, weights=None)
-    digest = _digest(model)
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = None  # a plain average instead of a moving one
-    with torch.no_grad():
-        model.train()(torch.randn(8, 3, 128, 128))
-    return model, digest
-
-
-def _download(
-    name: str, preset: torchvision.models.WeightsEnum
-) -> tuple[dict[str, torch.Tensor], Path]:
-    """The state dict from torch's cache or from the network, and where it now lies."""
-    folder = Path(torch.hub.get_dir(), "checkpoints")
-    file = folder / preset.url.rsplit("/", 1)[-1]
-    if not file.is_file():
-        before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(SILENCE)
-        try:
-            return preset.get_state_dict(progress=True, check_hash=True, weights_only=True), file  # type: ignore[return-value]
-        except (
-            OSError,
-            RuntimeError,
-            http.client.HTTPException,
-        ) as error:  # no network, or other bytes than expected
-            raise WeightsUnavailable(
-                f"the ImageNet weights of {name} are neither in {folder} nor to be downloaded: "
-                f"{_first_line(error)}",
-                f"put {file.name} from {preset.url} into {folder}, "
-                f"or give any state dict of {name} with --weights PATH",
-            ) from error
-        finally:
-            socket.setdefaulttimeout(before)
-    return _read_weights(file), file
-
-
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict from a file, with or without ``state_dict`` around and ``module.`` before it."""
-    if not path.is_file():
-        raise SettingsError(
-            f"no weights at {path}", "give imagenet, the path of a state dict, or random:SEED"
-        )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever an arbitrary file makes the unpickler raise
-        raise SettingsError(
-            f"{path} is not a file of weights: {_first_line(error)}",
-            "save a model's state_dict() with torch.save, or remove the file if it is a download",
-        ) from error
-    if isinstance(state, dict):
-        state = state.get("state_dict", state)
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise SettingsError(
-            f"{path} does not hold a state dict", "save a model's state_dict() with torch.save"
-        )
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
-
-
-def _fill(model: nn.Module, state: dict[str, torch.Tensor], name: str, source: Path) -> None:
-    """Load a state dict that has to fit; only counters of batches may be missing."""
-    wanted = model.state_dict()
-    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in wanted]
-    other_shape = [
-        f"{key} {tuple(value.shape)} for {tuple(wanted[key].shape)}"
-        for key, value in state.items()
-        if key in wanted and value.shape != wanted[key].shape
-    ]
-    if missing or unexpected or other_shape:
-        raise SettingsError(
-            f"{source} does not fit {name}: missing {_few(missing)}; "
-            f"unexpected {_few(unexpected + other_shape)}",
-            f"it must be the state dict of torchvision.models.{name}()",
-        )
-    model.load_state_dict(state, strict=False)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _few(keys: list[str]) -> str:
-    if not keys:
-        return "nothing"
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return ", ".join(keys[:3]) + more
-
-
-def _digest(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
-        if not key.endswith("num_batches_tracked"):
-            digest.update(f"{key} {tuple(value.shape)} {value.dtype}\n".encode())
-            digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def _resolve_precision(precision: str, device: torch.device) -> Precision:
+    if precision not in PRECISIONS:
+        raise SettingsError(f"no precision {precision!r}", f"there are: {', '.join(PRECISIONS)}")
+    if precision != "auto":
+        return precision  # type: ignore[return-value]
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "bfloat16"
+    return "float32"

@@ -1,14 +1,49 @@
-"""The command that embeds a cache of clips with a frozen CNN."""
+"""The command that embeds a cache of clips with a frozen network."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import click
 import cloup
 
-from features.backbones import CLASSIFIERS, WeightsUnavailable, load_backbone
-from features.embedding import STREAMS, embed, weights_warning
+from features.backbones import PRECISIONS, load_backbone
+from features.catalogue import catalogue
+from features.embedding import COPIES, STREAMS, Options, checked_on, embed, weights_warning
+from features.weights import WeightsUnavailable
 from pipeline.cache import Cache
 from pipeline.cli import Command, log_json_option, some_of
+
+DEFAULTS = Options()
+
+
+def list_backbones(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """Print the catalogue and end."""
+    if value and not context.resilient_parsing:
+        click.echo(catalogue())
+        context.exit()
+
+
+def parse_scale(context: click.Context, parameter: click.Parameter, value: str) -> float | None:
+    """``per-map`` or a number of pixels per frame."""
+    if value == "per-map":
+        return None
+    try:
+        scale = float(value)
+    except ValueError:
+        scale = 0.0
+    if not 0 < scale < 1e4:
+        raise click.BadParameter(f"{value!r} is neither per-map nor pixels per frame")
+    return scale
+
+
+def parse_batch(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    """``auto`` or a number."""
+    if value == "auto":
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is neither auto nor a number of pictures")
+    return int(value)
 
 
 @cloup.command(cls=Command)
@@ -25,20 +60,31 @@ from pipeline.cli import Command, log_json_option, some_of
 @cloup.option_group(
     "The network",
     cloup.option(
-        "--backbone", type=click.Choice(list(CLASSIFIERS)), default="resnet18", help="Which CNN."
+        "--backbone",
+        metavar="NAME",
+        default="resnet18",
+        help="Any classifier of pictures or videos in torchvision.",
+    ),
+    cloup.option(
+        "--list-backbones",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=list_backbones,
+        help="List them, with the length of their embeddings and what they cost, and exit.",
     ),
     cloup.option(
         "--weights",
         metavar="WEIGHTS",
         default="imagenet",
-        help="imagenet (torchvision's; downloaded once), the PATH of a state dict, or random:SEED.",
+        help="imagenet (torchvision's own, downloaded once; of Kinetics for networks of videos), "
+        "the PATH of a state dict, or random:SEED.",
     ),
     cloup.option(
         "--fallback",
         metavar="WEIGHTS",
         help="Weights to use if those of --weights cannot be downloaded.  [default: an error]",
     ),
-    cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ..."),
 )
 @cloup.option_group(
     "What is embedded",
@@ -49,8 +95,48 @@ from pipeline.cli import Command, log_json_option, some_of
         callback=some_of(STREAMS),
         help="flow, frames, or both.",
     ),
+    cloup.option(
+        "--flow-scale",
+        metavar="PX",
+        default="per-map" if DEFAULTS.flow_scale is None else f"{DEFAULTS.flow_scale:g}",
+        callback=parse_scale,
+        help="Motion in pixels per frame that is white in every flow map; per-map scales each map "
+        "to its own range, as it is stored.",
+    ),
+    cloup.option(
+        "--every",
+        metavar="K",
+        type=click.IntRange(1),
+        default=DEFAULTS.every,
+        help="Embed every K-th picture. A network of videos sees windows of 16, K apart, or 8 if K "
+        "is 1.",
+    ),
+    cloup.option(
+        "--augment",
+        metavar="COPIES",
+        callback=lambda c, p, value: some_of(COPIES)(c, p, value) if value else (),
+        help="Embed altered copies as well, which model.fit trains with: flip, mirrored.",
+    ),
 )
-@log_json_option
+@cloup.option_group(
+    "How the work is done",
+    cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ..."),
+    cloup.option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default="auto",
+        help="To compute in. auto is bfloat16 where this machine computes in it and embeddings "
+        "stay what they are in float32.",
+    ),
+    cloup.option(
+        "--batch-size",
+        metavar="N",
+        default="auto",
+        callback=parse_batch,
+        help="Pictures at once, at most; halved on a device that has no memory for so many.",
+    ),
+    log_json_option,
+)
 def main(
     cache: Path,
     output: Path,
@@ -58,20 +144,24 @@ def main(
     weights: str,
     fallback: str | None,
     device: str,
-    streams: tuple[str, ...],
+    precision: str,
+    batch_size: int | None,
+    **options: Any,
 ) -> None:
-    """Run a frozen CNN once over the frames and flow maps of CACHE and keep the embeddings.
+    """Run a frozen network once over the frames and flow maps of CACHE and keep the embeddings.
 
     Flow maps go in as three equal channels, normalised like the pictures the weights were trained
     on. Interrupted, the same command goes on where it stopped.
 
     \b
-    Example:
+    Examples:
       python -m features.embed caches/dfd -o caches/dfd-resnet18
+      python -m features.embed --list-backbones
     """
     source = Cache(cache, "extract")
+    chosen = Options(**options)
     try:
-        network = load_backbone(backbone, weights, device)
+        network = load_backbone(backbone, weights, device, precision)
     except WeightsUnavailable as error:
         if not fallback:
             raise
@@ -79,11 +169,14 @@ def main(
         click.secho(
             f"WARNING: falling back to {fallback} weights", err=True, fg="yellow", bold=True
         )
-        network = load_backbone(backbone, fallback, device)
-    embedded = embed(source, output, network, streams)
+        network = load_backbone(backbone, fallback, device, precision)
+    if batch_size is not None:
+        network = dataclasses.replace(network, batch=batch_size)
+    network = checked_on(network, source, chosen)
+    embedded = embed(source, output, network, chosen)
     click.echo(
-        f"{output}: {len(embedded.clips)} clips, {' and '.join(streams)} as vectors of "
-        f"{network.dimension} numbers by {network.name} on {network.device}"
+        f"{output}: {len(embedded.clips)} clips, {' and '.join(chosen.streams)} as vectors of "
+        f"{network.dimension} numbers by {network.name} on {network.device} in {network.precision}"
     )
     if warning := weights_warning(embedded.settings):
         click.secho(f"WARNING: {warning}", fg="yellow")

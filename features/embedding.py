@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import numpy.typing as npt
 import torch
 import torchvision
 
-from features.backbones import Backbone
+from features.backbones import Backbone, checked
 from features.motion import NAMES, motion_descriptors
+from pipeline.ahead import ahead
 from pipeline.cache import Cache, Clip, finished_cache, shard_row, write_index, writing_shard
 from pipeline.datacard import write_datacard
 from pipeline.errors import SettingsError
@@ -22,102 +23,170 @@ from pipeline.resume import CacheInProgress, remove_work
 
 STAGE = "embed"
 STREAMS = ("flow", "frames")
+COPIES = ("flip",)
 LARGEST = float(np.finfo(np.float16).max)  # beyond it an embedding would be infinite
+CLIPS_AHEAD = 2  # that are read while others are embedded
+CLIPS_TRIED = 2  # of a cache, in which a precision is compared with float32
+PICTURES_TRIED = 16  # of each of them
+
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything that decides the embeddings of a given cache."""
+class Options:
+    """What is embedded, and how.
 
-    backbone: str
-    weights: str
-    weights_sha256: str
-    streams: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    precision: str
-    source_sha256: str
+    Attributes:
+        streams: some of `STREAMS`.
+        flow_scale: what 255 stands for in the flow maps that are embedded, in pixels per frame;
+            None leaves each map scaled to its own range.
+        every: embed every so many pictures; see `Backbone.rows`.
+        augment: further copies of each stream, some of `COPIES`, to train with.
+    """
+
+    streams: tuple[str, ...] = STREAMS
+    flow_scale: float | None = 8.0  # `python -m benchmarks.flow_scale` compares scales
+    every: int = 1
+    augment: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, backbone: Backbone, streams: tuple[str, ...], source: Cache) -> "Settings":
-        """The settings that a backbone and a source cache stand for."""
-        return cls(
-            backbone=backbone.name,
-            weights=backbone.weights,
-            weights_sha256=backbone.sha256,
-            streams=streams,
-            mean=tuple(backbone.mean.tolist()),
-            std=tuple(backbone.std.tolist()),
-            precision="float32",
-            source_sha256=source.sha256,
-        )
+    def from_json(cls, settings: Mapping[str, Any]) -> "Options":
+        """The options among the settings that an embedding cache stores."""
+        values = {field.name: settings[field.name] for field in dataclasses.fields(cls)}
+        values |= {name: tuple(values[name]) for name in ("streams", "augment")}
+        return cls(**values)
+
+
+def settings_of(backbone: Backbone, options: Options, source: Cache) -> dict[str, Any]:
+    """Everything that decides the embeddings of a given cache."""
+    return dataclasses.asdict(options) | {
+        "backbone": backbone.name,
+        "weights": backbone.weights,
+        "weights_sha256": backbone.sha256,
+        "mean": backbone.kind.mean,
+        "std": backbone.kind.std,
+        "precision": backbone.precision,
+        "source_sha256": source.sha256,
+    }
 
 
 def embed_clip(
-    arrays: Mapping[str, npt.NDArray[Any]], backbone: Backbone, streams: tuple[str, ...]
-) -> dict[str, npt.NDArray[Any]]:
+    arrays: Mapping[str, npt.NDArray[Any]], backbone: Backbone, options: Options
+) -> Arrays:
     """Embed one clip.
 
     Args:
         arrays: ``flow``, ``flow_range``, ``timestamps``, ``camera`` and, if it is a stream,
             ``frames``.
         backbone: the network.
-        streams: what to embed, some of `STREAMS`.
+        options: what to embed.
 
     Returns:
-        each stream as (T', D) float16, and ``motion`` as (T-1, K) float32.
+        each stream as (T', D) float16, and the same of its copies as ``flow-flip``; ``rows``
+        (T', 2) int64, the first and last flow map that each row is about, or the frames that they
+        lead to; and ``motion`` (T-1, K) float32, a row for each map.
     """
-    embedded: dict[str, npt.NDArray[Any]] = {
-        stream: np.clip(backbone.embed(arrays[stream]), -LARGEST, LARGEST).astype(np.float16)
-        for stream in streams
-    }
+    embedded: Arrays = {"rows": backbone.rows(len(arrays["flow"]), options.every)}
+    for stream in options.streams:
+        if stream == "flow":
+            pictures = scaled_maps(arrays["flow"], arrays["flow_range"], options.flow_scale)
+        else:
+            pictures = arrays["frames"][1:]  # no map leads to the first
+        embedded[stream] = _half(backbone.embed(pictures, options.every))
+        if "flip" in options.augment:
+            flipped = np.ascontiguousarray(pictures[:, :, ::-1])
+            embedded[f"{stream}-flip"] = _half(backbone.embed(flipped, options.every))
     embedded["motion"] = motion_descriptors(
         *(arrays[key] for key in ("flow", "flow_range", "timestamps", "camera"))
     )
     return embedded
 
 
-def embed(source: Cache, folder: Path, backbone: Backbone, streams: tuple[str, ...]) -> Cache:
+def _half(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    return np.clip(embeddings, -LARGEST, LARGEST).astype(np.float16)
+
+
+def scaled_maps(
+    flow: npt.NDArray[np.uint8], flow_range: npt.NDArray[np.float32], scale: float | None
+) -> npt.NDArray[np.uint8]:
+    """Flow maps at one scale for all, so that the same grey is the same motion.
+
+    Args:
+        flow: (n, H, W) uint8, each map min-max scaled.
+        flow_range: (n, 2) float32, what 0 and 255 stand for, in pixels per frame.
+        scale: what 255 shall stand for; faster motion is 255 as well. None leaves maps as they are.
+    """
+    if scale is None:
+        return flow
+    greys = np.arange(256, dtype=np.float32) / 255
+    low, high = flow_range[:, :1], flow_range[:, 1:]
+    pixels = low + greys * (high - low)  # (n, 256)
+    table = np.rint(np.clip(pixels / scale, 0, 1) * 255).astype(np.uint8)
+    return np.stack([of_map[grey] for of_map, grey in zip(table, flow, strict=True)])
+
+
+def checked_on(backbone: Backbone, source: Cache, options: Options) -> Backbone:
+    """The backbone, in float32 if its own precision is too coarse for clips of this cache."""
+    rows = slice(0, PICTURES_TRIED)
+    for clip in source.clips[:CLIPS_TRIED]:
+        for stream in options.streams:
+            if stream == "frames" and not source.settings["keep_frames"]:
+                continue  # `embed` says so
+            pictures = source.read(clip, stream, rows)
+            if stream == "flow":
+                ranges = source.read(clip, "flow_range", rows)
+                pictures = scaled_maps(pictures, ranges, options.flow_scale)
+            backbone = checked(backbone, pictures)
+    return backbone
+
+
+def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | None = None) -> Cache:
     """Make a cache of embeddings, or finish one that was begun.
 
     Args:
         source: a cache of the extract stage.
         folder: of the new cache.
-        backbone: the network.
-        streams: what to embed, some of `STREAMS`.
+        backbone: the network; `checked_on` says whether its precision is enough.
+        options: what to embed.
 
     Raises:
         SettingsError: the source does not hold a stream, or the folder was begun with other
             settings, weights or clips.
     """
-    if "frames" in streams and not source.settings["keep_frames"]:
+    options = options or Options()
+    if "frames" in options.streams and not source.settings["keep_frames"]:
         raise SettingsError(
             f"{source.folder} was extracted with --no-frames", "embed it with --streams flow"
         )
-    settings = dataclasses.asdict(Settings.of(backbone, streams, source))
+    settings = settings_of(backbone, options, source)
     if finished := finished_cache(folder, STAGE, settings):
         remove_work(folder)
         return finished
     with CacheInProgress(folder, settings) as work:
-        shards = []
+        recipes = {
+            shard.name: work.recipe(
+                source=shard.sha256, versions=_versions(), device=backbone.device.type
+            )
+            for shard in source.shards
+        }
+        there = {name for name, recipe in recipes.items() if work.has_shard(name, recipe)}
         clips: dict[str, list[Clip]] = {}
         for clip in source.clips:
             clips.setdefault(clip.shard, []).append(clip)
-        needed = {"flow", "flow_range", "timestamps", "camera", *streams}
+        to_read = [clip for name in recipes if name not in there for clip in clips[name]]
+        reading = ahead(_read(source, to_read, options), CLIPS_AHEAD)
+        shards = []
         with Progress("embed", len(source.clips), unit="clip") as progress:
-            for shard in source.shards:
-                recipe = work.recipe(
-                    source=shard.sha256, versions=_versions(), device=backbone.device.type
-                )
-                if not work.has_shard(shard.name, recipe):
-                    with writing_shard(folder, shard.name, attrs={"recipe": recipe}) as writer:
-                        for clip in clips[shard.name]:
-                            arrays = {key: source.read(clip, key) for key in needed}
-                            for key, array in embed_clip(arrays, backbone, streams).items():
+            for name, recipe in recipes.items():
+                if name not in there:
+                    with writing_shard(folder, name, attrs={"recipe": recipe}) as writer:
+                        for clip in clips[name]:
+                            embedded = embed_clip(next(reading), backbone, options)
+                            for key, array in embedded.items():
                                 writer.begin(clip.id, key, array.shape, array.dtype)
                                 writer.append(clip.id, key, array)
-                shards.append(shard_row(folder, shard.name))
-                for clip in clips[shard.name]:
+                shards.append(shard_row(folder, name))
+                for clip in clips[name]:
                     progress.update(clip.id, frames=clip.n_frames)
         attrs = {
             "backbone": f"{backbone.name}, weights {backbone.weights}",
@@ -145,6 +214,17 @@ def embed(source: Cache, folder: Path, backbone: Backbone, streams: tuple[str, .
         )
         work.finish(shard.name for shard in shards)
     return Cache(folder, STAGE)
+
+
+def _read(source: Cache, clips: Sequence[Clip], options: Options) -> Iterator[Arrays]:
+    """What `embed_clip` needs of each clip."""
+    needed = ("flow", "flow_range", "timestamps", "camera", "frames")
+    for clip in clips:
+        yield {
+            key: source.read(clip, key)
+            for key in needed
+            if key != "frames" or "frames" in options.streams
+        }
 
 
 def _versions() -> str:

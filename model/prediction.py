@@ -1,5 +1,6 @@
 """Verdicts on new videos, through exactly the steps and settings of the training videos."""
 
+import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from features.backbones import Backbone, load_backbone
-from features.embedding import embed_clip
+from features.embedding import Options, embed_clip
 from model.run import Run
 from model.sequences import join_streams
 from model.videos import sigmoid
@@ -62,7 +63,9 @@ def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> B
             f"{run.folder} was trained over {embedding['backbone']} weights from a file",
             "give that file with --weights PATH",
         )
-    backbone = load_backbone(embedding["backbone"], weights or embedding["weights"], device)
+    backbone = load_backbone(
+        embedding["backbone"], weights or embedding["weights"], device, embedding["precision"]
+    )
     if backbone.sha256 != embedding["weights_sha256"]:
         raise IntegrityError(
             f"these are not the {embedding['backbone']} weights that {run.folder} was trained over",
@@ -104,9 +107,11 @@ def _judge(
     if isinstance(shard, Rejected):
         reason = f"{shard.reason}: {shard.detail}" if shard.detail else shard.reason
         return Prediction(str(path), "undecidable", None, threshold, 0, reason, warning)
-    streams = tuple(s for s in run.config.embedding["streams"] if s in run.config.streams)
+    options = Options.from_json(run.config.embedding)
+    streams = tuple(stream for stream in options.streams if stream in run.config.streams)
+    options = dataclasses.replace(options, streams=streams, augment=())
     clips = [
-        join_streams(embed_clip(arrays, backbone, streams), run.config.streams)
+        join_streams(embed_clip(arrays, backbone, options), run.config.streams)
         for arrays in read_shard(folder, shard).values()
     ]
     (folder / shard).unlink()

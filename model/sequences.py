@@ -22,10 +22,12 @@ class Sequences:
     Attributes:
         x: (N, L, D) float32: all streams of a moment side by side.
         clips: N rows of the index.
+        copies: altered copies of x, to train with.
     """
 
     x: torch.Tensor
     clips: tuple[Clip, ...]
+    copies: tuple[torch.Tensor, ...] = ()
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -34,21 +36,32 @@ class Sequences:
 
 
 def join_streams(
-    embedded: Mapping[str, npt.NDArray[Any]], streams: Sequence[str]
+    embedded: Mapping[str, npt.NDArray[Any]], streams: Sequence[str], copy: str = ""
 ) -> npt.NDArray[np.float32]:
     """Lay the streams of one clip side by side.
 
-    A flow map or motion descriptor between two frames stands beside the later of them, so the
-    first frame of a clip is left out.
+    A flow map or motion descriptor between two frames stands beside the later of them. Where a row
+    is about several of them, its motion is their mean.
 
     Args:
-        embedded: ``flow`` (T-1, D), ``frames`` (T, D), ``motion`` (T-1, K).
+        embedded: ``flow`` (L, D), ``frames`` (L, D), ``motion`` (T-1, K), and ``rows`` (L, 2), the
+            first and the last of the T-1 that each of the L is about.
         streams: which of them.
+        copy: which copy of what is embedded, as ``flip``; motion has none.
 
     Returns:
-        (T-1, sum of their lengths) float32.
+        (L, sum of their lengths) float32.
     """
-    parts = [embedded[s][1:] if s == "frames" else embedded[s] for s in streams]
+    suffix = f"-{copy}" if copy else ""
+    parts = []
+    for stream in streams:
+        if stream == "motion":
+            sums = np.cumsum(embedded["motion"], axis=0, dtype=np.float64)
+            sums = np.concatenate([np.zeros_like(sums[:1]), sums])  # (T, K)
+            first, last = embedded["rows"].T
+            parts.append((sums[last + 1] - sums[first]) / (last + 1 - first)[:, None])
+        else:
+            parts.append(embedded[stream + suffix])
     return np.concatenate([part.astype(np.float32) for part in parts], axis=1)
 
 
@@ -68,10 +81,16 @@ def load_sequences(cache: Cache, streams: Sequence[str], splits: Sequence[str]) 
     clips = tuple(clip for clip in cache.clips if clip.split in splits)
     if not clips:
         raise NothingUsable(f"no clip of {cache.folder} is in the {' or '.join(splits)} split")
-    x = np.stack(
-        [join_streams({s: cache.read(clip, s) for s in streams}, streams) for clip in clips]
-    )
-    return Sequences(torch.from_numpy(x), clips)
+    of_clip: dict[str, list[npt.NDArray[np.float32]]] = {"": []}
+    of_clip |= {copy: [] for copy in cache.settings["augment"] if set(streams) != {"motion"}}
+    for clip in clips:
+        suffixes = [f"-{copy}" if copy else "" for copy in of_clip]
+        keys = {s + suffix for s in streams if s != "motion" for suffix in suffixes}
+        arrays = {key: cache.read(clip, key) for key in {*keys, "motion", "rows"}}
+        for copy, rows in of_clip.items():
+            rows.append(join_streams(arrays, streams, copy))
+    x, *copies = (torch.from_numpy(np.stack(rows)) for rows in of_clip.values())
+    return Sequences(x, clips, tuple(copies))
 
 
 def available_streams(cache: Cache) -> tuple[str, ...]:

@@ -95,7 +95,8 @@ def train_fold(
 def _train(
     data: Sequences, train: Indices, val: Indices, settings: TrainingSettings, device: str
 ) -> Fold:
-    x = data.x.to(device)  # (N, T-1, D)
+    x = data.x.to(device)  # (N, L, D)
+    seen = torch.stack([x, *(copy.to(device) for copy in data.copies)])  # (1 + copies, N, L, D)
     y = torch.from_numpy(data.labels).to(device, torch.float32)
     weight = _class_weights(data.labels, train).to(device)
     val_weight = _class_weights(data.labels, val).to(device)
@@ -114,7 +115,8 @@ def _train(
         for rows in torch.split(order, settings.batch_size):  # type: ignore[no-untyped-call]
             starts = torch.randint(0, x.shape[1] - window + 1, (len(rows), 1))
             steps = starts + torch.arange(window)  # (B, L)
-            logits = head(x[rows[:, None], steps])
+            which = torch.randint(0, len(seen), (len(rows), 1)) if len(seen) > 1 else 0
+            logits = head(seen[which, rows[:, None], steps])
             loss = F.binary_cross_entropy_with_logits(logits, y[rows], weight[y[rows].long()])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

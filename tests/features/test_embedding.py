@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 import torch
 
+from features.architectures import architecture
 from features.backbones import load_backbone
 from features.embed import main as embed_command
-from features.embedding import embed, embed_clip
+from features.embedding import Options, embed, embed_clip, scaled_maps
 from features.motion import NAMES, motion_descriptors
+from features.weights import load_model
 from pipeline.cache import INDEX, Cache
 from pipeline.errors import IntegrityError, SettingsError
 from pipeline.inspect import main as inspect_command
 from pipeline.resume import WORK
 
-BOTH = ("flow", "frames")
+BOTH = Options(streams=("flow", "frames"), flow_scale=None)
+FLOW = Options(streams=("flow",), flow_scale=None)
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +46,19 @@ def test_every_clip_has_its_embeddings_in_half_precision_and_its_motion(clips, e
         found = {key: value[:2] for key, value in embedded.datasets(clip).items()}
         assert found == {
             "flow": ((T - 1, 1280), np.dtype(np.float16)),
-            "frames": ((T, 1280), np.dtype(np.float16)),
+            "frames": ((T - 1, 1280), np.dtype(np.float16)),
+            "rows": ((T - 1, 2), np.dtype(np.int64)),
             "motion": ((T - 1, len(NAMES)), np.dtype(np.float32)),
         }
 
 
 def test_the_values_are_those_of_the_backbone_on_the_stored_arrays(clips, embedded, mobilenet):
     for clip in clips.clips:
-        for stream in BOTH:
-            expected = mobilenet.embed(clips.read(clip, stream)).astype(np.float16)
+        for stream, pictures in (
+            ("flow", clips.read(clip, "flow")),
+            ("frames", clips.read(clip, "frames")[1:]),
+        ):
+            expected = mobilenet.embed(pictures).astype(np.float16)
             np.testing.assert_array_equal(embedded.read(clip, stream), expected)
         motion = motion_descriptors(
             *(clips.read(clip, key) for key in ("flow", "flow_range", "timestamps", "camera"))
@@ -70,7 +77,7 @@ def test_the_index_names_backbone_weights_preprocessing_and_source(clips, embedd
     assert settings["backbone"] == "mobilenet_v2"
     assert settings["weights"] == "file"
     assert settings["weights_sha256"] == mobilenet.sha256
-    assert settings["streams"] == list(BOTH)
+    assert settings["streams"] == list(BOTH.streams)
     assert settings["precision"] == "float32"
     np.testing.assert_allclose(settings["mean"], [0.485, 0.456, 0.406], rtol=1e-6)
     np.testing.assert_allclose(settings["std"], [0.229, 0.224, 0.225], rtol=1e-6)
@@ -98,9 +105,9 @@ def test_nothing_but_the_index_and_shards_remains(embedded):
 def test_a_cache_without_frames_can_be_embedded_by_its_flow_alone(
     clips, clips_without_frames, mobilenet, embedded, tmp_path
 ):
-    found = embed(clips_without_frames, tmp_path / "out", mobilenet, ("flow",))
+    found = embed(clips_without_frames, tmp_path / "out", mobilenet, FLOW)
     for clip in found.clips:
-        assert set(found.datasets(clip)) == {"flow", "motion"}
+        assert set(found.datasets(clip)) == {"flow", "motion", "rows"}
         np.testing.assert_array_equal(found.read(clip, "flow"), embedded.read(clip, "flow"))
 
 
@@ -114,8 +121,7 @@ def test_frames_of_a_cache_without_them_are_refused_with_the_way_out(
 
 
 def test_embeddings_that_half_precision_cannot_hold_are_never_stored(clips, tmp_path):
-    state = load_backbone("resnet18", "random:0", "cpu").module.state_dict()
-    state |= {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    state = load_model(architecture("resnet18"), "random:0")[0].state_dict()
     state["layer4.1.bn2.weight"] = state["layer4.1.bn2.weight"] * 1e6
     torch.save(state, tmp_path / "w.pth")
     loud = load_backbone("resnet18", str(tmp_path / "w.pth"), "cpu")
@@ -123,7 +129,7 @@ def test_embeddings_that_half_precision_cannot_hold_are_never_stored(clips, tmp_
     arrays = {key: clips.read(clip, key) for key in clips.datasets(clip)}
     assert np.abs(loud.embed(arrays["flow"])).max() > np.finfo(np.float16).max
     try:
-        found = embed_clip(arrays, loud, ("flow",))
+        found = embed_clip(arrays, loud, FLOW)
     except SettingsError:
         return
     assert np.isfinite(found["flow"]).all()
@@ -179,13 +185,13 @@ def test_other_weights_are_refused_with_both_checksums(clips, half_way, mobilene
 def test_other_streams_are_refused_with_both_lists(clips, half_way, mobilenet):
     message = r"streams was \['flow', 'frames'\], now \['flow'\]"
     with pytest.raises(SettingsError, match=message):
-        embed(clips, half_way, mobilenet, ("flow",))
+        embed(clips, half_way, mobilenet, FLOW)
 
 
 def test_another_source_is_refused(clips_without_frames, clips, mobilenet, tmp_path):
-    embed(clips, tmp_path / "out", mobilenet, ("flow",))
+    embed(clips, tmp_path / "out", mobilenet, FLOW)
     with pytest.raises(SettingsError, match="source_sha256 was"):
-        embed(clips_without_frames, tmp_path / "out", mobilenet, ("flow",))
+        embed(clips_without_frames, tmp_path / "out", mobilenet, FLOW)
 
 
 def test_the_output_cannot_be_the_source(clips, mobilenet):
@@ -221,8 +227,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
+from features.architectures import architecture
 from features.backbones import load_backbone
-from features.embedding import embed
+from features.embedding import Options, embed
 from pipeline.cache import Cache
 
 torch.set_num_threads(1)
@@ -233,7 +240,7 @@ def replace(path, new):
     return rename(path, new)
 Path.replace = replace
 backbone = load_backbone("mobilenet_v2", sys.argv[3], "cpu")
-embed(Cache(sys.argv[1], "extract"), Path(sys.argv[2]), backbone, ("flow", "frames"))
+embed(Cache(sys.argv[1], "extract"), Path(sys.argv[2]), backbone, Options(flow_scale=None))
 """
 
 
@@ -276,7 +283,8 @@ def test_the_same_command_makes_again_what_is_missing_from_a_finished_cache(
 def test_the_command_says_what_it_made(clips, mobilenet_weights, embedded, run_command, tmp_path):
     done = run_command(
         embed_command, clips.folder, "-o", tmp_path / "out", "--backbone", "mobilenet_v2",
-        "--weights", mobilenet_weights, "--device", "cpu",
+        "--weights", mobilenet_weights, "--device", "cpu", "--flow-scale", "per-map",
+        "--precision", "float32",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "6 clips, flow and frames as vectors of 1280 numbers by mobilenet_v2" in done.stdout
@@ -318,7 +326,7 @@ def test_a_folder_that_is_no_cache_is_refused(run_command, tmp_path):
 def test_without_weights_and_network_nothing_is_made(clips, no_network, run_command, tmp_path):
     done = run_command(embed_command, clips.folder, "-o", tmp_path / "out")
     assert done.exit_code == 2
-    assert done.stderr.startswith("error: the ImageNet weights of resnet18 are neither in")
+    assert done.stderr.startswith("error: the pretrained weights of resnet18 are neither in")
     assert "hint: put resnet18-" in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -359,3 +367,71 @@ def test_help_is_grouped_and_shows_defaults_and_an_example_as_it_is_typed():
     for part in ("The network:", "What is embedded:", "[default: resnet18]", "Exit codes:"):
         assert part in done.stdout
     assert "  python -m features.embed caches/dfd -o caches/dfd-resnet18\n" in done.stdout
+
+
+# ------------------------------------------------------------------- scale, every, augmentation
+
+
+def test_maps_at_one_scale_show_absolute_motion():
+    flow = np.array([[[0, 255]], [[0, 255]]], np.uint8)
+    ranges = np.float32([[0, 2], [1, 16]])
+    np.testing.assert_array_equal(scaled_maps(flow, ranges, 8.0), [[[0, 64]], [[32, 255]]])
+    assert scaled_maps(flow, ranges, None) is flow
+
+
+def test_embeddings_are_of_the_maps_at_the_scale_that_is_asked_for(clips, mobilenet, tmp_path):
+    options = Options(streams=("flow",), flow_scale=4.0)
+    cache = embed(clips, tmp_path / "out", mobilenet, options)
+    clip = clips.clips[0]
+    flow, ranges = clips.read(clip, "flow"), clips.read(clip, "flow_range")
+    pixels = ranges[:, :1, None] + flow / 255 * np.diff(ranges, axis=1)[:, :, None]
+    maps = np.rint(np.clip(pixels / 4, 0, 1) * 255).astype(np.uint8)
+    expected = mobilenet.embed(maps).astype(np.float32)
+    found = cache.read(cache.clip(clip.id), "flow").astype(np.float32)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
+    with pytest.raises(SettingsError, match=r"flow_scale was 4\.0, now None"):
+        embed(clips, tmp_path / "out", mobilenet, FLOW)
+
+
+def test_copies_are_of_mirrored_pictures_and_have_names_of_their_own(clips, mobilenet, tmp_path):
+    options = Options(augment=("flip",), flow_scale=None)
+    cache = embed(clips, tmp_path / "out", mobilenet, options)
+    clip = cache.clips[0]
+    assert set(cache.datasets(clip)) == {
+        "flow", "flow-flip", "frames", "frames-flip", "motion", "rows",
+    }  # fmt: skip
+    mirrored = np.ascontiguousarray(clips.read(clip, "flow")[:, :, ::-1])
+    expected = mobilenet.embed(mirrored).astype(np.float16)
+    np.testing.assert_array_equal(cache.read(clip, "flow-flip"), expected)
+    assert not np.array_equal(cache.read(clip, "flow-flip"), cache.read(clip, "flow"))
+
+
+def test_every_so_many_pictures_and_windows_have_a_row_each(clips, mobilenet, tmp_path):
+    T = clips.attrs["frames"]  # 9
+    every = embed(clips, tmp_path / "every", mobilenet, Options(every=3))
+    clip = every.clips[0]
+    np.testing.assert_array_equal(every.read(clip, "rows"), [[0, 2], [3, 5], [6, 7]])
+    assert every.read(clip, "flow").shape == every.read(clip, "frames").shape == (3, 1280)
+    assert every.read(clip, "motion").shape == (T - 1, len(NAMES))
+    video = load_backbone("mc3_18", "random:0", "cpu")
+    windows = embed(clips, tmp_path / "windows", video, Options(streams=("flow",)))
+    assert windows.read(clip, "flow").shape == (1, 512)  # eight maps are half a window
+    np.testing.assert_array_equal(windows.read(clip, "rows"), [[0, 7]])
+
+
+def test_the_command_takes_all_of_it(clips, mobilenet_weights, tmp_path, run_command):
+    done = run_command(
+        embed_command, clips.folder, "-o", tmp_path / "out", "--backbone", "mobilenet_v2",
+        "--weights", mobilenet_weights, "--streams", "flow", "--flow-scale", "6", "--every", "2",
+        "--augment", "flip", "--precision", "float32", "--batch-size", "3", "--device", "cpu",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "by mobilenet_v2 on cpu in float32" in done.output
+    settings = Cache(tmp_path / "out").settings
+    assert (settings["flow_scale"], settings["every"], settings["augment"]) == (6.0, 2, ["flip"])
+    for wrong in (
+        ["--flow-scale", "fast"], ["--flow-scale", "0"], ["--batch-size", "0"],
+        ["--augment", "rotate"], ["--precision", "int8"], ["--every", "0"],
+    ):  # fmt: skip
+        refused = run_command(embed_command, clips.folder, "-o", tmp_path / "no", *wrong)
+        assert refused.exit_code == 2, wrong

@@ -94,11 +94,15 @@ def fabricate(tmp_path_factory):
         folder = folder or tmp_path_factory.mktemp("fabricated") / "cache"
         steps, dimension = x.shape[1:]
         motion = np.zeros((steps, len(NAMES)), np.float32)
+        rows = np.repeat(np.arange(steps)[:, None], 2, axis=1)
         settings = {
             "backbone": "mobilenet_v2",
             "weights": weights,
             "weights_sha256": "0" * 64,
             "streams": ["flow"],
+            "flow_scale": None,
+            "every": 1,
+            "augment": [],
             "mean": [0.485, 0.456, 0.406],
             "std": [0.229, 0.224, 0.225],
             "precision": "float32",
@@ -106,7 +110,7 @@ def fabricate(tmp_path_factory):
         }
         clips = [dataclasses.replace(clip, n_frames=steps + 1) for clip in clips]
         data = {
-            clip.id: {"flow": flow.astype(np.float16), "motion": motion}
+            clip.id: {"flow": flow.astype(np.float16), "motion": motion, "rows": rows}
             for clip, flow in zip(clips, x, strict=True)
         }
         shard = write_shard(folder, "shards/00000.h5", data, attrs={"settings": "made up"})
@@ -242,7 +246,7 @@ def chain(tmp_path_factory):
     weights = folder / "weights.pth"
     torch.save(_lively_mobilenet().state_dict(), weights)
     backbone = load_backbone("mobilenet_v2", str(weights), "cpu")
-    cache = embed(clips, folder / "embeddings", backbone, ("flow", "frames"))
+    cache = embed(clips, folder / "embeddings", backbone)
     fit(
         cache,
         folder / "run",

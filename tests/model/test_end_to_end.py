@@ -108,7 +108,7 @@ def test_from_real_clips_to_verdicts(corpus):
         assert len(index["clips"]) == 18
         for clip in index["data"].values():  # the links work in any HDF5 reader
             assert clip["flow"].shape == (T - 1, 1280)
-            assert clip["frames"].shape == (T, 1280)
+            assert clip["frames"].shape == (T - 1, 1280)
             assert np.isfinite(clip["flow"][:]).all()
             assert np.asarray(clip["flow"][:]).std(0).max() > 0
         rows = index["clips"][:]

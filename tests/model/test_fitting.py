@@ -218,16 +218,26 @@ def test_the_head_sees_the_streams_it_is_asked_to(streams, small, quick, tmp_pat
     assert run.config.dimension == sum({"flow": 6, "motion": len(NAMES)}[s] for s in streams)
 
 
-def test_a_flow_map_stands_beside_the_later_of_its_two_frames():
+def test_the_streams_of_a_moment_stand_side_by_side():
     embedded = {
         "flow": np.array([[1.0], [2.0]], np.float16),
-        "frames": np.array([[10.0], [11.0], [12.0]], np.float16),
+        "frames": np.array([[11.0], [12.0]], np.float16),
         "motion": np.array([[0.1, 0.2], [0.3, 0.4]], np.float32),
+        "rows": np.array([[0, 0], [1, 1]]),
     }
     joined = join_streams(embedded, ("flow", "frames", "motion"))
-    expected = np.float32([[1, 11, 0.1, 0.2], [2, 12, 0.3, 0.4]])
-    np.testing.assert_array_equal(joined, expected)
+    np.testing.assert_array_equal(joined, np.float32([[1, 11, 0.1, 0.2], [2, 12, 0.3, 0.4]]))
     assert joined.dtype == np.float32
+
+
+def test_where_a_row_is_about_several_moments_its_motion_is_their_mean():
+    embedded = {
+        "flow": np.array([[1.0], [2.0]], np.float16),
+        "motion": np.array([[0.0], [1.0], [2.0], [6.0]], np.float32),
+        "rows": np.array([[0, 2], [2, 3]]),
+    }
+    joined = join_streams(embedded, ("flow", "motion"))
+    np.testing.assert_allclose(joined, [[1, 1], [2, 4]])
 
 
 # ---------------------------------------------------------------------------------------- tuning

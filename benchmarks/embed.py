@@ -1,0 +1,112 @@
+"""How fast is embedding? ``python -m benchmarks.embed FOLDER [NAME=WEIGHTS...]``.
+
+Extracts the videos of a folder (every second one called fake) and embeds the flow maps of one clip
+at a time, on all cores, with each network, against a plain loop over torchvision's own model:
+float32, batches of 32 in PyTorch's default layout. Both alternate; ratios are medians of
+neighbouring runs. Also the smallest cosine similarity of the embeddings, and how long it takes to
+read the maps from the cache, which happens beside the computing. Our time includes the motion
+descriptors.
+
+WEIGHTS are ``random:SEED``, the default, or the path of a state dict.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from features.architectures import architecture
+from features.backbones import load_backbone
+from features.embedding import Options, checked_on, embed_clip, scaled_maps
+from features.weights import load_model
+from pipeline.extraction import extract
+from pipeline.settings import Settings
+from pipeline.video import Video
+
+DEFAULTS = ("resnet18", "efficientnet_b0", "mobilenet_v2", "r3d_18")
+FRAMES = 65
+ROUNDS = 5
+BATCH = 32
+FLOW = Options(streams=("flow",))
+NEEDED = ("flow", "flow_range", "timestamps", "camera")
+
+
+def main():
+    folder, *asked = sys.argv[1:]
+    paths = sorted(path for path in Path(folder).iterdir() if path.is_file())
+    with tempfile.TemporaryDirectory() as temporary:
+        videos = [Video(path, n % 2) for n, path in enumerate(paths)]
+        settings = Settings(flow_backend="cpu", frames=FRAMES)
+        cache = extract(videos, Path(temporary) / "cache", settings)
+        for network in asked or DEFAULTS:
+            name, _, weights = network.partition("=")
+            compare(cache, name, weights or "random:0")
+
+
+def compare(cache, name, weights):
+    kind = architecture(name)
+    own = load_model(kind, weights)[0]
+    plain = Plain(kind, own)
+    clips = cache.clips[:ROUNDS]
+    backbone = load_backbone(name, weights, "cpu", "auto")
+    backbone = checked_on(backbone, cache, FLOW)
+    theirs, ours, reading, alike = [], [], [], []
+    for clip in [clips[0], *clips]:  # the first warms up
+        begin = time.perf_counter()
+        arrays = {key: cache.read(clip, key) for key in NEEDED}
+        reading.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+        maps = scaled_maps(arrays["flow"], arrays["flow_range"], FLOW.flow_scale)
+        expected = plain(maps, backbone.rows(FRAMES - 1))
+        theirs.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+        found = embed_clip(arrays, backbone, FLOW)["flow"].astype(np.float32)
+        ours.append(time.perf_counter() - begin)
+        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+        alike.append(((found * expected).sum(1) / lengths).min())
+    theirs, ours, reading = (np.array(seconds[1:]) for seconds in (theirs, ours, reading))
+    n = len(found)
+    print(
+        f"{name}, {backbone.precision}: {np.median(ours) / n * 1e3:.1f} ms "
+        f"{'a map' if kind.window == 1 else 'a window'}, plain {np.median(theirs) / n * 1e3:.1f}, "
+        f"ratio {np.median(theirs / ours):.2f}; cosine similarity {min(alike):.5f} or more; "
+        f"reading {np.median(reading / ours):.1%} of the time",
+        flush=True,
+    )
+
+
+class Plain:
+    """What most people write."""
+
+    def __init__(self, kind, model):
+        self.kind = kind
+        self.mean = torch.tensor(kind.mean).view(3, 1, 1)
+        self.std = torch.tensor(kind.std).view(3, 1, 1)
+        heard = self.heard = []
+        classes = len(kind.preset.meta["categories"])
+        last = [m for m in model.modules() if getattr(m, "out_features", 0) == classes][-1]
+        last.register_forward_pre_hook(lambda module, args: heard.append(args[0]))
+        self.model = model
+
+    @torch.no_grad()
+    def __call__(self, maps, rows):
+        """Features of maps (n, H, W), or of the windows that rows name."""
+        self.heard.clear()
+        pictures = torch.from_numpy(maps)[:, None].repeat(1, 3, 1, 1).float() / 255
+        pictures = (pictures - self.mean) / self.std
+        if self.kind.window == 1:
+            for start in range(0, len(pictures), BATCH):
+                self.model(pictures[start : start + BATCH])
+        else:
+            size = self.kind.trained_at
+            small = torch.nn.functional.interpolate(pictures, size, mode="bilinear", antialias=True)
+            for first, last in rows.tolist():
+                self.model(small[first : last + 1].transpose(0, 1)[None])
+        return torch.cat(self.heard).numpy()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Every classifier of torchvision gives what it hands to its last layer, and states its length."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from features.architectures import (
+    IMAGE,
+    NAMES,
+    VIDEO,
+    WINDOW,
+    architecture,
+    build,
+    random_input,
+    without_classifier,
+)
+from features.backbones import load_backbone
+from features.catalogue import catalogue, entries
+from features.embed import main as embed_command
+
+# One of each family that is quickly built; all others are marked slow.
+QUICK = {
+    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3",
+    "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18",
+    "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "vgg11", "vit_b_32", "r3d_18", "s3d",
+}  # fmt: skip
+
+
+def seeded(kind):
+    """torchvision's model with small random weights, the same every time."""
+    model = build(kind, initialise=False)
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            parameter.data.normal_(0, 0.02, generator=generator)
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            nn.init.ones_(module.weight)
+    return model
+
+
+def what_the_classifier_gets(model, x):
+    """What the last layer of torchvision's own model receives, averaged over space and time."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)]
+    outputs = [getattr(m, "out_features", None) or m.out_channels for m in layers]
+    last = [m for m, n in zip(layers, outputs, strict=True) if n == (400 if x.ndim == 5 else 1000)]
+    heard = []
+    hook = last[-1].register_forward_pre_hook(lambda module, args: heard.append(args[0]))
+    with torch.inference_mode():
+        scores = model(x)
+    hook.remove()
+    assert scores.shape[-1] in (400, 1000)
+    return heard[0].flatten(2).mean(2) if heard[0].ndim > 2 else heard[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES],
+)
+def test_features_are_what_torchvisions_own_model_classifies(name):
+    kind = architecture(name)
+    model = seeded(kind)
+    torch.manual_seed(1)
+    x = random_input(kind, 1)
+    expected = what_the_classifier_gets(model, x)
+    dimension = without_classifier(model, kind)
+    with torch.inference_mode():
+        found = model(x)
+    assert found.shape == (1, dimension) == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    assert expected.std() > 0
+    stated = {entry.name: entry.dimension for entry in entries()}
+    assert stated[name] == dimension
+
+
+def test_the_catalogue_names_all_that_torchvision_has(run_command):
+    assert [entry.name for entry in entries()] == list(NAMES)
+    done = run_command(embed_command, "--list-backbones")
+    assert done.exit_code == 0
+    assert done.output == catalogue() + "\n"
+    assert "resnet18" in done.output and "swin3d_b" in done.output
+    assert all(entry.milliseconds > 0 and entry.parameters > 0 for entry in entries())
+
+
+@pytest.mark.parametrize("name", ["vit_b_32", "swin_v2_t", "inception_v3"])
+def test_pictures_too_small_for_a_network_are_scaled_to_what_it_was_trained_at(name):
+    kind = architecture(name)
+    assert kind.size_for(64, 64) == kind.trained_at
+    backbone = load_backbone(name, "random:0", "cpu")
+    rng = np.random.default_rng(0)
+    assert backbone.embed(rng.integers(0, 256, (1, 64, 48), np.uint8)).shape == (
+        1,
+        backbone.dimension,
+    )
+
+
+def test_pictures_that_a_network_takes_are_not_scaled():
+    assert architecture("resnet18").size_for(224, 224) is None
+    assert architecture("resnet18").size_for(128, 320) is None
+    assert architecture("vit_b_16").size_for(224, 224) is None
+    assert architecture("vit_b_16").size_for(256, 256) == (224, 224)
+    assert architecture("r3d_18").size_for(224, 224) == (112, 112)
+
+
+def test_networks_are_of_pictures_or_of_videos():
+    assert len(set(NAMES)) == len(IMAGE) + len(VIDEO) >= 85
+    assert {architecture(name).window for name in IMAGE} == {1}
+    assert {architecture(name).window for name in VIDEO} == {WINDOW}
+    assert architecture("r3d_18").mean[0] == pytest.approx(0.43216)
+    assert architecture("efficientnet_v2_l").mean == (0.5, 0.5, 0.5)
+
+
+# --------------------------------------------------------------------------------------- windows
+
+
+@pytest.fixture(scope="module")
+def of_videos():
+    return load_backbone("mc3_18", "random:0", "cpu")
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return np.random.default_rng(0).integers(0, 256, (40, 32, 32), np.uint8)
+
+
+def test_a_network_of_videos_sees_windows_that_slide_over_a_clip(of_videos, clip):
+    rows = of_videos.rows(40)
+    np.testing.assert_array_equal(rows, [[0, 15], [8, 23], [16, 31], [24, 39]])
+    found = of_videos.embed(clip)
+    assert found.shape == (4, 512)
+    alone = of_videos.embed(clip[8:24])
+    np.testing.assert_allclose(found[1], alone[0], atol=3e-4 * np.abs(alone).max())
+    assert np.abs(found[1:] - found[0]).max() > 1e-3
+    np.testing.assert_array_equal(of_videos.rows(40, every=12), [[0, 15], [12, 27], [24, 39]])
+
+
+def test_a_clip_shorter_than_a_window_is_one_window_whose_last_picture_stands(of_videos, clip):
+    np.testing.assert_array_equal(of_videos.rows(10), [[0, 9]])
+    filled = np.concatenate([clip[:10], np.repeat(clip[9:10], 6, axis=0)])
+    np.testing.assert_array_equal(of_videos.embed(clip[:10]), of_videos.embed(filled))
+
+
+def test_the_order_of_pictures_in_a_window_counts(of_videos, clip):
+    assert np.abs(of_videos.embed(clip[:16]) - of_videos.embed(clip[15::-1])).max() > 1e-3
+
+
+def test_every_so_many_pictures_are_embedded(mobilenet, clip):
+    np.testing.assert_array_equal(mobilenet.rows(8, every=3), [[0, 2], [3, 5], [6, 7]])
+    whole, some = mobilenet.embed(clip[:8]), mobilenet.embed(clip[:8], every=3)
+    np.testing.assert_allclose(some, whole[::3], atol=3e-4 * np.abs(whole).max())
