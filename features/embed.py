@@ -12,7 +12,7 @@ from features.catalogue import catalogue
 from features.embedding import COPIES, STREAMS, Options, checked_on, embed, weights_warning
 from features.weights import WeightsUnavailable
 from pipeline.cache import Cache
-from pipeline.cli import Command, log_json_option, some_of
+from pipeline.cli import Command, log_json_option, number_or, some_of
 
 DEFAULTS = Options()
 
@@ -22,19 +22,6 @@ def list_backbones(context: click.Context, parameter: click.Parameter, value: bo
     if value and not context.resilient_parsing:
         click.echo(catalogue())
         context.exit()
-
-
-def parse_scale(context: click.Context, parameter: click.Parameter, value: str) -> float | None:
-    """``per-map`` or a number of pixels per frame."""
-    if value == "per-map":
-        return None
-    try:
-        scale = float(value)
-    except ValueError:
-        scale = 0.0
-    if not 0 < scale < 1e4:
-        raise click.BadParameter(f"{value!r} is neither per-map nor pixels per frame")
-    return scale
 
 
 def parse_batch(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
@@ -99,7 +86,7 @@ def parse_batch(context: click.Context, parameter: click.Parameter, value: str) 
         "--flow-scale",
         metavar="PX",
         default="per-map" if DEFAULTS.flow_scale is None else f"{DEFAULTS.flow_scale:g}",
-        callback=parse_scale,
+        callback=number_or("per-map", "pixels per frame", below=1e4),
         help="Motion in pixels per frame that is white in every flow map; per-map scales each map "
         "to its own range, as it is stored.",
     ),

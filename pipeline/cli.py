@@ -115,6 +115,25 @@ def some_of(
     return parse
 
 
+def number_or(
+    word: str, what: str, *, below: float
+) -> Callable[[click.Context, click.Parameter, str], float | None]:
+    """A callback for an option that takes a positive number, or a word, which becomes None."""
+
+    def parse(context: click.Context, parameter: click.Parameter, value: str) -> float | None:
+        if value == word:
+            return None
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.0
+        if not 0 < number < below:
+            raise click.BadParameter(f"{value!r} is neither {word} nor {what}")
+        return number
+
+    return parse
+
+
 def _log_json(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
         log_json()

@@ -11,7 +11,7 @@ from pipeline import farneback, layouts
 from pipeline.cache import Cache, readable_cache
 from pipeline.caveats import caveats
 from pipeline.census import split_lines
-from pipeline.cli import Command, log_json_option, splitting_options
+from pipeline.cli import Command, log_json_option, number_or, splitting_options
 from pipeline.cluster import RayPool, Request
 from pipeline.corpus import read_corpus
 from pipeline.datacard import NAME as DATACARD
@@ -59,19 +59,6 @@ def parse_crop(
             f"{value!r} is neither none nor x,y,w,h nor face nor face+MARGIN, as face+0.8"
         ) from None
     return x, y, w, h
-
-
-def parse_fps(context: click.Context, parameter: click.Parameter, value: str) -> float | None:
-    """``native`` or a number."""
-    if value == "native":
-        return None
-    try:
-        rate = float(value)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < 1000:
-        raise click.BadParameter(f"{value!r} is neither native nor a rate")
-    return rate
 
 
 def parse_request(
@@ -204,7 +191,7 @@ def parse_request(
         "--fps",
         metavar="RATE",
         default="native",
-        callback=parse_fps,
+        callback=number_or("native", "a rate", below=1000),
         help="Frames sampled per second, by timestamps; slower videos are rejected. native keeps "
         "every frame of a video.",
     ),

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import farneback
 from pipeline.audit import main as audit_command
-from pipeline.cli import Command
+from pipeline.cli import Command, number_or
 from pipeline.errors import (
     IntegrityError,
     NothingUsable,
@@ -19,7 +19,7 @@ from pipeline.errors import (
     TooManyRejects,
 )
 from pipeline.extract import main as extract_command
-from pipeline.extract import parse_crop, parse_fps, parse_size
+from pipeline.extract import parse_crop, parse_size
 from pipeline.inspect import main as inspect_command
 
 
@@ -226,6 +226,7 @@ def test_a_crop_is_four_numbers_or_none():
 
 
 def test_a_rate_is_a_number_or_native():
+    parse_fps = number_or("native", "a rate", below=1000)
     assert parse_fps(None, None, "native") is None
     assert parse_fps(None, None, "29.97") == 29.97
     for text in ("0", "-5", "nan", "inf", "x"):
