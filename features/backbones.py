@@ -121,10 +121,9 @@ class Backbone:
         x = x.flatten(0, 1).permute(0, 3, 1, 2)  # (n * window, 3, H, W), channels last in memory
         if size := self.kind.size_for(*x.shape[2:]):
             x = F.interpolate(x, size, mode="bilinear", antialias=True)
-        if self.kind.window == 1:
-            x = x.contiguous(memory_format=torch.channels_last)
-        else:
-            x = x.reshape(-1, self.kind.window, *x.shape[1:]).transpose(1, 2).contiguous()
+        if self.kind.window > 1:
+            x = x.reshape(-1, self.kind.window, *x.shape[1:]).transpose(1, 2)
+        x = x.contiguous(memory_format=_layout(self.kind))
         if self.precision == "float32":
             return self.module(x)  # type: ignore[no-any-return]
         with torch.autocast(self.device.type, getattr(torch, self.precision)):
@@ -141,6 +140,11 @@ class Backbone:
         compute.wait_stream(_upload_stream(self.device))
         there.record_stream(compute)
         return there
+
+
+def _layout(kind: Architecture) -> torch.memory_format:
+    """How pictures and weights lie in memory: a CPU's kernels want the channels together."""
+    return torch.channels_last if kind.window == 1 else torch.channels_last_3d
 
 
 @functools.cache
@@ -173,8 +177,7 @@ def load_backbone(
         model, source, digest = load_model(kind, weights)
     dimension = without_classifier(model, kind)
     model = fused(model.eval().requires_grad_(False)).to(where)
-    if kind.window == 1:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=_layout(kind))  # type: ignore[call-overload]
     return Backbone(
         name=name,
         weights=source,
