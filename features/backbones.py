@@ -187,7 +187,7 @@ def load_backbone(
         module=model,
         device=where,
         precision=_resolve_precision(precision, where),
-        batch=BATCH if where.type == "cpu" else BATCH_ON_DEVICE,
+        batch=max(BATCH, 2 * kind.window) if where.type == "cpu" else BATCH_ON_DEVICE,
     )
 
 
@@ -197,6 +197,9 @@ def fused(model: nn.Module) -> nn.Module:
     The function stays the same up to rounding, and is faster on a CPU. Networks that cannot be
     traced are left as they are.
     """
+    for layer in model.modules():  # only the very class is recognised, r3d_18 has one of its own
+        if isinstance(layer, nn.Conv3d) and type(layer).forward is nn.Conv3d.forward:
+            layer.__class__ = nn.Conv3d
     try:
         return optimization.fuse(model)  # type: ignore[no-any-return, no-untyped-call]
     except Exception:  # whatever tracing a network's own code raises
