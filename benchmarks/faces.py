@@ -6,7 +6,8 @@ For each video, on one core, for its first frames and both detectors, medians ov
   until the box is known, and scale it then;
 - extraction with ``--crop face`` against the same without a crop, alternating, both whole:
   decoding, flow, camera, compression;
-- what was found.
+- in all of the video, cut into clips of 23 frames: how many have a face, and at which share of
+  their moments it was found. Whether it is a face, ``pipeline.inspect --sheet`` shows.
 """
 
 import itertools
@@ -24,13 +25,15 @@ from pipeline.cache import writing_shard
 from pipeline.clips import extract_clips
 from pipeline.decode import sampled
 from pipeline.errors import Rejected
-from pipeline.faces import FaceCrop, find_model
+from pipeline.faces import FaceCrop, Search, find_model
 from pipeline.probe import probe
 from pipeline.scaling import Geometry
-from pipeline.windows import Search, Spool, frames_between_looks
+from pipeline.spool import Spool
+from pipeline.windows import frames_between_looks, windows
 
-FRAMES = 100
+FRAMES = 300
 SIZE = 224
+CLIP = 23  # frames
 ROUNDS = 5
 GEOMETRY = Geometry(SIZE, SIZE)
 
@@ -62,6 +65,9 @@ def main():
                 ratios.append(cropped / plain)
             ratio = np.median(ratios)
             print(f"    all of extraction: {ratio:.2f} times that without a crop; {outcome}")
+            n_clips, shares, reason = found(path, crop, model)
+            at = f"at {np.mean(shares):.0%} of their moments" if shares else reason
+            print(f"    a face in {len(shares)} of {n_clips} clips, {at}")
 
 
 def stages(path, rate, n, crop, model):
@@ -71,21 +77,34 @@ def stages(path, rate, n, crop, model):
         frames = list(itertools.islice(frames, n))
         decoded = time.perf_counter() - clock
         search = Search(upright, GEOMETRY, crop, model.content)
+        search.start(frames_between_looks(rate))
         clock = time.perf_counter()
-        every = frames_between_looks(rate)
-        found = [search.look(frame) for _, frame in frames[::every]]
+        parts = []
+        for seen in frames:
+            search.see(*seen)
+            parts.append(search.part)
         detected = time.perf_counter() - clock
         with Spool(upright) as spool:
-            faces = [some for some in found if len(some)]
-            part = search.roomy(faces[0]) if faces else upright.whole
             look_over = np.zeros((1, 1), np.uint8)
             clock = time.perf_counter()
-            for moment, frame in frames:
+            for (moment, frame), part in zip(frames, parts, strict=True):
                 spool.add(moment, frame, look_over, part)
-            for _ in spool.pictures(part, SIZE, SIZE):
+            for _ in spool.pictures(parts[-1], SIZE, SIZE):
                 pass
             kept = time.perf_counter() - clock
     return [seconds / len(frames) * 1e3 for seconds in (decoded, detected, kept)]
+
+
+def found(path, crop, model):
+    """Clips with a face, of how many, and at which share of their moments it was found."""
+    video = probe(path)
+    n_clips = max(1, video.n_samples // CLIP)
+    options = {"rate": video.fps, "n_frames": CLIP, "n_clips": n_clips}
+    try:
+        faces = [window.face for window in windows(path, GEOMETRY, crop, model.content, **options)]
+    except Rejected as rejected:
+        return n_clips, [], str(rejected)
+    return n_clips, [face.share for face in faces], ""
 
 
 def whole(path, rate, n, **options):

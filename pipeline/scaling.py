@@ -61,7 +61,9 @@ class Geometry:
             )
         aspect = Fraction(self.width, self.height) / pixel_aspect
         kept_w, kept_h = min(w, max(1, int(h * aspect))), min(h, max(1, int(w / aspect)))
-        if self.crop and w - kept_w <= 1 and h - kept_h <= 1:  # as near as whole pixels come
+        if self.crop and abs(w - h * aspect) <= max(SQUARE, aspect) + Fraction(
+            1, 2
+        ):  # as near as pixels come
             return x, y, w, h
         return x + (w - kept_w) // 2, y + (h - kept_h) // 2, kept_w, kept_h
 

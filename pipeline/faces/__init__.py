@@ -6,9 +6,10 @@ places where it was, with a margin.
 """
 
 from pipeline.faces.detection import Detections, Detector, detector_of
-from pipeline.faces.following import Followed, choose
+from pipeline.faces.following import Followed, Look, choose
 from pipeline.faces.models import DETECTORS, FaceModel, find_model, model_of
 from pipeline.faces.policy import FaceCrop, NoFace, SeveralFaces, steady_box
+from pipeline.faces.search import Search
 
 __all__ = [
     "DETECTORS",
@@ -17,7 +18,9 @@ __all__ = [
     "FaceCrop",
     "FaceModel",
     "Followed",
+    "Look",
     "NoFace",
+    "Search",
     "SeveralFaces",
     "choose",
     "detector_of",

@@ -18,6 +18,9 @@ SCORE = 0.7  # of YuNet, below which a face is none
 OVERLAP = 0.3  # of two boxes, above which they are one face
 STEP, VOTES = 1.2, 3  # of the cascade: between two sizes, and windows that agree
 SMALLEST = 28  # pixels, of a face
+# In pixels of H.264 that are decoded meanwhile, as `benchmarks/faces.py` measures it.
+YUNET_COST = 55.0  # a pixel
+CASCADE_COST = 160.0  # a place where the smallest face fits
 CASCADE = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_alt2.xml"
 
 
@@ -26,9 +29,14 @@ class Detector(Protocol):
 
     Attributes:
         smallest: pixels, the longer side of a picture that it still does well on.
+        zooms: how much larger the picture may become, one after the other, until a face is found.
     """
 
     smallest: int
+    zooms: tuple[int, ...]
+
+    def cost(self, width: int, height: int) -> float:
+        """How many pixels of video can be decoded while a picture of this size is searched."""
 
     def __call__(self, picture: npt.NDArray[np.uint8]) -> Detections:
         """All faces in a picture (H, W, 3) uint8, BGR, as (N, 5): x, y, width, height, score."""
@@ -43,6 +51,10 @@ class _YuNet:
     """Wu, Peng, Yu, "YuNet: a tiny millisecond-level face detector", 2023, as OpenCV runs it."""
 
     smallest = 160
+    zooms: tuple[int, ...] = (1, 2)
+
+    def cost(self, width: int, height: int) -> float:
+        return YUNET_COST * width * height
 
     def __init__(self, model: bytes) -> None:
         content, nothing = np.frombuffer(model, np.uint8), np.zeros(0, np.uint8)
@@ -75,7 +87,11 @@ def _only_errors() -> Iterator[None]:
 class _Cascade:
     """Viola, Jones, "Rapid object detection using a boosted cascade of simple features", 2001."""
 
-    smallest = 320
+    smallest = 400
+    zooms: tuple[int, ...] = (1,)
+
+    def cost(self, width: int, height: int) -> float:
+        return CASCADE_COST * max(0, width - SMALLEST) * max(0, height - SMALLEST)
 
     def __init__(self, model: bytes) -> None:
         storage = cv2.FileStorage(model.decode(), cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)

@@ -17,6 +17,21 @@ STAYS = 0.25  # and is there in that share of the moments
 
 
 @dataclass(frozen=True)
+class Look:
+    """What was found at one moment.
+
+    Attributes:
+        time: in seconds.
+        faces: in pixels of the upright picture.
+        whole: whether all of the picture was searched; else the surroundings of a known face.
+    """
+
+    time: float
+    faces: Detections
+    whole: bool = True
+
+
+@dataclass(frozen=True)
 class Followed:
     """Where a face was.
 
@@ -69,12 +84,11 @@ class _Track:
         return float(np.median([np.sqrt(box[2] * box[3]) for box in self.boxes]))
 
 
-def choose(times: Sequence[float], found: Sequence[Detections], crop: FaceCrop) -> Followed:
+def choose(looks: Sequence[Look], crop: FaceCrop) -> Followed:
     """Follow the faces of a clip, and choose the one that it is about.
 
     Args:
-        times: of the moments that were looked at, in seconds.
-        found: the faces at each of them, in pixels of the upright picture.
+        looks: what was found at each moment.
         crop: what is to be done with none, with several, and with one that leaves.
 
     Returns:
@@ -84,30 +98,31 @@ def choose(times: Sequence[float], found: Sequence[Detections], crop: FaceCrop) 
     Raises:
         Rejected: ``no face``, ``several faces`` or ``face leaves``.
     """
-    table = np.zeros((len(times), 7), np.float32)
-    table[:, 0] = times
-    table[:, 6] = [len(faces) for faces in found]
-    tracks = _tracks(found)
+    table = np.zeros((len(looks), 7), np.float32)
+    table[:, 0] = [look.time for look in looks]
+    table[:, 6] = [len(look.faces) for look in looks]
+    tracks = _tracks([look.faces for look in looks])
     if not tracks:
         if crop.no_face == "reject":
-            raise Rejected("no face", f"{crop.detector} looked at {len(times)} moments")
+            raise Rejected("no face", f"{crop.detector} looked at {len(looks)} moments")
         return Followed(table)
     chosen = max(tracks, key=lambda track: track.weight)
+    n_whole = sum(look.whole for look in looks)
     others = [
         track
         for track in tracks
         if track is not chosen
         and track.size >= BESIDE * chosen.size
-        and len(track.moments) >= max(2, STAYS * len(times))
+        and len(track.moments) >= max(min(2, n_whole), STAYS * n_whole)
     ]
     if others and crop.several == "reject":
         raise Rejected("several faces", f"{len(others) + 1} that stay")
-    if len(chosen.moments) < crop.share * len(times):
+    if len(chosen.moments) < crop.share * len(looks):
         if crop.no_face == "whole":  # a face seen in passing is none
             return Followed(table)
         raise Rejected(
             "face leaves",
-            f"found at {len(chosen.moments)} of {len(times)} moments, {crop.share:.0%} are needed",
+            f"found at {len(chosen.moments)} of {len(looks)} moments, {crop.share:.0%} are needed",
         )
     table[chosen.moments, 1:6] = chosen.boxes
     return Followed(table)

@@ -144,7 +144,7 @@ def test_a_face_that_goes_further_than_foreseen_is_decoded_again(
 ):
     path = write_video(tmp_path / "pan.mkv", panned(actor, 21, step=6), 25, **LOSSLESS)
     again = []
-    monkeypatch.setattr(windows, "ROOM", 0.0)
+    monkeypatch.setattr("pipeline.faces.search.ROOM", 0.0)
     decode = windows._again
     monkeypatch.setattr(windows, "_again", lambda *a: again.append(a) or decode(*a))
     facts, arrays = one_clip(path, 21, geometry=Geometry(200, 190), **haar)
