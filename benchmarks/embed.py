@@ -87,7 +87,8 @@ class Plain:
         self.std = torch.tensor(kind.std).view(3, 1, 1)
         heard = self.heard = []
         classes = len(kind.preset.meta["categories"])
-        last = [m for m in model.modules() if getattr(m, "out_features", 0) == classes][-1]
+        sizes = ("out_features", "out_channels")
+        last = [m for m in model.modules() if classes in [getattr(m, s, 0) for s in sizes]][-1]
         last.register_forward_pre_hook(lambda module, args: heard.append(args[0]))
         self.model = model
 
@@ -105,7 +106,8 @@ class Plain:
             small = torch.nn.functional.interpolate(pictures, size, mode="bilinear", antialias=True)
             for first, last in rows.tolist():
                 self.model(small[first : last + 1].transpose(0, 1)[None])
-        return torch.cat(self.heard).numpy()
+        features = torch.cat(self.heard)
+        return features.flatten(2).mean(2).numpy() if features.ndim > 2 else features.numpy()
 
 
 if __name__ == "__main__":

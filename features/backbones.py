@@ -96,7 +96,7 @@ class Backbone:
         while done < len(rows):
             at_once = max(1, (self.batch >> self.halvings) // self.kind.window)
             try:
-                parts.append(self._forward(pictures[taken[done : done + at_once]]))
+                parts.append(self._forward(pictures, taken[done : done + at_once]))
             except torch.OutOfMemoryError:
                 if at_once == 1:
                     raise
@@ -111,27 +111,27 @@ class Backbone:
         return torch.cat(parts).cpu().numpy()  # until here a device is never waited for
 
     @torch.inference_mode()
-    def _forward(self, windows: Pictures) -> torch.Tensor:
-        """Embed windows (n, window, H, W[, 3]): (n, D) float32, on the device."""
-        batch = self._upload(windows)
-        if batch.ndim == 4:
-            batch = batch[..., None]  # becomes (n, window, H, W, 3) below
-        mean, std = (torch.tensor(v, device=self.device) for v in (self.kind.mean, self.kind.std))
-        x = torch.addcmul(-mean / std, batch.to(torch.float32), 1 / (255 * std))
-        x = x.flatten(0, 1).permute(0, 3, 1, 2)  # (n * window, 3, H, W), channels last in memory
+    def _forward(self, pictures: Pictures, windows: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Embed the windows (n, window) of these pictures: (n, D) float32, on the device."""
+        needed, places = np.unique(windows, return_inverse=True)  # windows share half of theirs
+        x = self._upload(pictures[needed]).to(torch.float32)
+        x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)
         if size := self.kind.size_for(*x.shape[2:]):
             x = F.interpolate(x, size, mode="bilinear", antialias=True)
+        mean, std = (torch.tensor(v, device=self.device) for v in (self.kind.mean, self.kind.std))
+        x = torch.addcmul(-mean / std, x.permute(0, 2, 3, 1), 1 / (255 * std))  # of grey ones too
+        x = x.permute(0, 3, 1, 2)  # (N, 3, H, W), channels last in memory
         if self.kind.window > 1:
-            x = x.reshape(-1, self.kind.window, *x.shape[1:]).transpose(1, 2)
+            x = x[torch.from_numpy(places.reshape(windows.shape)).to(self.device)].transpose(1, 2)
         x = x.contiguous(memory_format=_layout(self.kind))
         if self.precision == "float32":
             return self.module(x)  # type: ignore[no-any-return]
         with torch.autocast(self.device.type, getattr(torch, self.precision)):
             return self.module(x).float()  # type: ignore[no-any-return]
 
-    def _upload(self, windows: Pictures) -> torch.Tensor:
+    def _upload(self, pictures: Pictures) -> torch.Tensor:
         """Pictures on the device; they come up while the ones before are computed."""
-        tensor = torch.from_numpy(windows)
+        tensor = torch.from_numpy(pictures)
         if self.device.type != "cuda":
             return tensor.to(self.device)
         compute = torch.cuda.current_stream(self.device)
@@ -187,7 +187,7 @@ def load_backbone(
         module=model,
         device=where,
         precision=_resolve_precision(precision, where),
-        batch=max(BATCH, 2 * kind.window) if where.type == "cpu" else BATCH_ON_DEVICE,
+        batch=max(BATCH, 4 * kind.window) if where.type == "cpu" else BATCH_ON_DEVICE,
     )
 
 
