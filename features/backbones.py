@@ -187,7 +187,7 @@ def load_backbone(
         module=model,
         device=where,
         precision=_resolve_precision(precision, where),
-        batch=max(BATCH, 4 * kind.window) if where.type == "cpu" else BATCH_ON_DEVICE,
+        batch=max(BATCH, 2 * kind.window) if where.type == "cpu" else BATCH_ON_DEVICE,
     )
 
 

@@ -99,7 +99,8 @@ def evaluate(run: Run, cache: Cache | None = None, *, allow_leaks: bool = False)
         coverage[split] = {"videos": len(ids), "scored": int(scored.sum())}
         if not scored.any():
             continue
-        data = _only(data, {video for video, known in zip(ids, scored, strict=True) if known})
+        known = {video for video, known in zip(ids, scored, strict=True) if known}
+        data = data.rows([n for n, clip in enumerate(data.clips) if clip.video in known])
         ids, labels, probabilities = score_videos(run, data)
         linked = groups(_ties(data, ids))
         scores = {
@@ -120,11 +121,6 @@ def evaluate(run: Run, cache: Cache | None = None, *, allow_leaks: bool = False)
         plot_roc(curves, run.folder / "roc.png", run.config.warnings)
         plot_precision_recall(curves, run.folder / "precision_recall.png", run.config.warnings)
     return evaluation
-
-
-def _only(data: Sequences, videos: set[str]) -> Sequences:
-    rows = [n for n, clip in enumerate(data.clips) if clip.video in videos]
-    return Sequences(data.x[rows], tuple(data.clips[n] for n in rows))
 
 
 def _ties(data: Sequences, ids: list[str]) -> list[tuple[str, ...]]:

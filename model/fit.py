@@ -50,7 +50,7 @@ DEFAULTS = TrainingSettings()
     cloup.option(
         "--streams",
         metavar="STREAMS",
-        default="flow,motion",
+        default=",".join(DEFAULTS.streams),
         callback=some_of(STREAMS),
         help=f"Some of {', '.join(STREAMS)}, side by side.",
     ),
@@ -125,7 +125,6 @@ def main(
     tune: int,
     folds: int,
     seed: int,
-    streams: tuple[str, ...],
     device: str,
     allow_leaks: bool,
     **settings: object,
@@ -144,7 +143,6 @@ def main(
     run = fit(
         cache,
         output,
-        streams=streams,
         settings=TrainingSettings(**settings),  # type: ignore[arg-type]
         n_trials=tune,
         n_folds=folds,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,13 @@ from pipeline.errors import NothingUsable, SettingsError
 from pipeline.files import read_csv, write_csv, write_whole
 
 TRIALS = "trials.csv"
+CHECKPOINTS = "checkpoints"
 
 
 def fit(
     cache: Cache,
     folder: Path,
     *,
-    streams: tuple[str, ...],
     settings: TrainingSettings,
     n_trials: int = 0,
     n_folds: int = 3,
@@ -46,7 +47,6 @@ def fit(
     Args:
         cache: of the embed stage.
         folder: of the run; a search that was stopped there goes on.
-        streams: what the head sees.
         settings: of the head; with ``n_trials`` the start of the search.
         n_trials: tuning trials, 0 for none.
         n_folds: of the cross-validation, fewer where identities do not allow as many.
@@ -60,15 +60,25 @@ def fit(
         SettingsError: the folder holds a run with other settings.
     """
     leak_warning = check_leaks(cache, allow=allow_leaks)
-    training = load_sequences(cache, streams, ("train", "val"))
+    training = load_sequences(cache, settings.streams, ("train", "val"))
     folds = training_folds(training, n_folds, seed)
     where = resolve_device(device)
-    _begin(folder, cache, streams, settings, len(folds), seed)
+    _begin(folder, cache, settings, len(folds), seed)
     if n_trials:
         settings = _tune(training, folds, folder, settings, n_trials, seed, where)
         n_trials = len(read_csv(folder / TRIALS))
+    checkpoints = folder / CHECKPOINTS
+    checkpoints.mkdir(exist_ok=True)
     with tqdm(total=len(folds), desc="train", unit="fold", disable=None) as bar:
-        fitted = cross_fit(training, folds, settings, seed=seed, device=where, progress=bar.update)
+        fitted = cross_fit(
+            training,
+            folds,
+            settings,
+            seed=seed,
+            device=where,
+            progress=bar.update,
+            checkpoints=checkpoints,
+        )
     ids, labels, logits = by_video(training.clips, fitted.out_of_fold)
     seen = ~np.isnan(logits)
     _, threshold = equal_error(labels[seen], sigmoid(logits[seen]))
@@ -79,8 +89,7 @@ def fit(
         frames=int(cache.attrs["frames"]),
         extraction=json.loads(cache.attrs["source_settings"]),
         embedding=cache.settings,
-        streams=streams,
-        dimension=training.x.shape[-1],
+        widths=dict(training.widths),
         training=settings,
         n_heads=len(folds),
         trials=n_trials,
@@ -91,6 +100,7 @@ def fit(
     )
     run = Run(folder, config, fitted.ensemble)
     save_run(run)
+    shutil.rmtree(checkpoints)
     _write_history(folder, fitted)
     out_of_fold = dict(zip(ids, sigmoid(logits), strict=True))
     write_predictions(run, cache, out_of_fold)
@@ -127,7 +137,6 @@ def training_folds(training: Sequences, n_folds: int, seed: int) -> list[tuple[I
 def _begin(
     folder: Path,
     cache: Cache,
-    streams: tuple[str, ...],
     settings: TrainingSettings,
     n_folds: int,
     seed: int,
@@ -135,10 +144,10 @@ def _begin(
     """Remember what a search was begun with, so that it is never gone on with something else."""
     begun = {
         "cache_sha256": cache.sha256,
-        "streams": list(streams),
         "folds": n_folds,
         "seed": seed,
         **dataclasses.asdict(settings),
+        "streams": list(settings.streams),
     }
     path = folder / "begun.json"
     if path.is_file():

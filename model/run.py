@@ -11,7 +11,7 @@ import cloup
 import torch
 
 from features.embedding import weights_warning
-from model.heads import Ensemble, LSTMHead
+from model.heads import Ensemble, Head
 from model.training import TrainingSettings
 from pipeline.errors import IntegrityError, SettingsError
 from pipeline.files import write_whole
@@ -31,8 +31,7 @@ class Config:
         frames: T, the frames of a clip.
         extraction: settings of `pipeline.extraction`.
         embedding: settings of `features.embedding`.
-        streams: what the head sees, side by side.
-        dimension: D, the length of a joined vector.
+        widths: what the head sees, side by side: stream → the length of its vectors.
         training: settings of the heads.
         n_heads: heads in the ensemble, one per fold.
         trials: tuning trials that chose the settings, 0 if none.
@@ -48,8 +47,7 @@ class Config:
     frames: int
     extraction: dict[str, Any]
     embedding: dict[str, Any]
-    streams: tuple[str, ...]
-    dimension: int
+    widths: dict[str, int]
     training: TrainingSettings
     n_heads: int
     trials: int
@@ -57,6 +55,11 @@ class Config:
     threshold: float
     versions: dict[str, str]
     leak_warning: str = ""
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """What the head sees, side by side."""
+        return tuple(self.widths)
 
     @property
     def warnings(self) -> list[str]:
@@ -100,10 +103,10 @@ def load_run(folder: Path) -> Run:
                 f"{folder} has version {values['schema']}, this program reads {SCHEMA}",
                 "fit again, or install the version that made it",
             )
-        training = TrainingSettings(**values.pop("training"))
-        streams = tuple(values.pop("streams"))
-        config = Config(training=training, streams=streams, **values)
-        heads = [LSTMHead(config.dimension, training.head) for _ in range(config.n_heads)]
+        training = values.pop("training")
+        training = TrainingSettings(**training | {"streams": tuple(training["streams"])})
+        config = Config(training=training, **values)
+        heads = [Head(config.widths, training.shape) for _ in range(config.n_heads)]
         ensemble = Ensemble(heads, training.sequence_length)
         ensemble.load_state_dict(torch.load(folder / MODEL, weights_only=True))
     except SettingsError:

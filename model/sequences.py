@@ -1,7 +1,11 @@
 """Embeddings of a cache as one array per corpus, and who is who in it."""
 
+import math
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,17 +26,52 @@ class Sequences:
     Attributes:
         x: (N, L, D) float32: all streams of a moment side by side.
         clips: N rows of the index.
+        widths: stream → how many of the D are its own, in their order.
         copies: altered copies of x, to train with.
+        mapped: whether they lie in a file, because memory would not hold them.
     """
 
     x: torch.Tensor
     clips: tuple[Clip, ...]
+    widths: Mapping[str, int]
     copies: tuple[torch.Tensor, ...] = ()
+    mapped: bool = False
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
         """(N,) int64, 0 real, 1 fake."""
         return np.array([clip.label for clip in self.clips], np.int64)
+
+    def of(self, streams: Sequence[str]) -> "Sequences":
+        """The same clips as some of their streams show them."""
+        if tuple(streams) == tuple(self.widths):
+            return self
+        ends = np.cumsum(list(self.widths.values()))
+        place = {
+            stream: slice(end - width, end)
+            for (stream, width), end in zip(self.widths.items(), ends.tolist(), strict=True)
+        }
+
+        def chosen(x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x[..., place[stream]] for stream in streams], dim=-1)
+
+        return replace(
+            self,
+            x=chosen(self.x),
+            widths={stream: self.widths[stream] for stream in streams},
+            copies=tuple(chosen(copy) for copy in self.copies)
+            if set(streams) != {"motion"}
+            else (),
+        )
+
+    def rows(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> "Sequences":
+        """Some of the clips."""
+        return replace(
+            self,
+            x=self.x[rows],
+            clips=tuple(self.clips[n] for n in rows),
+            copies=tuple(copy[rows] for copy in self.copies),
+        )
 
 
 def join_streams(
@@ -65,8 +104,17 @@ def join_streams(
     return np.concatenate([part.astype(np.float32) for part in parts], axis=1)
 
 
-def load_sequences(cache: Cache, streams: Sequence[str], splits: Sequence[str]) -> Sequences:
+def load_sequences(
+    cache: Cache, streams: Sequence[str], splits: Sequence[str], *, limit: int | None = None
+) -> Sequences:
     """Read the clips of some splits of an embedding cache.
+
+    Args:
+        cache: of the embed stage.
+        streams: some of `STREAMS`.
+        splits: whose clips.
+        limit: bytes; what is more is laid into a temporary file, in the order of the shards, and
+            read from there. By default half of the memory that is free.
 
     Raises:
         SettingsError: the cache does not hold one of the streams.
@@ -81,16 +129,43 @@ def load_sequences(cache: Cache, streams: Sequence[str], splits: Sequence[str]) 
     clips = tuple(clip for clip in cache.clips if clip.split in splits)
     if not clips:
         raise NothingUsable(f"no clip of {cache.folder} is in the {' or '.join(splits)} split")
-    of_clip: dict[str, list[npt.NDArray[np.float32]]] = {"": []}
-    of_clip |= {copy: [] for copy in cache.settings["augment"] if set(streams) != {"motion"}}
-    for clip in clips:
-        suffixes = [f"-{copy}" if copy else "" for copy in of_clip]
-        keys = {s + suffix for s in streams if s != "motion" for suffix in suffixes}
-        arrays = {key: cache.read(clip, key) for key in {*keys, "motion", "rows"}}
-        for copy, rows in of_clip.items():
-            rows.append(join_streams(arrays, streams, copy))
-    x, *copies = (torch.from_numpy(np.stack(rows)) for rows in of_clip.values())
-    return Sequences(x, clips, tuple(copies))
+    names = ["", *(cache.settings["augment"] if set(streams) != {"motion"} else ())]
+    suffixes = [f"-{name}" if name else "" for name in names]
+    keys = {s + suffix for s in streams if s != "motion" for suffix in suffixes}
+
+    def read(clip: Clip) -> dict[str, npt.NDArray[Any]]:
+        return {key: cache.read(clip, key) for key in {*keys, "motion", "rows"}}
+
+    first = read(clips[0])
+    widths = {stream: first[stream].shape[1] for stream in streams}
+    shape = len(names), len(clips), len(first["rows"]), sum(widths.values())
+    n_bytes = 4 * math.prod(shape)
+    mapped = n_bytes > (available_memory() // 2 if limit is None else limit)
+    everything = _in_a_file(shape) if mapped else torch.empty(shape)
+    order = sorted(range(len(clips)), key=lambda n: clips[n].shard)  # a shard is read in one go
+    for n in order:
+        arrays = read(clips[n])
+        for copy, name in enumerate(names):
+            everything[copy, n] = torch.from_numpy(join_streams(arrays, streams, name))
+    x, *copies = everything
+    return Sequences(x, clips, widths, tuple(copies), mapped)
+
+
+def available_memory() -> int:
+    """Bytes that this machine can give without swapping."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if "MemAvailable" in line)
+    except (OSError, StopIteration):  # not Linux
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _in_a_file(shape: Sequence[int]) -> torch.Tensor:
+    """Zeros in a temporary file without a name, which goes when the last tensor does."""
+    with tempfile.TemporaryFile() as file:
+        if hasattr(os, "posix_fallocate"):  # else a full disk would kill the process later
+            os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
+        return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=tuple(shape)))
 
 
 def available_streams(cache: Cache) -> tuple[str, ...]:

@@ -1,18 +1,28 @@
 """Training one head on one fold, and one head per fold."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+import hashlib
+import json
+import math
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from model.heads import Ensemble, HeadSettings, LSTMHead, Pooling, clip_logits
+from model.heads import Ensemble, Fusion, Head, HeadKind, HeadSettings, Pooling, clip_logits
 from model.metrics import auc_roc
 from model.sequences import Sequences
+from pipeline.files import write_whole
 
 Indices = npt.NDArray[np.int64]
+BLOCK = 64  # clips that lie side by side in a file, and are read together
 
 
 @dataclass(frozen=True)
@@ -28,14 +38,23 @@ class TrainingSettings:
     layers: int = HeadSettings.layers
     bidirectional: bool = HeadSettings.bidirectional
     pooling: Pooling = HeadSettings.pooling
+    head: HeadKind = HeadSettings.kind
+    streams: tuple[str, ...] = ("flow", "motion")
+    fusion: Fusion = HeadSettings.fusion
     max_epochs: int = 60
     patience: int = 12
 
     @property
-    def head(self) -> HeadSettings:
-        """The shape of the head."""
+    def shape(self) -> HeadSettings:
+        """Of the head."""
         return HeadSettings(
-            self.hidden, self.layers, self.bidirectional, self.pooling, self.dropout
+            self.head,
+            self.hidden,
+            self.layers,
+            self.bidirectional,
+            self.pooling,
+            self.dropout,
+            self.fusion,
         )
 
 
@@ -52,7 +71,7 @@ class Epoch:
 class Fold:
     """A head trained on one fold: the state after its best epoch, which validation chose."""
 
-    head: LSTMHead
+    head: Head
     val: Indices  # rows of the validation clips
     val_logits: npt.NDArray[np.float64]  # of the best epoch
     history: list[Epoch]
@@ -71,73 +90,218 @@ def train_fold(
     *,
     seed: int = 0,
     device: str = "cpu",
+    checkpoint: Path | None = None,
 ) -> Fold:
     """Train a head until the validation loss stops falling, and keep the best epoch.
 
     Args:
-        data: N clips.
+        data: N clips, with the streams of the settings.
         train: rows to learn from; each epoch sees one random window of each.
         val: rows that decide when to stop; no identity of theirs is among the others.
         settings: of the head and its training.
         seed: of initial weights, order and windows.
         device: as torch names it.
+        checkpoint: a file that is written after each epoch; if it is there, and of this very
+            training, it is gone on with, and ends with the same weights.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # these matrices are too small to share out
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return _train(data, train, val, settings, device)
+            training = _Training(data.of(settings.streams), train, val, settings, device)
+            if checkpoint is not None:
+                training.keep_in(checkpoint, seed)
+            while not training.ended:
+                training.epoch()
+            return training.fold()
     finally:
         torch.set_num_threads(threads)
 
 
-def _train(
-    data: Sequences, train: Indices, val: Indices, settings: TrainingSettings, device: str
-) -> Fold:
-    x = data.x.to(device)  # (N, L, D)
-    seen = torch.stack([x, *(copy.to(device) for copy in data.copies)])  # (1 + copies, N, L, D)
-    y = torch.from_numpy(data.labels).to(device, torch.float32)
-    weight = _class_weights(data.labels, train).to(device)
-    val_weight = _class_weights(data.labels, val).to(device)
-    head = LSTMHead(x.shape[-1], settings.head).to(device)
-    head.standardise_by(x[train])
-    optimiser = torch.optim.AdamW(
-        head.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    window = min(settings.sequence_length, x.shape[1])
-    history: list[Epoch] = []
-    best_state, best_logits, best_epoch = head.state_dict(), np.zeros(len(val)), -1
-    for number in range(settings.max_epochs):
-        head.train()
+class _Training:
+    """One head on its way through the epochs."""
+
+    def __init__(
+        self, data: Sequences, train: Indices, val: Indices, settings: TrainingSettings, device: str
+    ) -> None:
+        self._data, self._settings, self._device = data, settings, torch.device(device)
+        self._train, self._val = torch.from_numpy(train), torch.from_numpy(val)
+        self._windows = _Windows(data, settings.sequence_length, self._device)
+        self._y = torch.from_numpy(data.labels).to(self._device, torch.float32)
+        self._weight = _class_weights(data.labels, train).to(self._device)
+        self._val_weight = _class_weights(data.labels, val).to(self._device)
+        self._head = Head(data.widths, settings.shape)
+        self._head.standardise_by(data.x, self._train)
+        self._head.to(self._device)
+        self._optimiser = torch.optim.AdamW(
+            self._head.parameters(),
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self._history: list[Epoch] = []
+        self._best_epoch, self._best_logits = -1, torch.zeros(len(val), dtype=torch.float64)
+        self._best_state = self._head.state_dict()
+        self._checkpoint: Path | None = None
+        self._key = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the validation loss has stopped falling, or there were enough epochs."""
+        n = len(self._history)
+        return n >= self._settings.max_epochs or (
+            n > 0 and n - 1 - self._best_epoch >= self._settings.patience
+        )
+
+    def epoch(self) -> None:
+        """See one window of each training clip; then validate, and remember the best."""
+        self._head.train()
         losses = []
-        order = torch.from_numpy(train)[torch.randperm(len(train))]
-        for rows in torch.split(order, settings.batch_size):  # type: ignore[no-untyped-call]
-            starts = torch.randint(0, x.shape[1] - window + 1, (len(rows), 1))
-            steps = starts + torch.arange(window)  # (B, L)
-            which = torch.randint(0, len(seen), (len(rows), 1)) if len(seen) > 1 else 0
-            logits = head(seen[which, rows[:, None], steps])
-            loss = F.binary_cross_entropy_with_logits(logits, y[rows], weight[y[rows].long()])
-            optimiser.zero_grad()
+        for rows, x in self._windows.batches(self._train, self._settings.batch_size):
+            y = self._y[rows]
+            loss = self._loss(self._forward(x), y, self._weight)
+            self._optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-            optimiser.step()
-            losses.append(loss.item())
-        head.eval()
+            torch.nn.utils.clip_grad_norm_(self._head.parameters(), 1.0)
+            self._optimiser.step()
+            losses.append(loss.detach())
+        self._head.eval()
         with torch.no_grad():
-            logits = clip_logits(head, x[val], window)
-            val_loss = F.binary_cross_entropy_with_logits(
-                logits, y[val], val_weight[y[val].long()]
-            ).item()
-        scores = logits.cpu().double().numpy()
-        history.append(Epoch(float(np.mean(losses)), val_loss, auc_roc(data.labels[val], scores)))
-        if best_epoch < 0 or val_loss < history[best_epoch].val_loss:
-            best_epoch, best_logits = number, scores
-            best_state = {key: value.clone() for key, value in head.state_dict().items()}
-        if number - best_epoch >= settings.patience:
-            break
-    head.load_state_dict(best_state)
-    return Fold(head.cpu(), val, best_logits, history)
+            logits = clip_logits(
+                self._forward, self._windows.x, self._windows.length, self._val, self._device
+            )
+            y = self._y[self._val.to(self._device)]
+            val_loss = self._loss(logits, y, self._val_weight).item()
+        scores = logits.cpu().double()
+        auc = auc_roc(self._data.labels[self._val.numpy()], scores.numpy())
+        self._history.append(Epoch(torch.stack(losses).mean().item(), val_loss, auc))
+        if self._best_epoch < 0 or val_loss < self._history[self._best_epoch].val_loss:
+            self._best_epoch, self._best_logits = len(self._history) - 1, scores
+            self._best_state = {k: v.clone() for k, v in self._head.state_dict().items()}
+        if self._checkpoint is not None:
+            write_whole(self._checkpoint, lambda path: torch.save(self._state(), path))
+
+    def fold(self) -> Fold:
+        """What came of it."""
+        self._head.load_state_dict(self._best_state)
+        return Fold(self._head.cpu(), self._val.numpy(), self._best_logits.numpy(), self._history)
+
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
+        cuda = self._device.type == "cuda"
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=cuda):
+            return self._head(x).float()  # type: ignore[no-any-return]
+
+    def _loss(self, logits: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return F.binary_cross_entropy_with_logits(logits, y, weight[y.long()])
+
+    def keep_in(self, checkpoint: Path, seed: int) -> None:
+        """Write a file after each epoch; go on with the one that is there."""
+        self._checkpoint = checkpoint
+        told = [seed, self._train.tolist(), self._val.tolist(), str(self._device)]
+        clips = [clip.id for clip in self._data.clips]
+        text = json.dumps([told, clips, dataclasses.asdict(self._settings)])
+        self._key = hashlib.sha256(text.encode()).hexdigest()
+        try:
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            return
+        if state["key"] != self._key:
+            return
+        self._head.load_state_dict(state["head"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._history = [Epoch(*values) for values in state["history"]]
+        self._best_epoch, self._best_logits = state["best_epoch"], state["best_logits"]
+        self._best_state = state["best"]
+        torch.set_rng_state(state["random"])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"], self._device)
+
+    def _state(self) -> dict[str, Any]:
+        cuda = self._device.type == "cuda"
+        return {
+            "key": self._key,
+            "head": self._head.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "history": [dataclasses.astuple(epoch) for epoch in self._history],
+            "best_epoch": self._best_epoch,
+            "best_logits": self._best_logits,
+            "best": self._best_state,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self._device) if cuda else None,
+        }
+
+
+class _Windows:
+    """Random windows of clips, in batches, on a device.
+
+    What fits on it lies there, and a batch is one indexing. The rest is gathered in a thread while
+    the batch before is computed.
+    """
+
+    def __init__(self, data: Sequences, length: int, device: torch.device) -> None:
+        tensors = [data.x, *data.copies]
+        self._in_file = data.mapped
+        self._device = device
+        self._resident = not data.mapped and _fits(tensors, device)
+        self._tensors = [t.to(device) for t in tensors] if self._resident else tensors
+        self.x = self._tensors[0]
+        self.length = min(length, self.x.shape[1])
+
+    def batches(
+        self, rows: torch.Tensor, batch_size: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """One window of each of these rows: the rows, and (B, length, D) of them."""
+        order = rows[_by_blocks(rows) if self._in_file else torch.randperm(len(rows))]
+        starts = torch.randint(0, self.x.shape[1] - self.length + 1, (len(rows), 1))
+        steps = starts + torch.arange(self.length)
+        which = torch.randint(0, len(self._tensors), (len(rows),))
+        where = self._device if self._resident else torch.device("cpu")
+        drawn = [torch.split(t.to(where), batch_size) for t in (order, steps, which)]
+        if self._resident:
+            for batch in zip(*drawn, strict=True):
+                yield batch[0], self._gather(*batch)
+            return
+        with ThreadPoolExecutor(1) as ahead:
+            waiting = None
+            for batch in zip(*drawn, strict=True):
+                following = batch[0], ahead.submit(self._bring, *batch)
+                if waiting is not None:
+                    yield waiting[0].to(self._device), waiting[1].result()
+                waiting = following
+            if waiting is not None:
+                yield waiting[0].to(self._device), waiting[1].result()
+
+    def _gather(self, rows: torch.Tensor, steps: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        parts = [tensor[rows[:, None], steps] for tensor in self._tensors]
+        if len(parts) == 1:
+            return parts[0]
+        return torch.stack(parts)[which, torch.arange(len(rows), device=rows.device)]
+
+    def _bring(self, *batch: torch.Tensor) -> torch.Tensor:
+        gathered = self._gather(*batch)
+        if self._device.type == "cuda":
+            gathered = gathered.pin_memory()
+        return gathered.to(self._device, non_blocking=True)
+
+
+def _fits(tensors: Sequence[torch.Tensor], device: torch.device) -> bool:
+    """Whether a device has room for them, and as much again."""
+    if device.type != "cuda":
+        return True
+    return (
+        2 * sum(t.numel() * t.element_size() for t in tensors) < torch.cuda.mem_get_info(device)[0]
+    )
+
+
+def _by_blocks(rows: torch.Tensor) -> torch.Tensor:
+    """A random order of ascending rows in which neighbours stay near one another."""
+    n = len(rows)
+    blocks = torch.randperm(math.ceil(n / BLOCK))
+    order = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
+    order = order[order < n]
+    parts = order.split(4 * BLOCK)  # type: ignore[no-untyped-call]
+    return torch.cat([part[torch.randperm(len(part))] for part in parts])
 
 
 def _class_weights(labels: npt.NDArray[np.int64], rows: Indices) -> torch.Tensor:
@@ -173,6 +337,7 @@ def cross_fit(
     seed: int = 0,
     device: str = "cpu",
     progress: Callable[[], object] = lambda: None,
+    checkpoints: Path | None = None,
 ) -> CrossFit:
     """Train one head per fold.
 
@@ -183,11 +348,15 @@ def cross_fit(
         seed: fold n uses ``seed + n``.
         device: as torch names it.
         progress: called after each fold.
+        checkpoints: a folder with a file for each fold, see `train_fold`.
     """
     trained = []
     out_of_fold = np.full(len(data.clips), np.nan)
     for n, (train, val) in enumerate(folds):
-        fold = train_fold(data, train, val, settings, seed=seed + n, device=device)
+        checkpoint = checkpoints / f"{n}.pt" if checkpoints else None
+        fold = train_fold(
+            data, train, val, settings, seed=seed + n, device=device, checkpoint=checkpoint
+        )
         out_of_fold[val] = fold.val_logits
         trained.append(fold)
         progress()

@@ -80,7 +80,8 @@ def sequences():
 
     def make(x, labels) -> Sequences:
         clips = tuple(_clip(n, int(label)) for n, label in enumerate(labels))
-        return Sequences(torch.from_numpy(np.asarray(x, np.float32)), clips)
+        x = torch.from_numpy(np.asarray(x, np.float32))
+        return Sequences(x, clips, {"flow": x.shape[-1]})
 
     return make
 
@@ -156,7 +157,13 @@ def easy_corpus():
 
 
 FAST = TrainingSettings(
-    hidden=12, max_epochs=12, patience=4, learning_rate=1e-2, batch_size=8, sequence_length=12
+    hidden=12,
+    max_epochs=12,
+    patience=4,
+    learning_rate=1e-2,
+    batch_size=8,
+    sequence_length=12,
+    streams=("flow",),
 )
 
 
@@ -179,7 +186,7 @@ def fitted(fabricate, easy_corpus, tmp_path_factory):
     clips[-2:] = [dataclasses.replace(clip, split="") for clip in clips[-2:]]
     cache = fabricate(clips, x)
     folder = tmp_path_factory.mktemp("runs") / "run"
-    fit(cache, folder, streams=("flow",), settings=FAST, device="cpu")
+    fit(cache, folder, settings=FAST, device="cpu")
     return Fitted(cache, folder)
 
 
@@ -250,8 +257,9 @@ def chain(tmp_path_factory):
     fit(
         cache,
         folder / "run",
-        streams=("flow", "frames", "motion"),
-        settings=dataclasses.replace(FAST, max_epochs=4, sequence_length=5),
+        settings=dataclasses.replace(
+            FAST, max_epochs=4, sequence_length=5, streams=("flow", "frames", "motion")
+        ),
         n_folds=2,
         device="cpu",
     )

@@ -47,9 +47,7 @@ def quick_run(fabricate, fast, tmp_path):
     def make(clips, x, folder=None, **kwargs):
         settings = dataclasses.replace(fast, max_epochs=1)
         cache = fabricate(clips, x, **kwargs)
-        return fit(
-            cache, folder or tmp_path / "run", streams=("flow",), settings=settings, device="cpu"
-        )
+        return fit(cache, folder or tmp_path / "run", settings=settings, device="cpu")
 
     return make
 
@@ -286,7 +284,7 @@ def test_the_cache_is_found_from_whatever_folder(
     fabricate(*easy_corpus(16), folder=tmp_path / "here" / "cache")
     monkeypatch.chdir(tmp_path / "here")
     settings = dataclasses.replace(fast, max_epochs=1)
-    fit(Cache("cache"), Path("run"), streams=("flow",), settings=settings, device="cpu")
+    fit(Cache("cache"), Path("run"), settings=settings, device="cpu")
     monkeypatch.chdir(tmp_path)
     assert evaluate(load_run(Path("here/run"))).coverage["test"]["videos"]
 

@@ -26,7 +26,7 @@ def predictions(folder):
 
 
 def refit(cache, folder, fast, **changes):
-    options = {"streams": ("flow",), "settings": fast, "device": "cpu"} | changes
+    options = {"settings": fast, "device": "cpu"} | changes
     return fit(cache, folder, **options)
 
 
@@ -70,9 +70,8 @@ def test_the_config_tells_all_that_the_model_rests_on(fitted, fast):
     assert config["embedding"] == fitted.cache.settings
     assert config["extraction"] == json.loads(fitted.cache.attrs["source_settings"])
     assert config["frames"] == 13
-    assert config["streams"] == ["flow"]
-    assert config["dimension"] == 6
-    assert config["training"] == dataclasses.asdict(fast)
+    assert config["widths"] == {"flow": 6}
+    assert config["training"] == dataclasses.asdict(fast) | {"streams": ["flow"]}
     assert (config["n_heads"], config["trials"], config["seed"]) == (3, 0, 0)
     assert 0 < config["threshold"] < 1
     assert set(config["versions"]) >= {"numpy", "torch", "scikit-learn", "scikit-optimize"}
@@ -214,8 +213,9 @@ def test_a_prescribed_validation_split_is_the_one_fold(fabricate, easy_corpus, q
 
 @pytest.mark.parametrize("streams", [("flow",), ("motion",), ("flow", "motion")])
 def test_the_head_sees_the_streams_it_is_asked_to(streams, small, quick, tmp_path):
-    run = refit(small, tmp_path / "run", quick, streams=streams)
-    assert run.config.dimension == sum({"flow": 6, "motion": len(NAMES)}[s] for s in streams)
+    run = refit(small, tmp_path / "run", dataclasses.replace(quick, streams=streams))
+    widths = {"flow": 6, "motion": len(NAMES)}
+    assert load_run(run.folder).config.widths == {stream: widths[stream] for stream in streams}
 
 
 def test_the_streams_of_a_moment_stand_side_by_side():
@@ -291,7 +291,9 @@ def test_other_settings_are_refused_with_both_values(small, fitted, fast, quick,
     changes = {
         "seed was 0, now 1": {"seed": 1},
         "folds was 3, now 2": {"n_folds": 2},
-        r"streams was \['flow'\], now \['flow', 'motion'\]": {"streams": ("flow", "motion")},
+        r"streams was \['flow'\], now \['flow', 'motion'\]": {
+            "settings": dataclasses.replace(quick, streams=("flow", "motion"))
+        },
         "hidden was 12, now 13": {"settings": dataclasses.replace(quick, hidden=13)},
     }
     for message, change in changes.items():
@@ -448,7 +450,9 @@ def test_code_in_a_model_does_not_run(copy_of_run, tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("change", [{"dimension": 7}, {"n_heads": 2}, {"training": {"hidden": 5}}])
+@pytest.mark.parametrize(
+    "change", [{"widths": {"flow": 7}}, {"n_heads": 2}, {"training": {"hidden": 5}}]
+)
 def test_a_config_that_does_not_fit_the_model_is_an_integrity_error(change, copy_of_run):
     path = copy_of_run / "config.json"
     config = json.loads(path.read_text())

@@ -132,7 +132,7 @@ def test_a_name_that_is_no_text_is_judged_like_any_other(chain, unseen, tmp_path
 def test_a_probability_that_is_no_number_is_undecidable(chain, run, backbone, unseen):
     broken = dataclasses.replace(run, ensemble=load_run(chain.folder).ensemble)
     with torch.no_grad():
-        broken.ensemble.heads[0].classify[1].bias.fill_(float("nan"))
+        broken.ensemble.heads[0].branches[0].classify[1].bias.fill_(float("nan"))
     (found,) = predict(broken, [chain.videos[unseen[0]["id"]]], backbone, jobs=1)
     assert (found.verdict, found.probability) == ("undecidable", None)
     assert found.reason
