@@ -1,0 +1,229 @@
+"""How fast is training? ``python -m benchmarks.fit [--device cuda]``.
+
+Random embeddings in a real cache (motion in them decides nothing about speed), for two corpora: the
+notebook's (26 training videos of 305 frames) and a larger one (400 clips of 65 frames). The same
+head is trained on one fold, from the same weights, on the same batches, by us and by what most
+people write: a ``Dataset`` that opens the HDF5 file for each item, and a ``DataLoader``, without
+and with two workers that persist. Epochs, validation included, alternate; ratios are medians. The
+losses of both must agree to 1e-5.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from features.motion import NAMES
+from model import training
+from model.heads import Head, clip_logits
+from model.sequences import load_sequences
+from model.training import TrainingSettings
+from pipeline.cache import Cache, Clip, write_index, write_shard
+from pipeline.settings import Settings
+
+DIMENSION = 512
+CORPORA = {"the notebook's": (26, 6, 304), "400 clips": (320, 80, 64)}  # train, val, maps
+EPOCHS = 6
+BY_SHARD = 32
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    device = parser.parse_args().device
+    torch.set_num_threads(1)
+    for name, (n_train, n_val, n_maps) in CORPORA.items():
+        with tempfile.TemporaryDirectory() as folder:
+            cache = make_cache(Path(folder) / "cache", n_train + n_val, n_maps)
+            print(f"{name}: {n_train} + {n_val} clips of {n_maps} maps, {device}")
+            rows = np.arange(n_train), np.arange(n_train, n_train + n_val)
+            for head in ("lstm", "mean"):
+                settings = TrainingSettings(head=head)
+                for workers in (0, 2):
+                    compare(cache, rows, settings, device, workers)
+
+
+def compare(cache, rows, settings, device, workers):
+    train, val = rows
+    begin = time.perf_counter()
+    data = load_sequences(cache, settings.streams, ("train",))
+    loading = time.perf_counter() - begin
+    torch.manual_seed(0)
+    ours = training._Training(data, train, val, settings, device)
+    torch.manual_seed(0)
+    theirs = Usual(cache, data, train, val, settings, device, workers)
+    seconds, losses = [], []
+    for epoch in range(EPOCHS + 1):  # the first warms up
+        spent = []
+        for side in (ours, theirs):
+            torch.manual_seed(epoch)
+            begin = time.perf_counter()
+            side.epoch()
+            if device != "cpu":
+                torch.cuda.synchronize()
+            spent.append(time.perf_counter() - begin)
+        seconds.append(spent)
+        losses.append((ours._history[-1].train_loss, *theirs.losses))
+    gap = max(abs(a - b) for a, b, _ in losses)
+    gap = max(gap, *(abs(o.val_loss - v) for o, (*_, v) in zip(ours._history, losses, strict=True)))
+    a, b = (statistics.median(column) for column in zip(*seconds[1:], strict=True))
+    ratio = statistics.median(theirs / ours for ours, theirs in seconds[1:])
+    print(
+        f"  {settings.head}: {1 / a:.1f} epochs/s, DataLoader with {workers} workers {1 / b:.2f}, "
+        f"ratio {ratio:.1f}; losses differ by {gap:.0e}; reading all at the start {loading:.2f} s",
+        flush=True,
+    )
+
+
+class PerItem(Dataset):
+    """Opens the file for each item; an item is asked for as (clip, start, length)."""
+
+    def __init__(self, cache, clips):
+        self.path, self.ids = cache.folder / "index.h5", [clip.id for clip in clips]
+        self.labels = [clip.label for clip in clips]
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, asked):
+        n, start, length = asked
+        with h5py.File(self.path) as file:
+            clip = file["data"][self.ids[n]]
+            part = slice(start, start + length)
+            flow, motion = clip["flow"][part], clip["motion"][part]
+        x = np.concatenate([flow.astype(np.float32), motion], axis=1)
+        return torch.from_numpy(x), float(self.labels[n])
+
+
+class Usual:
+    """The loop that most people write, on the batches that `model.training` would draw."""
+
+    def __init__(self, cache, data, train, val, settings, device, workers):
+        self.items = PerItem(cache, data.clips)
+        self.train, self.val, self.settings, self.device = train, val, settings, device
+        self.length, self.workers = data.x.shape[1], workers
+        self.window = min(settings.sequence_length, self.length)
+        self.weight = training._class_weights(data.labels, train).to(device)
+        self.val_weight = training._class_weights(data.labels, val).to(device)
+        self.head = Head(data.widths, settings.shape)
+        self.head.standardise_by(data.x, torch.from_numpy(train))
+        self.head.to(device)
+        self.optimiser = torch.optim.AdamW(
+            self.head.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.plan, self.whole = [], []
+        self.loader = self.load(self.plan)
+        self.val_loader = self.load(self.whole)
+        whole = [(n, 0, self.length) for n in val.tolist()]
+        size = settings.batch_size
+        self.whole += [whole[n : n + size] for n in range(0, len(whole), size)]
+
+    def load(self, batches):
+        return DataLoader(
+            self.items,
+            batch_sampler=batches,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            generator=torch.Generator(),
+        )
+
+    def draw(self):
+        """The batches of an epoch, from the same random numbers in the same order."""
+        n = len(self.train)
+        order = torch.from_numpy(self.train)[torch.randperm(n)].tolist()
+        starts = torch.randint(0, self.length - self.window + 1, (n, 1)).flatten().tolist()
+        torch.randint(0, 1, (n,))
+        asked = [(row, start, self.window) for row, start in zip(order, starts, strict=True)]
+        size = self.settings.batch_size
+        self.plan[:] = [asked[k : k + size] for k in range(0, n, size)]
+
+    def loss(self, logits, y, weight):
+        return F.binary_cross_entropy_with_logits(logits, y, weight[y.long()])
+
+    def epoch(self):
+        self.draw()
+        self.head.train()
+        losses = []
+        for x, y in self.loader:
+            x, y = x.to(self.device), y.to(self.device, torch.float32)
+            loss = self.loss(self.head(x), y, self.weight)
+            self.optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
+            self.optimiser.step()
+            losses.append(loss.item())
+        self.head.eval()
+        with torch.no_grad():
+            parts = [
+                (clip_logits(self.head, x.to(self.device), self.window), y.to(self.device))
+                for x, y in self.val_loader
+            ]
+        logits, y = (torch.cat(part) for part in zip(*parts, strict=True))
+        val_loss = self.loss(logits, y.to(torch.float32), self.val_weight).item()
+        self.losses = (float(np.mean(losses)), val_loss)
+
+
+def make_cache(folder, n_clips, n_maps):
+    rng = np.random.default_rng(0)
+    rows = np.repeat(np.arange(n_maps)[:, None], 2, axis=1)
+    clips, shards = [], []
+    for first in range(0, n_clips, BY_SHARD):
+        name, content = f"shards/{first // BY_SHARD:05d}.h5", {}
+        for n in range(first, min(first + BY_SHARD, n_clips)):
+            clips.append(make_clip(n, name, n_maps))
+            content[clips[-1].id] = {
+                "flow": rng.normal(size=(n_maps, DIMENSION)).astype(np.float16),
+                "motion": rng.normal(size=(n_maps, len(NAMES))).astype(np.float32),
+                "rows": rows,
+            }
+        shards.append(write_shard(folder, name, content, attrs={"settings": "random"}))
+    write_index(
+        folder,
+        stage="embed",
+        settings={"streams": ["flow"], "augment": []},
+        attrs={
+            "backbone": "none",
+            "dimension": DIMENSION,
+            "motion": json.dumps(NAMES),
+            "source_settings": json.dumps(dataclasses.asdict(Settings())),
+            "rejected": "{}",
+            "frames": n_maps + 1,
+            "versions": "{}",
+        },
+        clips=clips,
+        shards=shards,
+    )
+    return Cache(folder, "embed")
+
+
+def make_clip(n, shard, n_maps):
+    return Clip(
+        id=f"{n:016x}",
+        video=f"{n:016x}",
+        label=n % 2,
+        split="train",
+        identities=(),
+        shard=shard,
+        n_frames=n_maps + 1,
+        start=0.0,
+        fps=25.0,
+        width=640,
+        height=480,
+        duration=4.0,
+        bit_rate=1e6,
+        n_bytes=500_000,
+        source_sha256=f"{n:064x}",
+    )
+
+
+if __name__ == "__main__":
+    main()
