@@ -13,7 +13,7 @@ from tqdm import tqdm
 from model.baselines import logistic_regression, mean_pooled, metadata
 from model.fitting import training_folds
 from model.metrics import FEWEST_GROUPS, Metric, all_metrics
-from model.plots import plot_precision_recall, plot_roc
+from model.plots import plot_precision_recall, plot_reliability, plot_roc
 from model.run import Run
 from model.sequences import Sequences, check_leaks, load_sequences
 from model.videos import UNSEEN, by_video, score_videos
@@ -108,7 +108,8 @@ def evaluate(run: Run, cache: Cache | None = None, *, allow_leaks: bool = False)
             METADATA: (_of_videos(data, facts.predict_proba(metadata(data.clips))), facts_at),
         }
         for name, (values, threshold) in scores.items():
-            metrics[name][split] = all_metrics(labels, values, threshold, linked)
+            margin = run.config.margin if name == DETECTOR else 0.0
+            metrics[name][split] = all_metrics(labels, values, threshold, linked, margin=margin)
         if split == "test" and len(set(labels)) == 2:
             curves = {name: (labels, values) for name, (values, _) in scores.items()}
     bar.close()
@@ -119,6 +120,7 @@ def evaluate(run: Run, cache: Cache | None = None, *, allow_leaks: bool = False)
     if curves:
         plot_roc(curves, run.folder / "roc.png", run.config.warnings)
         plot_precision_recall(curves, run.folder / "precision_recall.png", run.config.warnings)
+        plot_reliability(curves[DETECTOR], run.folder / "reliability.png", run.config.warnings)
     return evaluation
 
 
@@ -175,6 +177,8 @@ SHOWN = (
     "eer",
     "brier",
     "ece",
+    "decided",
+    "accuracy_decided",
 )
 
 

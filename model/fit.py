@@ -118,6 +118,23 @@ DEFAULTS = TrainingSettings()
     ),
     cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ..."),
 )
+@cloup.option_group(
+    "Verdicts",
+    cloup.option(
+        "--max-fpr",
+        metavar="SHARE",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="The threshold lets at most this share of the real validation videos be called fake.  "
+        "[default: as many errors on real as on fake ones]",
+    ),
+    cloup.option(
+        "--abstain",
+        metavar="SHARE",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=0.0,
+        help="This share of the validation videos, nearest to the threshold, is too close to call.",
+    ),
+)
 @allow_leaks_option
 def main(
     embeddings: Path,
@@ -127,6 +144,8 @@ def main(
     seed: int,
     streams: tuple[str, ...],
     device: str,
+    max_fpr: float | None,
+    abstain: float,
     allow_leaks: bool,
     **settings: object,
 ) -> None:
@@ -150,6 +169,8 @@ def main(
         n_folds=folds,
         seed=seed,
         device=device,
+        max_fpr=max_fpr,
+        abstain=abstain,
         allow_leaks=allow_leaks,
     )
     warn(run)

@@ -9,8 +9,10 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from model.metrics import ECE_BINS
 from model.training import Epoch
 from pipeline.files import write_whole
 
@@ -65,6 +67,29 @@ def plot_precision_recall(
         title="precision and recall, test split",
     )
     axes.legend(loc="lower left")
+    _save(figure, path)
+
+
+def plot_reliability(curve: Curve, path: Path, warnings: Sequence[str] = ()) -> None:
+    """Share of fakes over stated probability, with binomial 95% intervals and numbers of videos."""
+    labels, probabilities = curve
+    bins = np.minimum((probabilities * ECE_BINS).astype(int), ECE_BINS - 1)
+    figure, axes = _draw({}, warnings)
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
+    for b in np.unique(bins):
+        here = labels[bins == b]
+        low, high = binomtest(int(here.sum()), len(here)).proportion_ci(method="wilson")
+        x = probabilities[bins == b].mean()
+        axes.plot([x, x], [low, high], color=COLOURS[0])
+        axes.plot(x, here.mean(), "o", color=COLOURS[0])
+        axes.annotate(f"{len(here)}", (x, high), (0, 3), textcoords="offset points", ha="center")
+    axes.set(
+        xlabel="stated probability of being fake",
+        ylabel="share of fakes, and how many videos",
+        xlim=(-0.03, 1.03),
+        ylim=(-0.03, 1.1),
+        title="reliability, test split",
+    )
     _save(figure, path)
 
 

@@ -15,6 +15,7 @@ IMAGES = {
     "training.png": "Losses and validation AUC over the epochs of each fold",
     "roc.png": "ROC curves on the test split",
     "precision_recall.png": "Precision over recall on the test split",
+    "reliability.png": "Share of fakes over stated probability on the test split",
 }
 
 

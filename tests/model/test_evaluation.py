@@ -326,7 +326,7 @@ class Page(HTMLParser):
 
 
 def test_curves_are_pictures(evaluated, fitted):
-    for name in ("roc.png", "precision_recall.png", "training.png"):
+    for name in ("roc.png", "precision_recall.png", "reliability.png", "training.png"):
         content = (fitted.folder / name).read_bytes()
         assert content.startswith(b"\x89PNG"), name
         assert len(content) > 5000, name
@@ -335,7 +335,7 @@ def test_curves_are_pictures(evaluated, fitted):
 def test_the_report_needs_nothing_but_itself(evaluated, fitted):
     page = Page((fitted.folder / "report.html").read_text())
     assert {"script", "link", "iframe", "object"}.isdisjoint(page.tags)
-    assert len(page.images) == 3
+    assert len(page.images) == 4
     for image in page.images:
         kind, _, data = image["src"].partition(",")
         assert kind == "data:image/png;base64"

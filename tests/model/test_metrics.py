@@ -46,7 +46,7 @@ def test_every_metric_is_that_of_scikit_learn(scored):
         "brier": sk.brier_score_loss(labels, p),
     }
     assert {name: found[name] for name in expected} == pytest.approx(expected)
-    assert set(found) == {*expected, "eer", "ece"}
+    assert set(found) == {*expected, "eer", "ece", "decided", "accuracy_decided"}
 
 
 def test_the_p_value_of_the_auc_is_that_of_the_rank_sum_test(scored):
