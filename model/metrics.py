@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.special import logit
-from scipy.stats import mannwhitneyu
+
+from model.permutation import permutation_p_value
 
 Labels = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
@@ -16,6 +17,7 @@ Indices = npt.NDArray[np.int64]
 RESAMPLES = 1000
 FEWEST_GROUPS = 10  # below that a bootstrap gives intervals that are far too narrow
 ECE_BINS = 10
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,13 @@ class Metric:
     low: float | None
     high: float | None
     n: int
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "-"
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 @dataclass(frozen=True)
@@ -177,7 +186,7 @@ def all_metrics(
 
     Returns:
         metric → `Metric`; among them ``auc_p_value``, how probable an AUC at least this far from
-        0.5 is by chance (Mann-Whitney U test over videos); and ``confusion`` → real as real, real
+        0.5 is by chance (see `permutation_p_value`); and ``confusion`` → real as real, real
         as fake, fake as real, fake as fake.
     """
     result: dict[str, Any] = with_intervals(
@@ -185,8 +194,7 @@ def all_metrics(
         groups,
         seed=seed,
     )
-    real, fake = probabilities[labels == 0], probabilities[labels == 1]
-    p_value = mannwhitneyu(fake, real).pvalue if len(real) and len(fake) else float("nan")
+    p_value = permutation_p_value(labels, probabilities, groups, seed=seed)
     result["auc_p_value"] = Metric(_known(p_value), None, None, len(labels))
     result["threshold"] = Metric(threshold, None, None, len(labels))
     verdicts = (probabilities >= threshold).astype(np.int64)
@@ -226,9 +234,14 @@ def with_intervals(
 ) -> dict[str, Metric]:
     """What is measured on all rows, with percentile intervals; arguments as of `bootstrap`."""
     samples = bootstrap(measure, groups, seed=seed)
+    return estimates(measure(np.arange(len(groups))), samples, len(groups))
+
+
+def estimates(values: dict[str, float], samples: dict[str, Scores], n: int) -> dict[str, Metric]:
+    """Values with the intervals of their samples, as `bootstrap` gives them, of n videos."""
     return {
-        name: Metric(_known(value), *interval(samples.get(name)), n=len(groups))
-        for name, value in measure(np.arange(len(groups))).items()
+        name: Metric(_known(value), *interval(samples.get(name)), n=n)
+        for name, value in values.items()
     }
 
 
