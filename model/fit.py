@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 import cloup
 
-from model.evaluation import evaluate, headline
+from model.evaluation import evaluate
 from model.fitting import fit
 from model.report import write_report
-from model.run import allow_leaks_option, warn
+from model.run import allow_leaks_option, controls_option, warn
 from model.sequences import STREAMS
+from model.summary import headline
 from model.training import TrainingSettings
 from model.videos import UNSEEN
 from pipeline.cache import Cache
@@ -135,6 +136,7 @@ DEFAULTS = TrainingSettings()
         help="This share of the validation videos, nearest to the threshold, is too close to call.",
     ),
 )
+@controls_option
 @allow_leaks_option
 def main(
     embeddings: Path,
@@ -146,6 +148,7 @@ def main(
     device: str,
     max_fpr: float | None,
     abstain: float,
+    no_controls: bool,
     allow_leaks: bool,
     **settings: object,
 ) -> None:
@@ -178,7 +181,9 @@ def main(
     if not any(clip.split in UNSEEN for clip in cache.clips):
         click.echo("not evaluated: the cache has neither a test split nor a holdout")
         return
-    evaluation = evaluate(run, cache, allow_leaks=allow_leaks)
+    evaluation = evaluate(
+        run, cache, controls=not no_controls, device=device, allow_leaks=allow_leaks
+    )
     report = write_report(run, evaluation)
     click.echo(headline(evaluation))
     click.echo(f"report: {report}\nall metrics: python -m model.evaluate {output}")

@@ -15,6 +15,7 @@ from model.calibration import operating_point
 from model.plots import plot_training
 from model.run import SCHEMA, Config, Run, save_run
 from model.sequences import Sequences, check_leaks, load_sequences
+from model.ties import write_ties
 from model.training import CrossFit, Indices, TrainingSettings, cross_fit
 from model.tuning import tune
 from model.videos import by_video, write_predictions
@@ -98,6 +99,7 @@ def fit(
         threshold_warning=point.warning,
     )
     run = Run(folder, config, fitted.ensemble)
+    write_ties(folder, training.clips)
     save_run(run)
     _write_history(folder, fitted)
     out_of_fold = dict(zip(ids, run.probabilities(logits), strict=True))

@@ -43,17 +43,19 @@ def plot_training(histories: Sequence[Sequence[Epoch]], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_roc(curves: Mapping[str, Curve], path: Path, warnings: Sequence[str] = ()) -> None:
+def plot_roc(
+    curves: Mapping[str, Curve], path: Path, title: str, warnings: Sequence[str] = ()
+) -> None:
     """ROC curves of several detectors on the same videos, under what is to be said of them."""
     figure, axes = _draw({name: roc_curve(*curve)[:2] for name, curve in curves.items()}, warnings)
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
-    axes.set(xlabel="real videos called fake", ylabel="fake videos found", title="ROC, test split")
+    axes.set(xlabel="real videos called fake", ylabel="fake videos found", title=f"ROC, {title}")
     axes.legend(loc="lower right")
     _save(figure, path)
 
 
 def plot_precision_recall(
-    curves: Mapping[str, Curve], path: Path, warnings: Sequence[str] = ()
+    curves: Mapping[str, Curve], path: Path, title: str, warnings: Sequence[str] = ()
 ) -> None:
     """Precision over recall of several detectors on the same videos."""
     lines = {name: precision_recall_curve(*curve)[1::-1] for name, curve in curves.items()}
@@ -64,13 +66,13 @@ def plot_precision_recall(
         xlabel="recall: fake videos found",
         ylabel="precision: of those called fake",
         ylim=(-0.02, 1.02),
-        title="precision and recall, test split",
+        title=f"precision and recall, {title}",
     )
     axes.legend(loc="lower left")
     _save(figure, path)
 
 
-def plot_reliability(curve: Curve, path: Path, warnings: Sequence[str] = ()) -> None:
+def plot_reliability(curve: Curve, path: Path, title: str, warnings: Sequence[str] = ()) -> None:
     """Share of fakes over stated probability, with binomial 95% intervals and numbers of videos."""
     labels, probabilities = curve
     bins = np.minimum((probabilities * ECE_BINS).astype(int), ECE_BINS - 1)
@@ -88,7 +90,7 @@ def plot_reliability(curve: Curve, path: Path, warnings: Sequence[str] = ()) -> 
         ylabel="share of fakes, and how many videos",
         xlim=(-0.03, 1.03),
         ylim=(-0.03, 1.1),
-        title="reliability, test split",
+        title=f"reliability, {title}",
     )
     _save(figure, path)
 

@@ -150,6 +150,14 @@ allow_leaks_option = cloup.option(
 )
 
 
+controls_option = cloup.option(
+    "--no-controls",
+    is_flag=True,
+    help="Do not train the controls that are heads like the detector's: shuffled time, flow only, "
+    "frames only.",
+)
+
+
 def warn(run: Run) -> None:
     """Say on the terminal what every result of a run rests on, where that is not sound."""
     for warning in run.config.warnings:

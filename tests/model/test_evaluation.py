@@ -14,12 +14,14 @@ import pytest
 from sklearn import metrics as sk
 
 from model.baselines import logistic_regression, mean_pooled, metadata
+from model.controls import ALONE, MEAN_POOL, METADATA, SHUFFLED
 from model.evaluate import main as evaluate_command
-from model.evaluation import MEAN_POOL, METADATA, SHOWN, evaluate, table
+from model.evaluation import DETECTOR, evaluate
 from model.fitting import fit
 from model.metrics import auc_roc
 from model.report import write_report
 from model.run import load_run
+from model.summary import SHOWN, table
 from pipeline.cache import Cache
 from pipeline.errors import IntegrityError, NothingUsable, SettingsError
 
@@ -68,10 +70,14 @@ def scored(folder, split):
 
 
 def test_every_metric_of_every_split_has_value_interval_and_number(metrics):
-    written = "test holdout baselines coverage videos_in_no_split files_rejected warnings"
+    written = (
+        "test holdout controls absent_controls comparisons verdicts by_manipulation by_source "
+        "coverage videos_in_no_split files_rejected cache cache_sha256 warnings"
+    )
     assert set(metrics) == set(written.split())
-    assert set(metrics["baselines"]) == {MEAN_POOL, METADATA}
-    of_splits = [metrics, *metrics["baselines"].values()]
+    assert set(metrics["controls"]) == {MEAN_POOL, METADATA, SHUFFLED}
+    assert set(metrics["absent_controls"]) == set(ALONE.values())
+    of_splits = [metrics, *metrics["controls"].values()]
     for values in [of[split] for of in of_splits for split in ("test", "holdout")]:
         assert set(values) == {*SHOWN, "threshold", "confusion"}
         for name in (*SHOWN, "threshold"):
@@ -114,7 +120,7 @@ def test_coverage_counts_videos_and_those_with_a_score(metrics, fitted):
 
 def test_an_easy_corpus_is_learned_and_its_metadata_give_nothing_away(metrics):
     assert metrics["test"]["auc_roc"]["value"] > 0.9
-    assert metrics["baselines"][METADATA]["test"]["auc_roc"]["value"] == 0.5  # all files are alike
+    assert metrics["controls"][METADATA]["test"]["auc_roc"]["value"] == 0.5  # all files are alike
 
 
 def test_evaluating_again_gives_the_same_bytes(evaluated, fitted):
@@ -124,11 +130,11 @@ def test_evaluating_again_gives_the_same_bytes(evaluated, fitted):
 
 
 def test_the_table_has_every_metric_of_every_detector(evaluated, fitted):
-    text = table(load_run(fitted.folder), evaluated)
+    text = table(evaluated)
     assert "test: 24 videos, 24 of them scored" in text
-    for name in (*SHOWN, "threshold", "LSTM", "mean-pooled embeddings", "metadata only"):
+    for name in (*SHOWN, "threshold", DETECTOR, MEAN_POOL, METADATA, SHUFFLED):
         assert name in text
-    assert "2 videos are in no split; 0 files were unusable" in text
+    assert "2 videos are left out, being in no split; 0 files were unusable" in text
     assert "nan" not in text.lower()
     assert max(map(len, text.splitlines())) <= 100
 
@@ -219,7 +225,7 @@ def test_a_test_split_with_one_class_has_no_nan(label, easy_corpus, quick_run):
     assert "NaN" not in text
     assert json.loads(text)["test"]["auc_roc"]["value"] is None
     assert json.loads(text)["test"]["accuracy"]["value"] is not None
-    assert "nan" not in table(run, evaluation)
+    assert "nan" not in table(evaluation)
     page = write_report(run, evaluation).read_text()
     assert "nan" not in re.sub(r"base64,[^\"]*", "", page)
 
@@ -232,8 +238,8 @@ def test_a_video_without_a_score_is_counted_and_the_others_are_evaluated(easy_co
     evaluation = evaluate(run)
     n = sum(clip.split == "test" for clip in clips)
     assert evaluation.coverage["test"] == {"videos": n, "scored": n - 1}
-    assert evaluation.metrics["LSTM"]["test"]["accuracy"].n == n - 1
-    assert evaluation.metrics["LSTM"]["test"]["auc_roc"].value is not None
+    assert evaluation.metrics[DETECTOR]["test"]["accuracy"].n == n - 1
+    assert evaluation.metrics[DETECTOR]["test"]["auc_roc"].value is not None
 
 
 def test_without_a_holdout_there_is_only_the_test_split(easy_corpus, quick_run):
@@ -359,7 +365,7 @@ def test_a_hostile_folder_name_is_only_text(fitted, evaluated, tmp_path):
     folder.mkdir()
     run = dataclasses.replace(load_run(fitted.folder), folder=folder)
     run = dataclasses.replace(run, config=dataclasses.replace(run.config, cache=f"/{name}"))
-    page = Page(write_report(run, evaluated).read_text())
+    page = Page(write_report(run, dataclasses.replace(evaluated, folder=folder)).read_text())
     assert {"script", "img"}.isdisjoint(page.tags)
     assert name in page.text
 
