@@ -190,6 +190,19 @@ def test_metadata_that_give_the_label_away_are_found_out(clip):
     assert mostly > 0.8
 
 
+def test_chance_is_called_chance_wherever_the_auc_is_shown(easy_corpus, quick_run):
+    """Nothing tells these videos apart."""
+    run = quick_run(*easy_corpus(16, shift=0.0))
+    evaluation = evaluate(run)
+    assert evaluation.metrics[DETECTOR]["test"]["auc_p_value"].value > 0.05
+    assert f"{CHANCE})" in headline(evaluation)
+    assert f"The AUC is {CHANCE}." in table(evaluation)
+    assert (
+        f"The AUC of the detector is {CHANCE}"
+        in Page(write_report(run, evaluation).read_text()).text
+    )
+
+
 def test_a_corpus_whose_frame_rate_gives_it_away_is_shown_as_such(easy_corpus, quick_run):
     clips, x = easy_corpus(16, shift=0.0)
     clips = [dataclasses.replace(clip, fps=30.0 if clip.label else 24.0) for clip in clips]
@@ -260,11 +273,16 @@ def test_with_nothing_unseen_there_is_nothing_to_evaluate(easy_corpus, quick_run
 # -------------------------------------------------------------------------------- the right cache
 
 
-def test_another_cache_is_refused(fitted, fabricate, easy_corpus, run_command):
+def test_another_cache_is_refused(fitted, fabricate, easy_corpus):
+    with pytest.raises(IntegrityError, match="is not the cache that"):
+        evaluate(load_run(fitted.folder), fabricate(*easy_corpus(16)))
+
+
+def test_another_cache_of_the_same_people_is_a_leak(fitted, fabricate, easy_corpus, run_command):
     other = fabricate(*easy_corpus(16))
     done = run_command(evaluate_command, fitted.folder, "--cache", other.folder)
     assert done.exit_code == 4
-    assert "is not the cache that" in done.stderr
+    assert "were trained on by" in done.stderr
 
 
 def test_the_cache_may_have_moved(fitted, run_command, tmp_path):
