@@ -121,13 +121,13 @@ class Usual:
             self.head.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.plan, self.whole = [], []
-        self.loader = self.load(self.plan)
-        self.val_loader = self.load(self.whole)
+        self.loader = self._load(self.plan)
+        self.val_loader = self._load(self.whole)
         whole = [(n, 0, self.length) for n in val.tolist()]
         size = settings.batch_size
         self.whole += [whole[n : n + size] for n in range(0, len(whole), size)]
 
-    def load(self, batches):
+    def _load(self, batches):
         return DataLoader(
             self.items,
             batch_sampler=batches,
@@ -136,7 +136,7 @@ class Usual:
             generator=torch.Generator(),
         )
 
-    def draw(self):
+    def _draw(self):
         """The batches of an epoch, from the same random numbers in the same order."""
         n = len(self.train)
         order = torch.from_numpy(self.train)[torch.randperm(n)].tolist()
@@ -146,16 +146,17 @@ class Usual:
         size = self.settings.batch_size
         self.plan[:] = [asked[k : k + size] for k in range(0, n, size)]
 
-    def loss(self, logits, y, weight):
+    def _loss(self, logits, y, weight):
         return F.binary_cross_entropy_with_logits(logits, y, weight[y.long()])
 
     def epoch(self):
-        self.draw()
+        """Train, then validate."""
+        self._draw()
         self.head.train()
         losses = []
         for x, y in self.loader:
             x, y = x.to(self.device), y.to(self.device, torch.float32)
-            loss = self.loss(self.head(x), y, self.weight)
+            loss = self._loss(self.head(x), y, self.weight)
             self.optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
@@ -168,7 +169,7 @@ class Usual:
                 for x, y in self.val_loader
             ]
         logits, y = (torch.cat(part) for part in zip(*parts, strict=True))
-        val_loss = self.loss(logits, y.to(torch.float32), self.val_weight).item()
+        val_loss = self._loss(logits, y.to(torch.float32), self.val_weight).item()
         self.losses = (float(np.mean(losses)), val_loss)
 
 

@@ -10,7 +10,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from model.metrics import equal_error
+from model.metrics import equal_error, false_alarm_threshold
 from model.sequences import Sequences
 from pipeline.cache import Clip
 
@@ -20,7 +20,7 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 def mean_pooled(data: Sequences) -> Features:
-    """(N, D) float64: the mean of each embedding over time. Is the LSTM worth anything?"""
+    """(N, D) float64: the mean of each embedding over time. Does order matter?"""
     return data.x.double().mean(1).numpy()
 
 
@@ -34,6 +34,8 @@ def logistic_regression(
     features: Features,
     labels: npt.NDArray[np.int64],
     folds: Sequence[tuple[Indices, Indices]],
+    *,
+    max_fpr: float | None = None,
 ) -> tuple[Pipeline, float]:
     """Fit a logistic regression whose penalty is chosen on the same folds as the head's settings.
 
@@ -41,9 +43,10 @@ def logistic_regression(
         features: (N, D) of the training split.
         labels: (N,)
         folds: rows to train on and rows to validate on.
+        max_fpr: the share of real clips that may be called fake; None: as many errors on both.
 
     Returns:
-        the model, and the probability at which its errors on the validation folds are equal.
+        the model, and its threshold, chosen on the validation folds.
     """
     model = make_pipeline(
         StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000)
@@ -61,4 +64,6 @@ def logistic_regression(
     ]
     truth = np.concatenate([y for y, _ in out_of_fold])
     scores = np.concatenate([p[:, 1] for _, p in out_of_fold])
+    if max_fpr is not None:
+        return best, false_alarm_threshold(truth, scores, max_fpr)
     return best, equal_error(truth, scores)[1]

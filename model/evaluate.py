@@ -1,45 +1,80 @@
 """The command that evaluates a run on videos it has never seen."""
 
+import json
 from pathlib import Path
 
 import click
 import cloup
 
-from model.evaluation import evaluate, table
+from model.cross import evaluate_elsewhere
+from model.evaluation import METRICS, evaluate, own_cache
 from model.report import write_report
-from model.run import allow_leaks_option, load_run
+from model.rivalry import compare_runs, rivalry_table
+from model.run import allow_leaks_option, controls_option, load_run
+from model.summary import table
 from pipeline.cache import Cache
 from pipeline.cli import Command
+from pipeline.errors import SettingsError
 
 
 @cloup.command(cls=Command)
 @cloup.argument("run", type=click.Path(path_type=Path), help="A folder that model.fit wrote.")
+@cloup.argument(
+    "rival",
+    required=False,
+    type=click.Path(path_type=Path),
+    help="Another one, to compare RUN with on the same test videos.",
+)
 @cloup.option(
     "--cache",
     type=click.Path(path_type=Path),
-    help="The embeddings the run was fitted on.  [default: where they were then]",
+    help="The embeddings the run was fitted on, or those of another corpus, all of whose videos "
+    "are evaluated.  [default: where they were then]",
 )
-@cloup.option("--json", "as_json", is_flag=True, help="Print metrics.json instead of a table.")
+@cloup.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@cloup.option("--device", default="auto", help="Of the controls: auto, cpu, cuda, cuda:1, ...")
+@controls_option
 @allow_leaks_option
-def main(run: Path, cache: Path | None, as_json: bool, allow_leaks: bool) -> None:
-    """Evaluate RUN on the test split and the holdout, beside two baselines.
+def main(
+    run: Path,
+    rival: Path | None,
+    cache: Path | None,
+    as_json: bool,
+    device: str,
+    no_controls: bool,
+    allow_leaks: bool,
+) -> None:
+    """Evaluate RUN on the test split and the holdout, beside controls.
 
-    The baselines are a logistic regression over mean-pooled embeddings (is the LSTM worth
-    anything?) and one over metadata only: size, frame rate, duration, bit rate (does the corpus
-    give itself away?). Writes metrics.json, curves and report.html into RUN.
+    The controls are trained on the same videos: logistic regressions over mean-pooled embeddings
+    and over metadata alone (size, frame rate, duration, bit rate: does the corpus give itself
+    away?), and heads like the detector's that see the moments in random order, or one stream
+    alone. Writes metrics.json, curves and report.html into RUN, and those of another corpus into
+    RUN/cross. With a second run, compares the two and writes nothing.
 
     \b
     Example:
       python -m model.evaluate runs/first
     """
     loaded = load_run(run)
-    opened = Cache(cache, "embed") if cache else None
-    evaluation = evaluate(loaded, opened, allow_leaks=allow_leaks)
+    if rival:
+        if cache:
+            raise SettingsError(f"--cache {cache} with two runs", "each is read from its own cache")
+        found = compare_runs(loaded, load_run(rival), allow_leaks=allow_leaks)
+        click.echo(json.dumps(found.as_json(), indent=1) if as_json else rivalry_table(found))
+        return
+    opened = Cache(cache, "embed") if cache else own_cache(loaded)
+    if cache and opened.sha256 != loaded.config.cache_sha256:
+        evaluation = evaluate_elsewhere(loaded, opened, allow_leaks=allow_leaks)
+    else:
+        evaluation = evaluate(
+            loaded, opened, controls=not no_controls, device=device, allow_leaks=allow_leaks
+        )
     report = write_report(loaded, evaluation)
     if as_json:
-        click.echo((run / "metrics.json").read_text(), nl=False)
+        click.echo((evaluation.folder / METRICS).read_text(), nl=False)
     else:
-        click.echo(table(loaded, evaluation))
+        click.echo(table(evaluation))
         click.echo(f"report: {report}")
 
 

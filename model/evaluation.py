@@ -1,22 +1,34 @@
-"""A run on videos it has never seen, beside two baselines on the very same videos."""
+"""A run on videos it has never seen, beside controls on the very same videos."""
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
-from model.baselines import logistic_regression, mean_pooled, metadata
+from features.backbones import resolve_device
+from model.breakdown import Part, by_manipulation, by_source
+from model.comparison import Comparison, Scored, compare, sentence
+from model.controls import (
+    MEAN_POOL,
+    SHUFFLED,
+    TRAINED,
+    Control,
+    absent_controls,
+    n_trained,
+    simple_controls,
+    trained_controls,
+)
 from model.fitting import training_folds
-from model.metrics import FEWEST_GROUPS, Metric, all_metrics
-from model.plots import plot_precision_recall, plot_roc
+from model.metrics import all_metrics
+from model.plots import plot_precision_recall, plot_reliability, plot_roc
 from model.run import Run
 from model.sequences import Sequences, check_leaks, load_sequences
-from model.videos import UNSEEN, by_video, score_videos
+from model.videos import UNSEEN, score_videos
 from pipeline.cache import Cache
 from pipeline.caveats import nobody_known
 from pipeline.errors import IntegrityError, NothingUsable, SettingsError
@@ -24,50 +36,101 @@ from pipeline.files import write_whole
 from pipeline.splits import groups
 
 METRICS = "metrics.json"
-DETECTOR = "LSTM"
-MEAN_POOL = "mean-pooled embeddings, logistic regression"
-METADATA = "metadata only, logistic regression"
+DETECTOR = "detector"
+PLOTTED = "test"  # the split that curves and comparisons in words are of
+COMPARED = {  # control → what follows if the detector is better, and if it is not
+    SHUFFLED: (
+        "the order of frames carries something",
+        "nothing here shows that the order of frames carries anything",
+    ),
+    MEAN_POOL: (
+        "the head is worth more than a mean over time",
+        "nothing here shows that the head is worth more than a mean over time",
+    ),
+}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Evaluation:
     """What came of it.
 
     Attributes:
-        metrics: detector → split → metric → `Metric`, and ``confusion`` → four counts.
+        folder: where it is written.
+        metrics: detector or control → split → metric → `Metric`, and ``confusion`` → four counts.
         coverage: split → how many videos it has, and how many have a score.
-        n_dropped: videos of the cache that are in no split.
+        by_manipulation: split → manipulation → `Part`, for splits with several.
+        by_source: split → source → `Part`, for splits with several.
+        comparisons: split → control → the detector against it.
+        absent: control → why it is not there.
+        n_dropped: videos that are left out because they are in no split.
         n_rejected: files of the corpus that extraction could not use.
         caution: what to say of a corpus that does not state who is in it, or nothing.
+        leak_warning: what to say if these videos are not all unseen, or nothing.
+        warnings: all that is to be said over the result, the caution apart.
     """
 
-    metrics: dict[str, dict[str, dict[str, Any]]]
-    coverage: dict[str, dict[str, int]]
-    n_dropped: int
-    n_rejected: int
-    caution: str
+    folder: Path
+    metrics: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    coverage: dict[str, dict[str, int]] = field(default_factory=dict)
+    by_manipulation: dict[str, dict[str, Part]] = field(default_factory=dict)
+    by_source: dict[str, dict[str, Part]] = field(default_factory=dict)
+    comparisons: dict[str, dict[str, Comparison]] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    n_dropped: int = 0
+    n_rejected: int = 0
+    caution: str = ""
+    leak_warning: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    def having(self, split: str) -> dict[str, dict[str, Any]]:
+        """Detector or control → its metrics on a split, of those that have any there."""
+        found = {name: of_split.get(split) for name, of_split in self.metrics.items()}
+        return {name: values for name, values in found.items() if values}
+
+    @property
+    def verdicts(self) -> list[str]:
+        """Whether the detector beats the controls that it should, in sentences."""
+        found = self.comparisons.get(PLOTTED, {})
+        return [
+            sentence(name, found[name], meaning=meaning, otherwise=otherwise)
+            for name, (meaning, otherwise) in COMPARED.items()
+            if name in found
+        ]
 
 
-def evaluate(run: Run, cache: Cache | None = None, *, allow_leaks: bool = False) -> Evaluation:
+def own_cache(run: Run) -> Cache:
+    """The embedding cache that a run was trained on, where it was then."""
+    try:
+        return Cache(Path(run.config.cache), "embed")
+    except SettingsError as error:
+        raise SettingsError(str(error), "say where it is now with --cache") from error
+
+
+def evaluate(
+    run: Run,
+    cache: Cache | None = None,
+    *,
+    controls: bool = True,
+    device: str = "auto",
+    allow_leaks: bool = False,
+) -> Evaluation:
     """Evaluate a run on the test split and the holdout of its cache, and write the result.
 
-    Writes ``metrics.json``, ``roc.png`` and ``precision_recall.png`` into the run's folder. The
-    baselines are trained on the run's own training split and folds.
+    Writes ``metrics.json`` and curves into the run's folder. The controls are trained on the
+    run's own training split and folds.
 
     Args:
         run: a trained run.
         cache: the embedding cache it was trained on, where it is not where it was.
+        controls: train heads as controls too, not only two logistic regressions.
+        device: they are trained on.
         allow_leaks: go on where its split leaks; every result then says so.
 
     Raises:
         IntegrityError: the cache is not the one that the run was trained on, or its split leaks.
         NothingUsable: there is no test video.
     """
-    if cache is None:
-        try:
-            cache = Cache(Path(run.config.cache), "embed")
-        except SettingsError as error:
-            raise SettingsError(str(error), "say where it is now with --cache") from error
+    cache = cache or own_cache(run)
     if cache.sha256 != run.config.cache_sha256:
         raise IntegrityError(
             f"{cache.folder} is not the cache that {run.folder} was trained on: its index differs",
@@ -80,155 +143,148 @@ def evaluate(run: Run, cache: Cache | None = None, *, allow_leaks: bool = False)
             f"{cache.folder} has neither a test split nor a holdout",
             "extract with --test 0.2, or with more identities",
         )
-    training = load_sequences(cache, run.config.streams, ("train", "val"))
-    folds = training_folds(training, run.config.n_heads, run.config.seed)
-    bar = tqdm(total=2 + len(present), desc="evaluate", unit="step", disable=None)
-    pooled, pooled_at = logistic_regression(mean_pooled(training), training.labels, folds)
-    bar.update()
-    facts, facts_at = logistic_regression(metadata(training.clips), training.labels, folds)
-    bar.update()
-
-    metrics: dict[str, dict[str, dict[str, Any]]] = {DETECTOR: {}, MEAN_POOL: {}, METADATA: {}}
-    coverage: dict[str, dict[str, int]] = {}
-    curves = {}
-    for split in present:
-        data = load_sequences(cache, run.config.streams, (split,))
-        ids, labels, probabilities = score_videos(run, data)
-        scored = np.isfinite(probabilities)
+    absent = absent_controls(run, cache)
+    if not controls:
+        absent = dict.fromkeys(TRAINED, "not asked for") | absent
+    n_heads = run.config.n_heads * n_trained(run, cache) if controls else 0
+    with tqdm(total=n_heads + 1 + len(present), desc="evaluate", unit="step", disable=None) as bar:
+        training = load_sequences(cache, run.config.streams, ("train", "val"))
+        folds = training_folds(training, run.config.n_heads, run.config.seed)
+        rivals = simple_controls(run, training, folds)
         bar.update()
-        coverage[split] = {"videos": len(ids), "scored": int(scored.sum())}
-        if not scored.any():
-            continue
-        known = {video for video, known in zip(ids, scored, strict=True) if known}
-        data = data.rows([n for n, clip in enumerate(data.clips) if clip.video in known])
-        ids, labels, probabilities = score_videos(run, data)
-        linked = groups(_ties(data, ids))
-        scores = {
-            DETECTOR: (probabilities, run.config.threshold),
-            MEAN_POOL: (_of_videos(data, pooled.predict_proba(mean_pooled(data))), pooled_at),
-            METADATA: (_of_videos(data, facts.predict_proba(metadata(data.clips))), facts_at),
-        }
-        for name, (values, threshold) in scores.items():
-            metrics[name][split] = all_metrics(labels, values, threshold, linked)
-        if split == "test" and len(set(labels)) == 2:
-            curves = {name: (labels, values) for name, (values, _) in scores.items()}
-    bar.close()
-    n_dropped = len({clip.video for clip in cache.clips if not clip.split})
-    n_rejected = sum(json.loads(cache.attrs["rejected"]).values())
-    evaluation = Evaluation(metrics, coverage, n_dropped, n_rejected, nobody_known(cache.clips))
-    _write(run, evaluation)
-    if curves:
-        plot_roc(curves, run.folder / "roc.png", run.config.warnings)
-        plot_precision_recall(curves, run.folder / "precision_recall.png", run.config.warnings)
+        if controls:
+            where = resolve_device(device)
+            rivals += trained_controls(
+                run, cache, training, folds, device=where, progress=bar.update
+            )
+        del training
+        evaluation = Evaluation(run.folder, absent=absent)
+        curves: dict[str, dict[str, Any]] = {}
+        for split in present:
+            curves[split] = judge(run, cache, (split,), split, rivals, evaluation)
+            bar.update()
+    evaluation.n_dropped = len({clip.video for clip in cache.clips if not clip.split})
+    finish(run, cache, evaluation, curves.get(PLOTTED, {}), "test split")
     return evaluation
 
 
-def _ties(data: Sequences, ids: list[str]) -> list[tuple[str, ...]]:
-    of_video = {clip.video: clip.ties for clip in data.clips}
-    return [of_video[video] for video in ids]
+def judge(
+    run: Run,
+    cache: Cache,
+    splits: Sequence[str],
+    name: str,
+    controls: Sequence[Control],
+    evaluation: Evaluation,
+) -> dict[str, Any]:
+    """Add what a run and its controls make of some splits to an evaluation.
+
+    Args:
+        run: a trained run.
+        cache: of the embed stage.
+        splits: of the cache, whose videos are taken together.
+        name: under which the result goes.
+        controls: that are given the same videos.
+        evaluation: the result, which is changed.
+
+    Returns:
+        detector or control → labels and probabilities, nothing if a class is missing.
+    """
+    data = load_sequences(cache, run.config.streams, splits)
+    ids, labels, probabilities = score_videos(run, data)
+    scored = np.isfinite(probabilities)
+    evaluation.coverage[name] = {"videos": len(ids), "scored": int(scored.sum())}
+    if not scored.any():
+        return {}
+    data = _only(data, {video for video, known in zip(ids, scored, strict=True) if known})
+    _, labels, probabilities = score_videos(run, data)
+    of_video = {clip.video: clip for clip in data.clips}
+    clips = list(of_video.values())
+    linked = groups([clip.ties for clip in clips])
+    scores = {DETECTOR: Scored(probabilities, run.config.threshold)}
+    for control in controls:
+        seen = data
+        if control.streams != run.config.streams:
+            seen = _only(load_sequences(cache, control.streams, splits), set(of_video))
+        values = control.score(seen)
+        if np.isfinite(values).all():
+            scores[control.name] = Scored(values, control.threshold)
+        else:
+            evaluation.absent[control.name] = f"no number came out for some video of {name}"
+    for which, of in scores.items():
+        margin = run.config.margin if which == DETECTOR else 0.0
+        found = all_metrics(labels, of.probabilities, of.threshold, linked, margin=margin)
+        evaluation.metrics.setdefault(which, {})[name] = found
+    parts = (clips, probabilities, run.config.threshold, linked)
+    _add(evaluation.by_manipulation, name, by_manipulation(*parts))
+    _add(evaluation.by_source, name, by_source(*parts))
+    if len(set(labels)) < 2:
+        return {}
+    _add(
+        evaluation.comparisons,
+        name,
+        {
+            control: compare(labels, scores[DETECTOR], of, linked)
+            for control, of in scores.items()
+            if control != DETECTOR
+        },
+    )
+    return {which: (labels, of.probabilities) for which, of in scores.items()}
 
 
-def _of_videos(data: Sequences, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Mean probability of being fake over the clips of each video: (V,) of (N, 2)."""
-    return by_video(data.clips, probabilities[:, 1])[2]
+def _add(result: dict[str, Any], name: str, values: Mapping[str, Any]) -> None:
+    if values:
+        result[name] = values
 
 
-def _write(run: Run, evaluation: Evaluation) -> None:
-    def plain(metrics: dict[str, Any]) -> dict[str, Any]:
-        return {
-            name: dataclasses.asdict(value) if isinstance(value, Metric) else value
-            for name, value in metrics.items()
-        }
+def _only(data: Sequences, videos: set[str]) -> Sequences:
+    return data.rows([n for n, clip in enumerate(data.clips) if clip.video in videos])
 
-    baselines = {
-        name: {split: plain(values) for split, values in of_split.items()}
+
+def finish(
+    run: Run, cache: Cache, evaluation: Evaluation, curves: Mapping[str, Any], title: str
+) -> None:
+    """Write ``metrics.json`` and, of what `judge` returned, the curves."""
+    evaluation.n_rejected = sum(json.loads(cache.attrs["rejected"]).values())
+    evaluation.caution = nobody_known(cache.clips)
+    evaluation.leak_warning = run.config.leak_warning
+    evaluation.warnings = run.config.warnings
+    _write(cache, evaluation)
+    if curves:
+        folder, warnings = evaluation.folder, evaluation.warnings
+        plot_roc(curves, folder / "roc.png", title, warnings)
+        plot_precision_recall(curves, folder / "precision_recall.png", title, warnings)
+        plot_reliability(curves[DETECTOR], folder / "reliability.png", title, warnings)
+
+
+def _write(cache: Cache, evaluation: Evaluation) -> None:
+    found = {
+        name: {split: _plain(values) for split, values in of_split.items()}
         for name, of_split in evaluation.metrics.items()
-        if name != DETECTOR
     }
-    result: dict[str, Any] = {
-        split: plain(values) for split, values in evaluation.metrics[DETECTOR].items()
-    }
+    result: dict[str, Any] = found.pop(DETECTOR, {})
     result |= {
-        "baselines": baselines,
+        "controls": found,
+        "absent_controls": evaluation.absent,
+        "comparisons": {
+            split: {name: comparison.as_json() for name, comparison in values.items()}
+            for split, values in evaluation.comparisons.items()
+        },
+        "verdicts": evaluation.verdicts,
+        "by_manipulation": _plain(evaluation.by_manipulation),
+        "by_source": _plain(evaluation.by_source),
         "coverage": evaluation.coverage,
         "videos_in_no_split": evaluation.n_dropped,
         "files_rejected": evaluation.n_rejected,
-        "warnings": [*run.config.warnings, *filter(None, [evaluation.caution])],
+        "cache": str(cache.folder.resolve()),
+        "cache_sha256": cache.sha256,
+        "warnings": [*evaluation.warnings, *filter(None, [evaluation.caution])],
     }
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-    write_whole(run.folder / METRICS, lambda path: path.write_text(text))
+    write_whole(evaluation.folder / METRICS, lambda path: path.write_text(text))
 
 
-CONFUSION = ("real called real", "real called fake", "fake called real", "fake called fake")
-SHOWN = (
-    "accuracy",
-    "precision",
-    "recall",
-    "f1",
-    "auc_roc",
-    "auc_p_value",
-    "average_precision",
-    "eer",
-    "brier",
-    "ece",
-)
-
-
-def headline(evaluation: Evaluation) -> str:
-    """The AUC of the detector on each split, a line each."""
-    lines = []
-    for split, values in evaluation.metrics[DETECTOR].items():
-        auc, p_value = show(values["auc_roc"]), show(values["auc_p_value"])
-        n = evaluation.coverage[split]
-        lines.append(f"{split}: AUC {auc} on {n['scored']} of {n['videos']} videos (p {p_value})")
-    return "\n".join(lines)
-
-
-def table(run: Run, evaluation: Evaluation) -> str:
-    """The evaluation as plain text."""
-    lines = []
-    for warning in run.config.warnings:
-        lines += [f"WARNING: {warning}", ""]
-    for split in evaluation.coverage:
-        n = evaluation.coverage[split]
-        lines.append(f"{split}: {n['videos']} videos, {n['scored']} of them scored")
-        if not n["scored"]:
-            continue
-        lines.append(f"  {'':18}" + "".join(f"{name:>24}" for name in _short(evaluation)))
-        for metric in SHOWN:
-            values = [evaluation.metrics[name][split][metric] for name in evaluation.metrics]
-            lines.append(f"  {metric:18}" + "".join(f"{show(value):>24}" for value in values))
-        lines.append(
-            f"  {'threshold':18}"
-            + "".join(
-                f"{of_split[split]['threshold'].value:>24.3f}"
-                for of_split in evaluation.metrics.values()
-            )
-        )
-        for row, name in enumerate(CONFUSION):
-            counts = [of_split[split]["confusion"][row] for of_split in evaluation.metrics.values()]
-            lines.append(f"  {name:18}" + "".join(f"{count:>24}" for count in counts))
-        lines.append("")
-    lines += [
-        "in brackets: 95% intervals of a bootstrap over identities, left out where there are fewer",
-        f"than {FEWEST_GROUPS} groups of linked videos; auc_p_value: how probable an AUC this far",
-        "from 0.5 is by chance, were every video of somebody else; -: undefined",
-        f"{evaluation.n_dropped} videos are in no split; "
-        f"{evaluation.n_rejected} files were unusable",
-    ]
-    if evaluation.caution:
-        lines.append(f"CAUTION: {evaluation.caution}")
-    return "\n".join(lines)
-
-
-def _short(evaluation: Evaluation) -> list[str]:
-    return [name.split(",")[0] for name in evaluation.metrics]
-
-
-def show(metric: Metric) -> str:
-    """A metric with its interval, as text."""
-    if metric.value is None:
-        return "-"
-    if metric.low is None or metric.high is None:
-        return f"{metric.value:.3f}"
-    return f"{metric.value:.3f} [{metric.low:.2f}, {metric.high:.2f}]"
+def _plain(value: Any) -> Any:
+    """Dataclasses as dictionaries, all the way down."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]

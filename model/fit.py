@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 import cloup
 
-from model.evaluation import evaluate, headline
+from model.evaluation import evaluate
 from model.fitting import fit
 from model.report import write_report
-from model.run import allow_leaks_option, warn
+from model.run import allow_leaks_option, controls_option, warn
 from model.sequences import STREAMS
+from model.summary import headline
 from model.training import TrainingSettings
 from model.videos import UNSEEN
 from pipeline.cache import Cache
@@ -118,6 +119,24 @@ DEFAULTS = TrainingSettings()
     ),
     cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ..."),
 )
+@cloup.option_group(
+    "Verdicts",
+    cloup.option(
+        "--max-fpr",
+        metavar="SHARE",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="The threshold lets at most this share of the real validation videos be called fake.  "
+        "[default: as many errors on real as on fake ones]",
+    ),
+    cloup.option(
+        "--abstain",
+        metavar="SHARE",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=0.0,
+        help="This share of the validation videos, nearest to the threshold, is too close to call.",
+    ),
+)
+@controls_option
 @allow_leaks_option
 def main(
     embeddings: Path,
@@ -126,6 +145,9 @@ def main(
     folds: int,
     seed: int,
     device: str,
+    max_fpr: float | None,
+    abstain: float,
+    no_controls: bool,
     allow_leaks: bool,
     **settings: object,
 ) -> None:
@@ -148,6 +170,8 @@ def main(
         n_folds=folds,
         seed=seed,
         device=device,
+        max_fpr=max_fpr,
+        abstain=abstain,
         allow_leaks=allow_leaks,
     )
     warn(run)
@@ -155,7 +179,9 @@ def main(
     if not any(clip.split in UNSEEN for clip in cache.clips):
         click.echo("not evaluated: the cache has neither a test split nor a holdout")
         return
-    evaluation = evaluate(run, cache, allow_leaks=allow_leaks)
+    evaluation = evaluate(
+        run, cache, controls=not no_controls, device=device, allow_leaks=allow_leaks
+    )
     report = write_report(run, evaluation)
     click.echo(headline(evaluation))
     click.echo(f"report: {report}\nall metrics: python -m model.evaluate {output}")

@@ -12,13 +12,14 @@ import torch
 from tqdm import tqdm
 
 from features.backbones import resolve_device
-from model.metrics import equal_error
+from model.calibration import operating_point
 from model.plots import plot_training
 from model.run import SCHEMA, Config, Run, save_run
 from model.sequences import Sequences, check_leaks, load_sequences
+from model.ties import write_ties
 from model.training import CrossFit, Indices, TrainingSettings, cross_fit
 from model.tuning import tune
-from model.videos import by_video, sigmoid, write_predictions
+from model.videos import by_video, write_predictions
 from pipeline import splits
 from pipeline.cache import Cache, check_same_settings
 from pipeline.errors import NothingUsable, SettingsError
@@ -37,12 +38,14 @@ def fit(
     n_folds: int = 3,
     seed: int = 0,
     device: str = "auto",
+    max_fpr: float | None = None,
+    abstain: float = 0.0,
     allow_leaks: bool = False,
 ) -> Run:
     """Train a detector on the training split of an embedding cache.
 
-    Neither tuning nor early stopping nor the threshold sees a video of the test split or of the
-    holdout: they are not read before the model is final.
+    Neither tuning nor early stopping nor temperature nor threshold sees a video of the test split
+    or of the holdout: they are not read before the model is final.
 
     Args:
         cache: of the embed stage.
@@ -52,6 +55,9 @@ def fit(
         n_folds: of the cross-validation, fewer where identities do not allow as many.
         seed: of folds, search and training.
         device: as torch names it, or ``auto``.
+        max_fpr: the share of real validation videos that the threshold may let be called fake;
+            None: as many errors on real as on fake ones.
+        abstain: the share of validation videos that should be too close to call.
         allow_leaks: go on where the splits leak; every result then says so.
 
     Raises:
@@ -80,8 +86,7 @@ def fit(
             checkpoints=checkpoints,
         )
     ids, labels, logits = by_video(training.clips, fitted.out_of_fold)
-    seen = ~np.isnan(logits)
-    _, threshold = equal_error(labels[seen], sigmoid(logits[seen]))
+    point = operating_point(labels, logits, max_fpr=max_fpr, abstain=abstain)
     config = Config(
         schema=SCHEMA,
         cache=str(cache.folder.resolve()),
@@ -94,15 +99,20 @@ def fit(
         n_heads=len(folds),
         trials=n_trials,
         seed=seed,
-        threshold=threshold,
+        temperature=point.temperature,
+        threshold=point.threshold,
+        max_fpr=max_fpr,
+        margin=point.margin,
         versions=_versions(),
         leak_warning=leak_warning,
+        threshold_warning=point.warning,
     )
     run = Run(folder, config, fitted.ensemble)
+    write_ties(folder, training.clips)
     save_run(run)
     shutil.rmtree(checkpoints)
     _write_history(folder, fitted)
-    out_of_fold = dict(zip(ids, sigmoid(logits), strict=True))
+    out_of_fold = dict(zip(ids, run.probabilities(logits), strict=True))
     write_predictions(run, cache, out_of_fold)
     return run
 

@@ -6,14 +6,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import mannwhitneyu
+from scipy.special import logit
+
+from model.permutation import permutation_p_value
 
 Labels = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 
 RESAMPLES = 1000
 FEWEST_GROUPS = 10  # below that a bootstrap gives intervals that are far too narrow
 ECE_BINS = 10
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,13 @@ class Metric:
     low: float | None
     high: float | None
     n: int
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "-"
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,29 @@ def equal_error(labels: Labels, scores: Scores) -> tuple[float, float]:
     return rate, float((above + below) / 2)
 
 
+def false_alarm_threshold(labels: Labels, scores: Scores, max_fpr: float) -> float:
+    """The lowest threshold at which at most a share ``max_fpr`` of the real videos is called fake.
+
+    It lies half-way between two scores. There must be a real video.
+    """
+    real = np.sort(scores[labels == 0])[::-1]
+    allowed = int(max_fpr * len(real) + 1e-9)
+    if allowed >= len(real):
+        return float(scores.min())
+    below = real[allowed]  # the highest score that must not be called fake
+    above = scores[scores > below]
+    return float((below + above.min()) / 2 if len(above) else np.nextafter(below, np.inf))
+
+
+def distance(probabilities: Scores, threshold: float) -> Scores:
+    """How far probabilities are from the threshold, in logits."""
+    least = np.finfo(np.float64).eps  # of 0 and 1 there is no logit
+    return np.abs(
+        logit(np.clip(probabilities, least, 1 - least))
+        - logit(np.clip(threshold, least, 1 - least))
+    )
+
+
 def auc_roc(labels: Labels, scores: Scores) -> float:
     """Area under the ROC curve; NaN with one class only."""
     return _Sweep.of(labels, scores).auc_roc() if 0 < labels.sum() < len(labels) else float("nan")
@@ -95,19 +129,24 @@ def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
 
 
-def point_metrics(labels: Labels, probabilities: Scores, threshold: float) -> dict[str, float]:
+def point_metrics(
+    labels: Labels, probabilities: Scores, threshold: float, margin: float = 0.0
+) -> dict[str, float]:
     """All metrics without intervals; NaN where one is not defined.
 
     Args:
         labels: (N,) 0 real, 1 fake.
         probabilities: (N,) of being fake.
         threshold: from it on a video is called fake.
+        margin: in logits; a video that is nearer to the threshold is too close to call. Only
+            ``decided`` and ``accuracy_decided`` leave such videos out.
     """
     verdicts = (probabilities >= threshold).astype(np.int64)
     tn, fp, fn, tp = _confusion(labels, verdicts)
     undefined = float("nan")
     sweep = _Sweep.of(labels, probabilities) if 0 < labels.sum() < len(labels) else None
     precision, recall = _ratio(tp, tp + fp), _ratio(tp, tp + fn)
+    decided = distance(probabilities, threshold) >= margin
     return {
         "accuracy": (tp + tn) / len(labels),
         "precision": precision,
@@ -118,11 +157,19 @@ def point_metrics(labels: Labels, probabilities: Scores, threshold: float) -> di
         "eer": sweep.equal_error()[0] if sweep else undefined,
         "brier": float(np.mean((probabilities - labels) ** 2)),
         "ece": expected_calibration_error(labels, probabilities),
+        "decided": float(decided.mean()),
+        "accuracy_decided": _ratio(int((verdicts == labels)[decided].sum()), int(decided.sum())),
     }
 
 
 def all_metrics(
-    labels: Labels, probabilities: Scores, threshold: float, groups: Labels, *, seed: int = 0
+    labels: Labels,
+    probabilities: Scores,
+    threshold: float,
+    groups: Labels,
+    *,
+    margin: float = 0.0,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """All metrics with percentile intervals of a bootstrap over groups of linked videos.
 
@@ -134,32 +181,20 @@ def all_metrics(
         probabilities: (N,) of being fake.
         threshold: from it on a video is called fake; chosen on other videos.
         groups: (N,) videos of one group share an identity and are drawn together.
+        margin: in logits; see `point_metrics`.
         seed: of the resampling.
 
     Returns:
         metric → `Metric`; among them ``auc_p_value``, how probable an AUC at least this far from
-        0.5 is by chance (Mann-Whitney U test over videos); and ``confusion`` → real as real, real
+        0.5 is by chance (see `permutation_p_value`); and ``confusion`` → real as real, real
         as fake, fake as real, fake as fake.
     """
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    rng = np.random.default_rng(seed)
-
-    def resampled() -> npt.NDArray[np.int64]:
-        drawn = rng.integers(0, len(members), len(members))
-        return np.concatenate([members[n] for n in drawn])
-
-    values = point_metrics(labels, probabilities, threshold)
-    samples: dict[str, Scores] = {}
-    if len(members) >= FEWEST_GROUPS:
-        samples = _bootstrap(
-            lambda rows: point_metrics(labels[rows], probabilities[rows], threshold), resampled
-        )
-    result: dict[str, Any] = {
-        name: Metric(_known(value), *_interval(samples.get(name)), n=len(labels))
-        for name, value in values.items()
-    }
-    real, fake = probabilities[labels == 0], probabilities[labels == 1]
-    p_value = mannwhitneyu(fake, real).pvalue if len(real) and len(fake) else float("nan")
+    result: dict[str, Any] = with_intervals(
+        lambda rows: point_metrics(labels[rows], probabilities[rows], threshold, margin),
+        groups,
+        seed=seed,
+    )
+    p_value = permutation_p_value(labels, probabilities, groups, seed=seed)
     result["auc_p_value"] = Metric(_known(p_value), None, None, len(labels))
     result["threshold"] = Metric(threshold, None, None, len(labels))
     verdicts = (probabilities >= threshold).astype(np.int64)
@@ -172,19 +207,46 @@ def _confusion(labels: Labels, verdicts: Labels) -> list[int]:
     return np.bincount(2 * labels + verdicts, minlength=4).tolist()
 
 
-def _bootstrap(
-    metrics: Callable[[npt.NDArray[np.int64]], dict[str, float]],
-    resampled: Callable[[], npt.NDArray[np.int64]],
+def bootstrap(
+    measure: Callable[[Indices], dict[str, float]], groups: Labels, *, seed: int = 0
 ) -> dict[str, Scores]:
-    rows = [metrics(resampled()) for _ in range(RESAMPLES)]
+    """Measure again and again on as many groups, drawn with replacement.
+
+    Args:
+        measure: from rows to numbers by name.
+        groups: (N,) rows of one group are drawn together.
+        seed: of the drawing.
+
+    Returns:
+        name → (`RESAMPLES`,), nothing if there are fewer than `FEWEST_GROUPS` groups.
+    """
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    if len(members) < FEWEST_GROUPS:
+        return {}
+    rng = np.random.default_rng(seed)
+    drawn = [rng.integers(0, len(members), len(members)) for _ in range(RESAMPLES)]
+    rows = [measure(np.concatenate([members[n] for n in of_one])) for of_one in drawn]
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+def with_intervals(
+    measure: Callable[[Indices], dict[str, float]], groups: Labels, *, seed: int = 0
+) -> dict[str, Metric]:
+    """What is measured on all rows, with percentile intervals; arguments as of `bootstrap`."""
+    samples = bootstrap(measure, groups, seed=seed)
+    return estimates(measure(np.arange(len(groups))), samples, len(groups))
 
 
-def _interval(samples: Scores | None) -> tuple[float | None, float | None]:
+def estimates(values: dict[str, float], samples: dict[str, Scores], n: int) -> dict[str, Metric]:
+    """Values with the intervals of their samples, as `bootstrap` gives them, of n videos."""
+    return {
+        name: Metric(_known(value), *interval(samples.get(name)), n=n)
+        for name, value in values.items()
+    }
+
+
+def interval(samples: Scores | None) -> tuple[float | None, float | None]:
+    """The 95% percentile interval; None where most samples are undefined."""
     if samples is None:
         return None, None
     samples = samples[~np.isnan(samples)]
@@ -192,3 +254,7 @@ def _interval(samples: Scores | None) -> tuple[float | None, float | None]:
         return None, None
     low, high = np.quantile(samples, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

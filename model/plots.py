@@ -9,8 +9,10 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from model.metrics import ECE_BINS
 from model.training import Epoch
 from pipeline.files import write_whole
 
@@ -41,17 +43,19 @@ def plot_training(histories: Sequence[Sequence[Epoch]], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_roc(curves: Mapping[str, Curve], path: Path, warnings: Sequence[str] = ()) -> None:
+def plot_roc(
+    curves: Mapping[str, Curve], path: Path, title: str, warnings: Sequence[str] = ()
+) -> None:
     """ROC curves of several detectors on the same videos, under what is to be said of them."""
     figure, axes = _draw({name: roc_curve(*curve)[:2] for name, curve in curves.items()}, warnings)
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
-    axes.set(xlabel="real videos called fake", ylabel="fake videos found", title="ROC, test split")
+    axes.set(xlabel="real videos called fake", ylabel="fake videos found", title=f"ROC, {title}")
     axes.legend(loc="lower right")
     _save(figure, path)
 
 
 def plot_precision_recall(
-    curves: Mapping[str, Curve], path: Path, warnings: Sequence[str] = ()
+    curves: Mapping[str, Curve], path: Path, title: str, warnings: Sequence[str] = ()
 ) -> None:
     """Precision over recall of several detectors on the same videos."""
     lines = {name: precision_recall_curve(*curve)[1::-1] for name, curve in curves.items()}
@@ -62,9 +66,32 @@ def plot_precision_recall(
         xlabel="recall: fake videos found",
         ylabel="precision: of those called fake",
         ylim=(-0.02, 1.02),
-        title="precision and recall, test split",
+        title=f"precision and recall, {title}",
     )
     axes.legend(loc="lower left")
+    _save(figure, path)
+
+
+def plot_reliability(curve: Curve, path: Path, title: str, warnings: Sequence[str] = ()) -> None:
+    """Share of fakes over stated probability, with binomial 95% intervals and numbers of videos."""
+    labels, probabilities = curve
+    bins = np.minimum((probabilities * ECE_BINS).astype(int), ECE_BINS - 1)
+    figure, axes = _draw({}, warnings)
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
+    for b in np.unique(bins):
+        here = labels[bins == b]
+        low, high = binomtest(int(here.sum()), len(here)).proportion_ci(method="wilson")
+        x = probabilities[bins == b].mean()
+        axes.plot([x, x], [low, high], color=COLOURS[0])
+        axes.plot(x, here.mean(), "o", color=COLOURS[0])
+        axes.annotate(f"{len(here)}", (x, high), (0, 3), textcoords="offset points", ha="center")
+    axes.set(
+        xlabel="stated probability of being fake",
+        ylabel="share of fakes, and how many videos",
+        xlim=(-0.03, 1.03),
+        ylim=(-0.03, 1.1),
+        title=f"reliability, {title}",
+    )
     _save(figure, path)
 
 

@@ -60,8 +60,9 @@ def sentence(prediction: Prediction) -> str:
     """A prediction as one line of text."""
     if prediction.probability is None:
         return f"{prediction.path}: undecidable ({prediction.reason})"
+    reason = f" ({prediction.reason})" if prediction.reason else ""
     return (
-        f"{prediction.path}: {prediction.verdict}, probability of being fake "
+        f"{prediction.path}: {prediction.verdict}{reason}, probability of being fake "
         f"{prediction.probability:.3f} (called fake from {prediction.threshold:.3f} on)"
     )
 

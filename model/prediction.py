@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from features.backbones import Backbone, load_backbone
 from features.embedding import Options, embed_clip
+from model.metrics import distance
 from model.run import Run
 from model.sequences import join_streams
-from model.videos import sigmoid
 from pipeline import extraction
 from pipeline.cache import read_shard
 from pipeline.errors import IntegrityError, Rejected, SettingsError
@@ -29,7 +29,7 @@ class Prediction:
     Attributes:
         path: of the file.
         verdict: ``fake``, ``real`` or ``undecidable``.
-        probability: of being fake, None if undecidable.
+        probability: of being fake; None if there is none.
         threshold: from which on a video is called fake.
         clips: how many clips of the video were looked at.
         reason: why it is undecidable, else empty.
@@ -117,9 +117,11 @@ def _judge(
     (folder / shard).unlink()
     with torch.inference_mode():
         logits = run.ensemble(torch.from_numpy(np.stack(clips))).double().numpy()
-    probability = float(sigmoid(logits.mean()))
+    probability = float(run.probabilities(logits.mean()))
     if np.isnan(probability):
         reason = "no number came out"
         return Prediction(str(path), "undecidable", None, threshold, 0, reason, warning)
-    verdict = "fake" if probability >= threshold else "real"
-    return Prediction(str(path), verdict, probability, threshold, len(clips), "", warning)
+    verdict, reason = "fake" if probability >= threshold else "real", ""
+    if distance(np.array(probability), threshold) < run.config.margin:
+        verdict, reason = "undecidable", "too close to call"
+    return Prediction(str(path), verdict, probability, threshold, len(clips), reason, warning)

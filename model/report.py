@@ -7,38 +7,49 @@ from pathlib import Path
 
 import jinja2
 
-from model.evaluation import CONFUSION, SHOWN, Evaluation, show
+from model.controls import EXPLAINED
+from model.evaluation import DETECTOR, Evaluation
 from model.run import Run
+from model.summary import CONFUSION, PARTS, SHOWN, chance
 from pipeline.files import write_whole
 
 IMAGES = {
     "training.png": "Losses and validation AUC over the epochs of each fold",
-    "roc.png": "ROC curves on the test split",
-    "precision_recall.png": "Precision over recall on the test split",
+    "roc.png": "ROC curves",
+    "precision_recall.png": "Precision over recall",
+    "reliability.png": "Share of fakes over stated probability",
 }
 
 
 def write_report(run: Run, evaluation: Evaluation) -> Path:
-    """Write ``report.html`` into the run's folder and return its path."""
+    """Write ``report.html`` into the evaluation's folder and return its path."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("model", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     images = {
-        caption: base64.b64encode((run.folder / name).read_bytes()).decode()
+        caption: base64.b64encode((evaluation.folder / name).read_bytes()).decode()
         for name, caption in IMAGES.items()
-        if (run.folder / name).is_file()
+        if (evaluation.folder / name).is_file()
     }
     page = templates.get_template("report.html").render(
-        title=f"Run {run.folder.name}",
-        warnings=run.config.warnings,
+        title=_title(run, evaluation),
+        warnings=evaluation.warnings,
         config=run.config,
         evaluation=evaluation,
         shown=SHOWN,
         confusion=CONFUSION,
-        show=show,
+        chance=chance,
+        detector=DETECTOR,
+        explained=EXPLAINED,
+        parts=PARTS,
         images=images,
         settings=json.dumps(dataclasses.asdict(run.config), indent=1),
     )
-    path = run.folder / "report.html"
+    path = evaluation.folder / "report.html"
     write_whole(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
+
+
+def _title(run: Run, evaluation: Evaluation) -> str:
+    elsewhere = evaluation.folder != run.folder
+    return f"Run {run.folder.name}" + (f" on {evaluation.folder.name}" if elsewhere else "")

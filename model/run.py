@@ -8,7 +8,10 @@ from typing import Any
 
 import click
 import cloup
+import numpy as np
+import numpy.typing as npt
 import torch
+from scipy.special import expit
 
 from features.embedding import weights_warning
 from model.heads import Ensemble, Head
@@ -16,7 +19,7 @@ from model.training import TrainingSettings
 from pipeline.errors import IntegrityError, SettingsError
 from pipeline.files import write_whole
 
-SCHEMA = 1
+SCHEMA = 2
 CONFIG, MODEL = "config.json", "model.pt"
 
 
@@ -36,9 +39,15 @@ class Config:
         n_heads: heads in the ensemble, one per fold.
         trials: tuning trials that chose the settings, 0 if none.
         seed: of folds, tuning and training.
+        temperature: a probability is the sigmoid of logit / temperature.
         threshold: probability from which on a video is called fake.
+        max_fpr: the share of real validation videos that the threshold lets be called fake; None:
+            it makes as many errors on real as on fake ones.
+        margin: a probability that is nearer than that to the threshold, in logits, is too close
+            to call.
         versions: of the libraries.
         leak_warning: what to say wherever a result rests on a split that leaks, or nothing.
+        threshold_warning: why the threshold cannot keep its promise, or nothing.
     """
 
     schema: int
@@ -52,9 +61,13 @@ class Config:
     n_heads: int
     trials: int
     seed: int
+    temperature: float
     threshold: float
+    max_fpr: float | None
+    margin: float
     versions: dict[str, str]
     leak_warning: str = ""
+    threshold_warning: str = ""
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -64,7 +77,18 @@ class Config:
     @property
     def warnings(self) -> list[str]:
         """What to say over every result of the run: an untrained backbone, a split that leaks."""
-        return [w for w in (weights_warning(self.embedding), self.leak_warning) if w]
+        said = (weights_warning(self.embedding), self.leak_warning, self.threshold_warning)
+        return [warning for warning in said if warning]
+
+    @property
+    def threshold_rule(self) -> str:
+        """How the threshold was chosen, as the end of a sentence."""
+        if self.max_fpr is None:
+            return "where the errors on the validation folds are equal"
+        return (
+            f"where at most {100 * self.max_fpr:g}% of the real videos of the validation folds are "
+            "called fake"
+        )
 
 
 @dataclass(frozen=True)
@@ -74,6 +98,10 @@ class Run:
     folder: Path
     config: Config
     ensemble: Ensemble
+
+    def probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Calibrated probabilities of being fake, of the ensemble's logits."""
+        return expit(logits / self.config.temperature)
 
 
 def save_run(run: Run) -> None:
@@ -122,6 +150,14 @@ allow_leaks_option = cloup.option(
     is_flag=True,
     help="Go on where somebody or something is on two sides of the split; every metric and report "
     "then says so.",
+)
+
+
+controls_option = cloup.option(
+    "--no-controls",
+    is_flag=True,
+    help="Do not train the controls that are heads like the detector's: shuffled time, flow only, "
+    "frames only.",
 )
 
 

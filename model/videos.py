@@ -15,11 +15,6 @@ PREDICTIONS = "predictions.csv"
 UNSEEN = ("test", "holdout")
 
 
-def sigmoid(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Probabilities of logits."""
-    return 1 / (1 + np.exp(-logits))
-
-
 def by_video(
     clips: Sequence[Clip], logits: npt.NDArray[np.float64]
 ) -> tuple[list[str], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
@@ -48,7 +43,7 @@ def score_videos(
     with torch.inference_mode():
         logits = run.ensemble(data.x).double().numpy()
     ids, labels, logits = by_video(data.clips, logits)
-    return ids, labels, sigmoid(logits)
+    return ids, labels, run.probabilities(logits)
 
 
 def write_predictions(run: Run, cache: Cache, out_of_fold: Mapping[str, float]) -> None:

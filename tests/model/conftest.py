@@ -14,6 +14,7 @@ import torch
 import torchvision
 from click.testing import CliRunner
 
+import model.baselines
 import model.metrics
 from features.backbones import load_backbone
 from features.embedding import embed
@@ -39,10 +40,11 @@ def _one_thread():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _few_resamples():
-    """Intervals from fewer draws, except where a test is about intervals."""
+def _quick_numbers():
+    """Intervals from fewer draws, except where a test is about them, and fewer penalties."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model.metrics, "RESAMPLES", 10)
+        patch.setattr(model.baselines, "PENALTIES", (1e-2, 1.0))
         yield
 
 
@@ -90,8 +92,10 @@ def sequences():
 def fabricate(tmp_path_factory):
     """Make a cache of embeddings without any video, as `features.embedding.embed` writes it."""
 
-    def make(clips, x, *, folder: Path | None = None, weights: str = "file") -> Cache:
-        """`clips`: N rows; `x`: (N, T-1, D), the stream `flow`."""
+    def make(
+        clips, x, *, frames=None, folder=None, weights="file", extraction=None, **embedding
+    ) -> Cache:
+        """`clips`: N rows; `x`: (N, T-1, D), the stream `flow`; and the like of it for `frames`."""
         folder = folder or tmp_path_factory.mktemp("fabricated") / "cache"
         steps, dimension = x.shape[1:]
         motion = np.zeros((steps, len(NAMES)), np.float32)
@@ -108,14 +112,18 @@ def fabricate(tmp_path_factory):
             "std": [0.229, 0.224, 0.225],
             "precision": "float32",
             "source_sha256": "1" * 64,
-        }
+        } | embedding
         clips = [dataclasses.replace(clip, n_frames=steps + 1) for clip in clips]
         data = {
             clip.id: {"flow": flow.astype(np.float16), "motion": motion, "rows": rows}
             for clip, flow in zip(clips, x, strict=True)
         }
+        if frames is not None:
+            settings["streams"] = ["flow", "frames"]
+            for clip, of_clip in zip(clips, frames, strict=True):
+                data[clip.id]["frames"] = of_clip.astype(np.float16)
         shard = write_shard(folder, "shards/00000.h5", data, attrs={"settings": "made up"})
-        source = dataclasses.asdict(Settings()) | {"corpus": "made up"}
+        source = dataclasses.asdict(Settings()) | {"corpus": "made up"} | (extraction or {})
         write_index(
             folder,
             stage="embed",

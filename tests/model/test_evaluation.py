@@ -14,12 +14,14 @@ import pytest
 from sklearn import metrics as sk
 
 from model.baselines import logistic_regression, mean_pooled, metadata
+from model.controls import ALONE, MEAN_POOL, METADATA, SHUFFLED
 from model.evaluate import main as evaluate_command
-from model.evaluation import MEAN_POOL, METADATA, SHOWN, evaluate, table
+from model.evaluation import DETECTOR, evaluate
 from model.fitting import fit
 from model.metrics import auc_roc
 from model.report import write_report
 from model.run import load_run
+from model.summary import CHANCE, headline, table
 from pipeline.cache import Cache
 from pipeline.errors import IntegrityError, NothingUsable, SettingsError
 
@@ -66,10 +68,14 @@ def scored(folder, split):
 
 
 def test_every_metric_of_every_split_has_value_interval_and_number(metrics):
-    written = "test holdout baselines coverage videos_in_no_split files_rejected warnings"
+    written = (
+        "test holdout controls absent_controls comparisons verdicts by_manipulation by_source "
+        "coverage videos_in_no_split files_rejected cache cache_sha256 warnings"
+    )
     assert set(metrics) == set(written.split())
-    assert set(metrics["baselines"]) == {MEAN_POOL, METADATA}
-    of_splits = [metrics, *metrics["baselines"].values()]
+    assert set(metrics["controls"]) == {MEAN_POOL, METADATA, SHUFFLED}
+    assert set(metrics["absent_controls"]) == set(ALONE.values())
+    of_splits = [metrics, *metrics["controls"].values()]
     for values in [of[split] for of in of_splits for split in ("test", "holdout")]:
         assert set(values) == {*SHOWN, "threshold", "confusion"}
         for name in (*SHOWN, "threshold"):
@@ -112,7 +118,7 @@ def test_coverage_counts_videos_and_those_with_a_score(metrics, fitted):
 
 def test_an_easy_corpus_is_learned_and_its_metadata_give_nothing_away(metrics):
     assert metrics["test"]["auc_roc"]["value"] > 0.9
-    assert metrics["baselines"][METADATA]["test"]["auc_roc"]["value"] == 0.5  # all files are alike
+    assert metrics["controls"][METADATA]["test"]["auc_roc"]["value"] == 0.5  # all files are alike
 
 
 def test_evaluating_again_gives_the_same_bytes(evaluated, fitted):
@@ -122,11 +128,11 @@ def test_evaluating_again_gives_the_same_bytes(evaluated, fitted):
 
 
 def test_the_table_has_every_metric_of_every_detector(evaluated, fitted):
-    text = table(load_run(fitted.folder), evaluated)
+    text = table(evaluated)
     assert "test: 24 videos, 24 of them scored" in text
-    for name in (*SHOWN, "threshold", "LSTM", "mean-pooled embeddings", "metadata only"):
+    for name in (*SHOWN, "threshold", DETECTOR, MEAN_POOL, METADATA, SHUFFLED):
         assert name in text
-    assert "2 videos are in no split; 0 files were unusable" in text
+    assert "2 videos are left out, being in no split; 0 files were unusable" in text
     assert "nan" not in text.lower()
     assert max(map(len, text.splitlines())) <= 100
 
@@ -182,6 +188,19 @@ def test_metadata_that_give_the_label_away_are_found_out(clip):
     assert mostly > 0.8
 
 
+def test_chance_is_called_chance_wherever_the_auc_is_shown(easy_corpus, quick_run):
+    """Nothing tells these videos apart."""
+    run = quick_run(*easy_corpus(16, shift=0.0))
+    evaluation = evaluate(run)
+    assert evaluation.metrics[DETECTOR]["test"]["auc_p_value"].value > 0.05
+    assert f"{CHANCE})" in headline(evaluation)
+    assert f"The AUC is {CHANCE}." in table(evaluation)
+    assert (
+        f"The AUC of the detector is {CHANCE}"
+        in Page(write_report(run, evaluation).read_text()).text
+    )
+
+
 def test_a_corpus_whose_frame_rate_gives_it_away_is_shown_as_such(easy_corpus, quick_run):
     clips, x = easy_corpus(16, shift=0.0)
     clips = [dataclasses.replace(clip, fps=30.0 if clip.label else 24.0) for clip in clips]
@@ -217,7 +236,7 @@ def test_a_test_split_with_one_class_has_no_nan(label, easy_corpus, quick_run):
     assert "NaN" not in text
     assert json.loads(text)["test"]["auc_roc"]["value"] is None
     assert json.loads(text)["test"]["accuracy"]["value"] is not None
-    assert "nan" not in table(run, evaluation)
+    assert "nan" not in table(evaluation)
     page = write_report(run, evaluation).read_text()
     assert "nan" not in re.sub(r"base64,[^\"]*", "", page)
 
@@ -230,8 +249,8 @@ def test_a_video_without_a_score_is_counted_and_the_others_are_evaluated(easy_co
     evaluation = evaluate(run)
     n = sum(clip.split == "test" for clip in clips)
     assert evaluation.coverage["test"] == {"videos": n, "scored": n - 1}
-    assert evaluation.metrics["LSTM"]["test"]["accuracy"].n == n - 1
-    assert evaluation.metrics["LSTM"]["test"]["auc_roc"].value is not None
+    assert evaluation.metrics[DETECTOR]["test"]["accuracy"].n == n - 1
+    assert evaluation.metrics[DETECTOR]["test"]["auc_roc"].value is not None
 
 
 def test_without_a_holdout_there_is_only_the_test_split(easy_corpus, quick_run):
@@ -252,11 +271,16 @@ def test_with_nothing_unseen_there_is_nothing_to_evaluate(easy_corpus, quick_run
 # -------------------------------------------------------------------------------- the right cache
 
 
-def test_another_cache_is_refused(fitted, fabricate, easy_corpus, run_command):
+def test_another_cache_is_refused(fitted, fabricate, easy_corpus):
+    with pytest.raises(IntegrityError, match="is not the cache that"):
+        evaluate(load_run(fitted.folder), fabricate(*easy_corpus(16)))
+
+
+def test_another_cache_of_the_same_people_is_a_leak(fitted, fabricate, easy_corpus, run_command):
     other = fabricate(*easy_corpus(16))
     done = run_command(evaluate_command, fitted.folder, "--cache", other.folder)
     assert done.exit_code == 4
-    assert "is not the cache that" in done.stderr
+    assert "were trained on by" in done.stderr
 
 
 def test_the_cache_may_have_moved(fitted, run_command, tmp_path):
@@ -324,7 +348,7 @@ class Page(HTMLParser):
 
 
 def test_curves_are_pictures(evaluated, fitted):
-    for name in ("roc.png", "precision_recall.png", "training.png"):
+    for name in ("roc.png", "precision_recall.png", "reliability.png", "training.png"):
         content = (fitted.folder / name).read_bytes()
         assert content.startswith(b"\x89PNG"), name
         assert len(content) > 5000, name
@@ -333,7 +357,7 @@ def test_curves_are_pictures(evaluated, fitted):
 def test_the_report_needs_nothing_but_itself(evaluated, fitted):
     page = Page((fitted.folder / "report.html").read_text())
     assert {"script", "link", "iframe", "object"}.isdisjoint(page.tags)
-    assert len(page.images) == 3
+    assert len(page.images) == 4
     for image in page.images:
         kind, _, data = image["src"].partition(",")
         assert kind == "data:image/png;base64"
@@ -357,7 +381,7 @@ def test_a_hostile_folder_name_is_only_text(fitted, evaluated, tmp_path):
     folder.mkdir()
     run = dataclasses.replace(load_run(fitted.folder), folder=folder)
     run = dataclasses.replace(run, config=dataclasses.replace(run.config, cache=f"/{name}"))
-    page = Page(write_report(run, evaluated).read_text())
+    page = Page(write_report(run, dataclasses.replace(evaluated, folder=folder)).read_text())
     assert {"script", "img"}.isdisjoint(page.tags)
     assert name in page.text
 

@@ -14,9 +14,8 @@ from model.evaluate import main as evaluate_command
 from model.fit import main as fit_command
 from model.fitting import fit
 from model.metrics import equal_error
-from model.run import load_run
+from model.run import SCHEMA, load_run
 from model.sequences import join_streams, load_sequences
-from model.videos import sigmoid
 from pipeline.errors import IntegrityError, NothingUsable, SettingsError
 
 
@@ -106,7 +105,7 @@ def test_a_saved_run_predicts_what_it_predicted(fitted):
     run = load_run(fitted.folder)
     unseen = load_sequences(fitted.cache, ("flow",), ("test", "holdout"))
     with torch.inference_mode():
-        again = sigmoid(run.ensemble(unseen.x).double().numpy())
+        again = run.probabilities(run.ensemble(unseen.x).double().numpy())
     written = {row["id"]: row["probability"] for row in predictions(fitted.folder)}
     assert [f"{p:.6f}" for p in again] == [written[clip.video] for clip in unseen.clips]
 
@@ -115,7 +114,7 @@ def test_training_videos_are_judged_by_heads_that_never_saw_them(fitted):
     run = load_run(fitted.folder)
     seen = load_sequences(fitted.cache, ("flow",), ("train",))
     with torch.inference_mode():
-        by_all = sigmoid(run.ensemble(seen.x).double().numpy())
+        by_all = run.probabilities(run.ensemble(seen.x).double().numpy())
     written = {row["id"]: float(row["probability"] or "nan") for row in predictions(fitted.folder)}
     out_of_fold = np.array([written[clip.video] for clip in seen.clips])
     assert np.abs(out_of_fold - by_all).max() > 0.01
@@ -154,7 +153,7 @@ def test_the_clips_of_a_video_are_averaged_into_one_row(fabricate, easy_corpus, 
         mine = [n for n, clip in enumerate(unseen.clips) if clip.video == row["id"]]
         if mine:
             assert len(mine) == 2
-            expected = sigmoid(logits[mine].mean())
+            expected = run.probabilities(logits[mine].mean())
             assert float(row["probability"]) == pytest.approx(expected, abs=1e-6)
 
 
@@ -462,7 +461,7 @@ def test_a_config_that_does_not_fit_the_model_is_an_integrity_error(change, copy
         load_run(copy_of_run)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", f'{{"schema": {SCHEMA}}}'])
 def test_a_damaged_config_is_an_integrity_error(text, copy_of_run):
     (copy_of_run / "config.json").write_text(text)
     with pytest.raises(IntegrityError, match="is damaged"):
@@ -472,7 +471,7 @@ def test_a_damaged_config_is_an_integrity_error(text, copy_of_run):
 def test_a_run_of_another_version_is_refused(copy_of_run):
     path = copy_of_run / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99}))
-    with pytest.raises(SettingsError, match="version 99, this program reads 1"):
+    with pytest.raises(SettingsError, match=f"version 99, this program reads {SCHEMA}"):
         load_run(copy_of_run)
 
 

@@ -5,7 +5,6 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.stats import mannwhitneyu
 from sklearn import metrics as sk
 
 import model.metrics
@@ -17,6 +16,7 @@ from model.metrics import (
     expected_calibration_error,
     point_metrics,
 )
+from model.permutation import permutation_p_value
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +46,15 @@ def test_every_metric_is_that_of_scikit_learn(scored):
         "brier": sk.brier_score_loss(labels, p),
     }
     assert {name: found[name] for name in expected} == pytest.approx(expected)
-    assert set(found) == {*expected, "eer", "ece"}
+    assert set(found) == {*expected, "eer", "ece", "decided", "accuracy_decided"}
 
 
-def test_the_p_value_of_the_auc_is_that_of_the_rank_sum_test(scored):
+def test_the_p_value_of_the_auc_knows_who_is_linked(scored):
     labels, p = scored
-    found = all_metrics(labels, p, 0.6, np.arange(60))["auc_p_value"].value
-    assert found == pytest.approx(mannwhitneyu(p[labels == 1], p[labels == 0]).pvalue)
+    groups = np.arange(60) // 3
+    found = all_metrics(labels, p, 0.6, groups)["auc_p_value"].value
+    assert found == permutation_p_value(labels, p, groups)
+    assert found != permutation_p_value(labels, p, np.arange(60))
 
 
 def test_a_probability_at_the_threshold_is_called_fake():

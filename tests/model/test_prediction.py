@@ -138,6 +138,25 @@ def test_a_probability_that_is_no_number_is_undecidable(chain, run, backbone, un
     assert found.reason
 
 
+def test_what_is_too_close_to_call_is_undecidable_but_shows_its_probability(
+    chain, run, backbone, unseen
+):
+    path = chain.videos[unseen[0]["id"]]
+
+    def judged(margin):
+        config = dataclasses.replace(run.config, margin=margin)
+        (found,) = predict(dataclasses.replace(run, config=config), [path], backbone, jobs=1)
+        return found
+
+    sure, unsure = judged(0.0), judged(50.0)
+    assert sure.verdict in ("real", "fake")
+    assert (unsure.verdict, unsure.reason) == ("undecidable", "too close to call")
+    assert unsure.probability == sure.probability
+    assert f"undecidable (too close to call), probability of being fake {sure.probability:.3f}" in (
+        sentence(unsure)
+    )
+
+
 # ------------------------------------------------------------------------------------- the weights
 
 
