@@ -1,15 +1,17 @@
 """The command that trains a detector over a cache of embeddings."""
 
 from pathlib import Path
+from typing import get_args
 
 import click
 import cloup
 
 from model.evaluation import evaluate, headline
-from model.fitting import fit
+from model.fitting import best_settings, fit
 from model.report import write_report
 from model.run import allow_leaks_option, warn
 from model.sequences import STREAMS
+from model.space import Scope
 from model.training import TrainingSettings
 from model.videos import UNSEEN
 from pipeline.cache import Cache
@@ -32,9 +34,35 @@ DEFAULTS = TrainingSettings()
         metavar="N",
         type=click.IntRange(0),
         default=0,
-        help="Trials of the Gaussian-process search over learning rate, batch size, sequence "
-        "length, weight decay, dropout and hidden size. The same command goes on with a search "
-        "that was stopped.",
+        help="Trials of the Gaussian-process search. The same command goes on with a search that "
+        "was stopped.",
+    ),
+    cloup.option(
+        "--search",
+        type=click.Choice(get_args(Scope)),
+        default="architecture",
+        help="training: learning rate, batch size, sequence length, weight decay, dropout and "
+        "hidden size. architecture: also layers, direction, pooling, head and streams.",
+    ),
+    cloup.option(
+        "--jobs",
+        metavar="N",
+        type=click.IntRange(1),
+        default=1,
+        help="Trials side by side, each in a process with one thread. They share the device. "
+        "Another N is another search.",
+    ),
+    cloup.option(
+        "--time-budget",
+        metavar="MINUTES",
+        type=click.FloatRange(0, min_open=True),
+        help="No trial starts after it, once one went well.",
+    ),
+    cloup.option(
+        "--warm-start",
+        metavar="RUN",
+        type=click.Path(path_type=Path),
+        help="Try the three best settings of an earlier run's search first.",
     ),
     cloup.option(
         "--folds",
@@ -123,6 +151,10 @@ def main(
     embeddings: Path,
     output: Path,
     tune: int,
+    search: Scope,
+    jobs: int,
+    time_budget: float | None,
+    warm_start: Path | None,
     folds: int,
     seed: int,
     streams: tuple[str, ...],
@@ -140,6 +172,8 @@ def main(
     Example:
       python -m model.fit caches/dfd-resnet18 -o runs/first --tune 20
     """
+    if not tune and (warm_start or time_budget):
+        raise click.UsageError("--warm-start and --time-budget are for tuning: give --tune N")
     cache = Cache(embeddings, "embed")
     run = fit(
         cache,
@@ -147,6 +181,10 @@ def main(
         streams=streams,
         settings=TrainingSettings(**settings),  # type: ignore[arg-type]
         n_trials=tune,
+        search=search,
+        warm=best_settings(warm_start) if warm_start else (),
+        jobs=jobs,
+        seconds=60 * time_budget if time_budget else None,
         n_folds=folds,
         seed=seed,
         device=device,

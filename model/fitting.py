@@ -2,28 +2,35 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sklearn
 import skopt
 import torch
+from skopt.space import Dimension
 from tqdm import tqdm
 
 from features.backbones import resolve_device
 from model.metrics import equal_error
+from model.objective import FoldLoss, load_training
 from model.plots import plot_training
 from model.run import SCHEMA, Config, Run, save_run
-from model.sequences import Sequences, check_leaks, load_sequences
+from model.sequences import Sequences, available_streams, check_leaks
+from model.space import Scope, search_space, settings_as_json, settings_from_json
 from model.training import CrossFit, Indices, TrainingSettings, cross_fit
+from model.trials import best_of_log, read_trials
 from model.tuning import tune
+from model.tuning_plots import plot_tuning
 from model.videos import by_video, sigmoid, write_predictions
 from pipeline import splits
 from pipeline.cache import Cache, check_same_settings
 from pipeline.errors import NothingUsable, SettingsError
-from pipeline.files import read_csv, write_csv, write_whole
+from pipeline.files import write_csv, write_whole
 
-TRIALS = "trials.csv"
+TRIALS, BEGUN = "trials.csv", "begun.json"
 
 
 def fit(
@@ -33,6 +40,10 @@ def fit(
     streams: tuple[str, ...],
     settings: TrainingSettings,
     n_trials: int = 0,
+    search: Scope = "architecture",
+    warm: Sequence[TrainingSettings] = (),
+    jobs: int = 1,
+    seconds: float | None = None,
     n_folds: int = 3,
     seed: int = 0,
     device: str = "auto",
@@ -49,6 +60,10 @@ def fit(
         streams: what the head sees.
         settings: of the head; with ``n_trials`` the start of the search.
         n_trials: tuning trials, 0 for none.
+        search: what is tuned.
+        warm: settings that tuning tries first.
+        jobs: tuning trials that run side by side.
+        seconds: after which no trial starts any more.
         n_folds: of the cross-validation, fewer where identities do not allow as many.
         seed: of folds, search and training.
         device: as torch names it, or ``auto``.
@@ -60,13 +75,25 @@ def fit(
         SettingsError: the folder holds a run with other settings.
     """
     leak_warning = check_leaks(cache, allow=allow_leaks)
-    training = load_sequences(cache, streams, ("train", "val"))
+    settings = dataclasses.replace(settings, streams=streams)
+    training = load_training(cache.folder, cache.sha256, streams)
     folds = training_folds(training, n_folds, seed)
     where = resolve_device(device)
-    _begin(folder, cache, streams, settings, len(folds), seed)
+    begun = {
+        "cache_sha256": cache.sha256,
+        "folds": len(folds),
+        "seed": seed,
+        "search": search,
+        "warm": [settings_as_json(one) for one in warm],
+        **settings_as_json(settings),
+    }
+    _begin(folder, begun)
     if n_trials:
-        settings = _tune(training, folds, folder, settings, n_trials, seed, where)
-        n_trials = len(read_csv(folder / TRIALS))
+        space = search_space(training.x.shape[1], available_streams(cache), scope=search)
+        objective = FoldLoss(cache.folder, cache.sha256, folds, seed, where)
+        settings = _tune(objective, n_trials, space, folder, settings, warm, jobs, seconds)
+        n_trials = len(read_trials(folder / TRIALS, space, len(folds)))
+        training = load_training(cache.folder, cache.sha256, settings.streams)
     with tqdm(total=len(folds), desc="train", unit="fold", disable=None) as bar:
         fitted = cross_fit(training, folds, settings, seed=seed, device=where, progress=bar.update)
     ids, labels, logits = by_video(training.clips, fitted.out_of_fold)
@@ -79,7 +106,7 @@ def fit(
         frames=int(cache.attrs["frames"]),
         extraction=json.loads(cache.attrs["source_settings"]),
         embedding=cache.settings,
-        streams=streams,
+        streams=settings.streams,
         dimension=training.x.shape[-1],
         training=settings,
         n_heads=len(folds),
@@ -124,23 +151,9 @@ def training_folds(training: Sequences, n_folds: int, seed: int) -> list[tuple[I
     )
 
 
-def _begin(
-    folder: Path,
-    cache: Cache,
-    streams: tuple[str, ...],
-    settings: TrainingSettings,
-    n_folds: int,
-    seed: int,
-) -> None:
+def _begin(folder: Path, begun: dict[str, Any]) -> None:
     """Remember what a search was begun with, so that it is never gone on with something else."""
-    begun = {
-        "cache_sha256": cache.sha256,
-        "streams": list(streams),
-        "folds": n_folds,
-        "seed": seed,
-        **dataclasses.asdict(settings),
-    }
-    path = folder / "begun.json"
+    path = folder / BEGUN
     if path.is_file():
         check_same_settings(folder, json.loads(path.read_text()), begun)
     elif folder.is_dir() and any(folder.iterdir()):
@@ -151,25 +164,49 @@ def _begin(
         write_whole(path, lambda temporary: temporary.write_text(text))
 
 
+def best_settings(folder: Path) -> list[TrainingSettings]:
+    """The best settings that the tuning of an earlier run found, at most three.
+
+    Raises:
+        SettingsError: it was not tuned.
+    """
+    try:
+        begun = json.loads((folder / BEGUN).read_text())
+        return best_of_log(folder / TRIALS, settings_from_json(begun))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SettingsError(
+            f"{folder} holds no trials to start from: {error}", "name a run that --tune made"
+        ) from error
+
+
 def _tune(
-    training: Sequences,
-    folds: list[tuple[Indices, Indices]],
+    objective: FoldLoss,
+    n_trials: int,
+    space: Sequence[Dimension],
     folder: Path,
     start: TrainingSettings,
-    n_trials: int,
-    seed: int,
-    device: str,
+    warm: Sequence[TrainingSettings],
+    jobs: int,
+    seconds: float | None,
 ) -> TrainingSettings:
-    with tqdm(total=n_trials * len(folds), desc="tune", unit="fold", disable=None) as bar:
-
-        def objective(settings: TrainingSettings) -> float:
-            return cross_fit(
-                training, folds, settings, seed=seed, device=device, progress=bar.update
-            ).loss
-
-        return tune(
-            objective, n_trials, training.x.shape[1], folder / TRIALS, start=start, seed=seed
+    log, n_folds = folder / TRIALS, len(objective.folds)
+    with tqdm(total=n_trials, desc="tune", unit="trial", disable=None) as bar:
+        best = tune(
+            objective,
+            n_trials,
+            space,
+            log,
+            n_folds=n_folds,
+            start=start,
+            warm=warm,
+            seed=objective.seed,
+            jobs=jobs,
+            seconds=seconds,
+            progress=lambda trial: bar.update(),
         )
+    trials = read_trials(log, space, n_folds)
+    plot_tuning([trials[n] for n in sorted(trials)], space, n_folds, folder / "tuning.png")
+    return best
 
 
 def _write_history(folder: Path, fitted: CrossFit) -> None:

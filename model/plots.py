@@ -19,7 +19,8 @@ STYLES = ("-", "--", ":")  # so that curves on top of one another all show
 Curve = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]  # labels and probabilities
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all."""
     write_whole(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
 
 
@@ -38,7 +39,7 @@ def plot_training(histories: Sequence[Sequence[Epoch]], path: Path) -> None:
     left.set(xlabel="epoch", ylabel="loss", title="validation (line) and training (dots) loss")
     right.set(xlabel="epoch", ylabel="AUC", ylim=(-0.02, 1.02), title="validation AUC")
     left.legend(title="kept: •")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_roc(curves: Mapping[str, Curve], path: Path, warnings: Sequence[str] = ()) -> None:
@@ -47,7 +48,7 @@ def plot_roc(curves: Mapping[str, Curve], path: Path, warnings: Sequence[str] = 
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
     axes.set(xlabel="real videos called fake", ylabel="fake videos found", title="ROC, test split")
     axes.legend(loc="lower right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_precision_recall(
@@ -65,7 +66,7 @@ def plot_precision_recall(
         title="precision and recall, test split",
     )
     axes.legend(loc="lower left")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw(lines: Mapping[str, Any], warnings: Sequence[str]) -> tuple[Figure, Any]:

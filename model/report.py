@@ -13,6 +13,7 @@ from pipeline.files import write_whole
 
 IMAGES = {
     "training.png": "Losses and validation AUC over the epochs of each fold",
+    "tuning.png": "Losses of the trials of tuning, and how the loss depends on each setting",
     "roc.png": "ROC curves on the test split",
     "precision_recall.png": "Precision over recall on the test split",
 }

@@ -100,10 +100,11 @@ def load_run(folder: Path) -> Run:
                 f"{folder} has version {values['schema']}, this program reads {SCHEMA}",
                 "fit again, or install the version that made it",
             )
-        training = TrainingSettings(**values.pop("training"))
+        training = values.pop("training")
+        training = TrainingSettings(**training | {"streams": tuple(training["streams"])})
         streams = tuple(values.pop("streams"))
         config = Config(training=training, streams=streams, **values)
-        heads = [LSTMHead(config.dimension, training.head) for _ in range(config.n_heads)]
+        heads = [LSTMHead(config.dimension, training.head_settings) for _ in range(config.n_heads)]
         ensemble = Ensemble(heads, training.sequence_length)
         ensemble.load_state_dict(torch.load(folder / MODEL, weights_only=True))
     except SettingsError:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from model.metrics import auc_roc
 from model.sequences import Sequences
 
 Indices = npt.NDArray[np.int64]
+Head = Literal["lstm", "gru", "tcn", "transformer", "mean"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,12 @@ class TrainingSettings:
     pooling: Pooling = HeadSettings.pooling
     max_epochs: int = 60
     patience: int = 12
+    head: Head = "lstm"
+    streams: tuple[str, ...] = ("flow", "motion")
+    fusion: Literal["early", "late"] = "early"
 
     @property
-    def head(self) -> HeadSettings:
+    def head_settings(self) -> HeadSettings:
         """The shape of the head."""
         return HeadSettings(
             self.hidden, self.layers, self.bidirectional, self.pooling, self.dropout
@@ -100,7 +105,7 @@ def _train(
     y = torch.from_numpy(data.labels).to(device, torch.float32)
     weight = _class_weights(data.labels, train).to(device)
     val_weight = _class_weights(data.labels, val).to(device)
-    head = LSTMHead(x.shape[-1], settings.head).to(device)
+    head = LSTMHead(x.shape[-1], settings.head_settings).to(device)
     head.standardise_by(x[train])
     optimiser = torch.optim.AdamW(
         head.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
