@@ -12,6 +12,7 @@ from model.training import Head, TrainingSettings
 Scope = Literal["training", "architecture"]
 Point = list[Any]  # a value for each dimension
 
+LOG = "log2_"  # before the name of a setting whose logarithm is a dimension
 HEADS: tuple[Head, ...] = ("lstm",)
 STREAM_SETS = (
     "flow", "motion", "flow+motion", "frames", "flow+frames", "flow+frames+motion",
@@ -82,11 +83,13 @@ def to_settings(
     point: Point, space: Sequence[Dimension], start: TrainingSettings
 ) -> TrainingSettings:
     """The settings of a point; what is not tuned is as in ``start``."""
-    values = {dimension.name: value for dimension, value in zip(space, point, strict=True)}
-    for name in ("hidden", "batch_size"):
-        values[name] = 2 ** values.pop(f"log2_{name}")
-    if "streams" in values:
-        values["streams"] = tuple(values["streams"].split("+"))
+    values: dict[str, Any] = {}
+    for dimension, value in zip(space, point, strict=True):
+        name = dimension.name.removeprefix(LOG)
+        if name == "streams":
+            values[name] = tuple(value.split("+"))
+        else:
+            values[name] = value if name == dimension.name else 2**value
     return dataclasses.replace(start, **values)
 
 
@@ -118,7 +121,7 @@ def parse_settings(row: Mapping[str, str], start: TrainingSettings) -> TrainingS
     """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(TrainingSettings):
-        logarithm, text = row.get(f"log2_{field.name}"), row.get(field.name)
+        logarithm, text = row.get(LOG + field.name), row.get(field.name)
         kind = type(getattr(start, field.name))
         if logarithm:
             values[field.name] = 2 ** int(logarithm)
