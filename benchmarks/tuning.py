@@ -4,10 +4,10 @@ Run ``python -m benchmarks.tuning EMBEDDINGS [TRIALS [SEEDS]]`` on a cache that 
 For each seed both searches try the default settings first, then choose 19 others from the same
 space. Chance runs all folds of each trial. Of the settings that each prefers it tells the
 validation loss, and the AUC on the test split of the detector that they make; of each search how
-many folds it ran.
+many folds it ran. Heads are trained for 25 epochs at most, which takes a third of the time that the
+default takes.
 """
 
-import dataclasses
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +28,7 @@ from model.videos import by_video
 from pipeline.cache import Cache
 
 SCOPES = ("training", "architecture")
+EPOCHS, PATIENCE = 25, 6
 
 
 def main():
@@ -36,9 +37,8 @@ def main():
     n_trials = int(sys.argv[2]) if len(sys.argv) > 2 else 20
     seeds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
     held = available_streams(cache)
-    start = dataclasses.replace(
-        TrainingSettings(), streams=tuple(s for s in ("flow", "motion") if s in held)
-    )
+    streams = tuple(stream for stream in TrainingSettings().streams if stream in held)
+    start = TrainingSettings(streams=streams, max_epochs=EPOCHS, patience=PATIENCE)
     data = load_training(cache.folder, cache.sha256, start.streams)
     for scope in SCOPES:
         space = search_space(data.x.shape[1], held, scope=scope)
