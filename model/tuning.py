@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -143,7 +144,9 @@ def _ask(
         points = Space(space).rvs(jobs, random_state=state)
         return [("spread", plain(point)) for point in points]
     optimiser = fitted_process(space, trials, n_folds, state)
-    points = [optimiser.ask()] if jobs == 1 else optimiser.ask(jobs, "cl_min")
+    with warnings.catch_warnings():  # that it takes a random point where it would repeat one
+        warnings.simplefilter("ignore", UserWarning)
+        points = [optimiser.ask()] if jobs == 1 else optimiser.ask(jobs, "cl_min")
     return [("gp", plain(point)) for point in points]
 
 
@@ -154,7 +157,9 @@ def fitted_process(
 
     It is made anew for every round, because what is known of a stopped trial changes as others end.
     """
-    optimiser = skopt.Optimizer(list(space), "GP", n_initial_points=0, random_state=seed)
+    optimiser = skopt.Optimizer(
+        list(space), "GP", n_initial_points=0, acq_func="EI", random_state=seed
+    )
     optimiser.tell([trial.point for trial in trials], estimated_losses(trials, n_folds))
     return optimiser
 
