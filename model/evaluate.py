@@ -7,10 +7,10 @@ import click
 import cloup
 
 from model.cross import evaluate_elsewhere
-from model.evaluation import METRICS, evaluate, own_cache
+from model.evaluation import METRICS, evaluate
 from model.report import write_report
 from model.rivalry import compare_runs, rivalry_table
-from model.run import allow_leaks_option, controls_option, load_run
+from model.run import allow_leaks_option, controls_option, load_run, own_cache
 from model.summary import table
 from pipeline.cache import Cache
 from pipeline.cli import Command

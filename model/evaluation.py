@@ -26,12 +26,12 @@ from model.controls import (
 from model.fitting import training_folds
 from model.metrics import all_metrics
 from model.plots import plot_precision_recall, plot_reliability, plot_roc
-from model.run import Run
+from model.run import Run, check_same_cache, own_cache
 from model.sequences import Sequences, check_leaks, load_sequences
 from model.videos import UNSEEN, score_videos
 from pipeline.cache import Cache
 from pipeline.caveats import nobody_known
-from pipeline.errors import IntegrityError, NothingUsable, SettingsError
+from pipeline.errors import NothingUsable
 from pipeline.files import write_whole
 from pipeline.splits import groups
 
@@ -98,14 +98,6 @@ class Evaluation:
         ]
 
 
-def own_cache(run: Run) -> Cache:
-    """The embedding cache that a run was trained on, where it was then."""
-    try:
-        return Cache(Path(run.config.cache), "embed")
-    except SettingsError as error:
-        raise SettingsError(str(error), "say where it is now with --cache") from error
-
-
 def evaluate(
     run: Run,
     cache: Cache | None = None,
@@ -131,11 +123,7 @@ def evaluate(
         NothingUsable: there is no test video.
     """
     cache = cache or own_cache(run)
-    if cache.sha256 != run.config.cache_sha256:
-        raise IntegrityError(
-            f"{cache.folder} is not the cache that {run.folder} was trained on: its index differs",
-            "evaluate on the cache the run was fitted on, or fit again",
-        )
+    check_same_cache(run, cache)
     check_leaks(cache, allow=allow_leaks)
     present = [split for split in UNSEEN if any(clip.split == split for clip in cache.clips)]
     if not present:

@@ -1,15 +1,19 @@
 """The command that trains a detector over a cache of embeddings."""
 
 from pathlib import Path
+from typing import get_args
 
 import click
 import cloup
+from click.core import ParameterSource
 
 from model.evaluation import evaluate
-from model.fitting import fit
+from model.fitting import best_settings, fit, refit
+from model.heads import FUSIONS, HEADS, POOLINGS
 from model.report import write_report
-from model.run import allow_leaks_option, controls_option, warn
+from model.run import allow_leaks_option, controls_option, load_run, own_cache, warn
 from model.sequences import STREAMS
+from model.space import Scope
 from model.summary import headline
 from model.training import TrainingSettings
 from model.videos import UNSEEN
@@ -21,10 +25,21 @@ DEFAULTS = TrainingSettings()
 
 @cloup.command(cls=Command)
 @cloup.argument(
-    "embeddings", type=click.Path(path_type=Path), help="A cache that features.embed made."
+    "embeddings",
+    required=False,
+    type=click.Path(path_type=Path),
+    help="A cache that features.embed made.",
 )
 @cloup.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run."
+)
+@cloup.option(
+    "--from",
+    "original",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="Train a run once more: its embeddings, settings as they were found, folds and seed. The "
+    "weights are the same.",
 )
 @cloup.option_group(
     "Tuning",
@@ -33,9 +48,35 @@ DEFAULTS = TrainingSettings()
         metavar="N",
         type=click.IntRange(0),
         default=0,
-        help="Trials of the Gaussian-process search over learning rate, batch size, sequence "
-        "length, weight decay, dropout and hidden size. The same command goes on with a search "
-        "that was stopped.",
+        help="Trials of the Gaussian-process search. The same command goes on with a search that "
+        "was stopped.",
+    ),
+    cloup.option(
+        "--search",
+        type=click.Choice(get_args(Scope)),
+        default="architecture",
+        help="training: learning rate, batch size, sequence length, weight decay, dropout and "
+        "hidden size. architecture: also layers, direction, pooling, head and streams.",
+    ),
+    cloup.option(
+        "--jobs",
+        metavar="N",
+        type=click.IntRange(1),
+        default=1,
+        help="Trials side by side, each in a process with one thread. They share the device. "
+        "Another N is another search.",
+    ),
+    cloup.option(
+        "--time-budget",
+        metavar="MINUTES",
+        type=click.FloatRange(0, min_open=True),
+        help="No trial starts after it, once one went well.",
+    ),
+    cloup.option(
+        "--warm-start",
+        metavar="RUN",
+        type=click.Path(path_type=Path),
+        help="Try the three best settings of an earlier run's search first.",
     ),
     cloup.option(
         "--folds",
@@ -48,6 +89,18 @@ DEFAULTS = TrainingSettings()
 )
 @cloup.option_group(
     "The head (where --tune starts from)",
+    cloup.option(
+        "--head",
+        type=click.Choice(HEADS),
+        default=DEFAULTS.head,
+        help="What looks at the order of time; mean: nothing does.",
+    ),
+    cloup.option(
+        "--fusion",
+        type=click.Choice(FUSIONS),
+        default=DEFAULTS.fusion,
+        help="early: streams are joined before. late: each has a head of its own.",
+    ),
     cloup.option(
         "--streams",
         metavar="STREAMS",
@@ -74,7 +127,7 @@ DEFAULTS = TrainingSettings()
         metavar="N",
         type=click.IntRange(1),
         default=DEFAULTS.sequence_length,
-        help="Flow maps that the LSTM sees at once.",
+        help="Flow maps that it sees at once.",
     ),
     cloup.option(
         "--weight-decay",
@@ -88,20 +141,28 @@ DEFAULTS = TrainingSettings()
         metavar="X",
         type=click.FloatRange(0, 0.95),
         default=DEFAULTS.dropout,
-        help="Before, between and after the LSTM's layers.",
+        help="Before, between and after its layers.",
     ),
     cloup.option(
-        "--hidden", metavar="N", type=click.IntRange(1), default=DEFAULTS.hidden, help="LSTM units."
+        "--hidden",
+        metavar="N",
+        type=click.IntRange(1),
+        default=DEFAULTS.hidden,
+        help="Width of its layers.",
     ),
     cloup.option(
-        "--layers", metavar="N", type=click.IntRange(1, 2), default=DEFAULTS.layers, help="1 or 2."
+        "--layers",
+        metavar="N",
+        type=click.IntRange(1, 8),
+        default=DEFAULTS.layers,
+        help="Of these.",
     ),
-    cloup.option("--bidirectional", is_flag=True, help="Read each clip in both directions."),
+    cloup.option("--bidirectional", is_flag=True, help="An LSTM or a GRU reads both ways."),
     cloup.option(
         "--pooling",
-        type=click.Choice(["last", "mean", "attention"]),
+        type=click.Choice(POOLINGS),
         default=DEFAULTS.pooling,
-        help="From the LSTM's outputs over time to one vector.",
+        help="From its outputs over time to one vector.",
     ),
     cloup.option(
         "--max-epochs",
@@ -138,10 +199,18 @@ DEFAULTS = TrainingSettings()
 )
 @controls_option
 @allow_leaks_option
+@click.pass_context
 def main(
-    embeddings: Path,
+    context: click.Context,
+    /,
+    embeddings: Path | None,
     output: Path,
+    original: Path | None,
     tune: int,
+    search: Scope,
+    jobs: int,
+    time_budget: float | None,
+    warm_start: Path | None,
     folds: int,
     seed: int,
     device: str,
@@ -151,7 +220,7 @@ def main(
     allow_leaks: bool,
     **settings: object,
 ) -> None:
-    """Train an LSTM over a cache of EMBEDDINGS, tune it, and evaluate it on unseen identities.
+    """Train a detector over a cache of EMBEDDINGS, tune it, and evaluate it on unseen identities.
 
     One head is trained per validation fold and stopped early there; together they are the
     detector. Its operating threshold is where their errors on the validation folds are equal.
@@ -161,19 +230,33 @@ def main(
     Example:
       python -m model.fit caches/dfd-resnet18 -o runs/first --tune 20
     """
-    cache = Cache(embeddings, "embed")
-    run = fit(
-        cache,
-        output,
-        settings=TrainingSettings(**settings),  # type: ignore[arg-type]
-        n_trials=tune,
-        n_folds=folds,
-        seed=seed,
-        device=device,
-        max_fpr=max_fpr,
-        abstain=abstain,
-        allow_leaks=allow_leaks,
-    )
+    if not tune and (warm_start or time_budget):
+        raise click.UsageError("--warm-start and --time-budget are for tuning: give --tune N")
+    if original:
+        _refuse_beside_from(context)
+        earlier = load_run(original)
+        cache = Cache(embeddings, "embed") if embeddings else own_cache(earlier)
+        run = refit(earlier, cache, output, device=device, allow_leaks=allow_leaks)
+    else:
+        if embeddings is None:
+            raise click.UsageError("EMBEDDINGS is missing: a cache that features.embed made")
+        cache = Cache(embeddings, "embed")
+        run = fit(
+            cache,
+            output,
+            settings=TrainingSettings(**settings),  # type: ignore[arg-type]
+            n_trials=tune,
+            search=search,
+            warm=best_settings(warm_start) if warm_start else (),
+            jobs=jobs,
+            seconds=60 * time_budget if time_budget else None,
+            n_folds=folds,
+            seed=seed,
+            device=device,
+            max_fpr=max_fpr,
+            abstain=abstain,
+            allow_leaks=allow_leaks,
+        )
     warn(run)
     click.echo(f"run: {output}")
     if not any(clip.split in UNSEEN for clip in cache.clips):
@@ -185,6 +268,15 @@ def main(
     report = write_report(run, evaluation)
     click.echo(headline(evaluation))
     click.echo(f"report: {report}\nall metrics: python -m model.evaluate {output}")
+
+
+def _refuse_beside_from(context: click.Context) -> None:
+    """An option that --from decides must not be given beside it."""
+    free = {"embeddings", "output", "original", "device", "allow_leaks", "no_controls", "debug"}
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and option.name not in free:
+            raise click.UsageError(f"{option.opts[0]} cannot be given beside --from, which has it")
 
 
 if __name__ == "__main__":

@@ -3,30 +3,36 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sklearn
 import skopt
 import torch
+from skopt.space import Dimension
 from tqdm import tqdm
 
 from features.backbones import resolve_device
 from model.calibration import operating_point
+from model.objective import FoldLoss, load_training
 from model.plots import plot_training
-from model.run import SCHEMA, Config, Run, save_run
-from model.sequences import Sequences, check_leaks, load_sequences
+from model.run import SCHEMA, Config, Run, check_same_cache, save_run
+from model.sequences import Sequences, available_streams, check_leaks
+from model.space import Scope, search_space, settings_as_json, settings_from_json
 from model.ties import write_ties
 from model.training import CrossFit, Indices, TrainingSettings, cross_fit
+from model.trials import best_of_log, read_trials
 from model.tuning import tune
+from model.tuning_plots import plot_tuning
 from model.videos import by_video, write_predictions
 from pipeline import splits
 from pipeline.cache import Cache, check_same_settings
 from pipeline.errors import NothingUsable, SettingsError
-from pipeline.files import read_csv, write_csv, write_whole
+from pipeline.files import write_csv, write_whole
 
-TRIALS = "trials.csv"
-CHECKPOINTS = "checkpoints"
+TRIALS, BEGUN, CHECKPOINTS = "trials.csv", "begun.json", "checkpoints"
 
 
 def fit(
@@ -35,6 +41,10 @@ def fit(
     *,
     settings: TrainingSettings,
     n_trials: int = 0,
+    search: Scope = "architecture",
+    warm: Sequence[TrainingSettings] = (),
+    jobs: int = 1,
+    seconds: float | None = None,
     n_folds: int = 3,
     seed: int = 0,
     device: str = "auto",
@@ -52,6 +62,10 @@ def fit(
         folder: of the run; a search that was stopped there goes on.
         settings: of the head; with ``n_trials`` the start of the search.
         n_trials: tuning trials, 0 for none.
+        search: what is tuned.
+        warm: settings that tuning tries first.
+        jobs: tuning trials that run side by side.
+        seconds: after which no trial starts any more.
         n_folds: of the cross-validation, fewer where identities do not allow as many.
         seed: of folds, search and training.
         device: as torch names it, or ``auto``.
@@ -66,13 +80,24 @@ def fit(
         SettingsError: the folder holds a run with other settings.
     """
     leak_warning = check_leaks(cache, allow=allow_leaks)
-    training = load_sequences(cache, settings.streams, ("train", "val"))
+    training = load_training(cache.folder, cache.sha256, settings.streams)
     folds = training_folds(training, n_folds, seed)
     where = resolve_device(device)
-    _begin(folder, cache, settings, len(folds), seed)
+    begun = {
+        "cache_sha256": cache.sha256,
+        "folds": len(folds),
+        "seed": seed,
+        "search": search,
+        "warm": [settings_as_json(one) for one in warm],
+        **settings_as_json(settings),
+    }
+    _begin(folder, begun)
     if n_trials:
-        settings = _tune(training, folds, folder, settings, n_trials, seed, where)
-        n_trials = len(read_csv(folder / TRIALS))
+        space = search_space(training.x.shape[1], available_streams(cache), scope=search)
+        objective = FoldLoss(cache.folder, cache.sha256, folds, seed, where)
+        settings = _tune(objective, n_trials, space, folder, settings, warm, jobs, seconds)
+        n_trials = len(read_trials(folder / TRIALS, space, len(folds)))
+        training = load_training(cache.folder, cache.sha256, settings.streams)
     checkpoints = folder / CHECKPOINTS
     checkpoints.mkdir(exist_ok=True)
     with tqdm(total=len(folds), desc="train", unit="fold", disable=None) as bar:
@@ -102,6 +127,7 @@ def fit(
         temperature=point.temperature,
         threshold=point.threshold,
         max_fpr=max_fpr,
+        abstain=abstain,
         margin=point.margin,
         versions=_versions(),
         leak_warning=leak_warning,
@@ -114,6 +140,41 @@ def fit(
     _write_history(folder, fitted)
     out_of_fold = dict(zip(ids, run.probabilities(logits), strict=True))
     write_predictions(run, cache, out_of_fold)
+    return run
+
+
+def refit(
+    original: Run, cache: Cache, folder: Path, *, device: str = "auto", allow_leaks: bool = False
+) -> Run:
+    """Train a run once more, from what its folder says: the same settings, folds and seed.
+
+    On the same kind of machine the weights are the same to the last bit.
+
+    Args:
+        original: the run; its settings are taken as they were found, nothing is tuned.
+        cache: that it was trained on.
+        folder: of the new run.
+        device: as torch names it, or ``auto``.
+        allow_leaks: as of `fit`.
+
+    Raises:
+        IntegrityError: the cache is another one, or its splits leak.
+    """
+    check_same_cache(original, cache)
+    was = original.config
+    run = fit(
+        cache,
+        folder,
+        settings=was.training,
+        n_folds=max(2, was.n_heads),
+        seed=was.seed,
+        device=device,
+        max_fpr=was.max_fpr,
+        abstain=was.abstain,
+        allow_leaks=allow_leaks,
+    )
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, trials=was.trials))
+    save_run(run)
     return run
 
 
@@ -144,22 +205,9 @@ def training_folds(training: Sequences, n_folds: int, seed: int) -> list[tuple[I
     )
 
 
-def _begin(
-    folder: Path,
-    cache: Cache,
-    settings: TrainingSettings,
-    n_folds: int,
-    seed: int,
-) -> None:
+def _begin(folder: Path, begun: dict[str, Any]) -> None:
     """Remember what a search was begun with, so that it is never gone on with something else."""
-    begun = {
-        "cache_sha256": cache.sha256,
-        "folds": n_folds,
-        "seed": seed,
-        **dataclasses.asdict(settings),
-        "streams": list(settings.streams),
-    }
-    path = folder / "begun.json"
+    path = folder / BEGUN
     if path.is_file():
         check_same_settings(folder, json.loads(path.read_text()), begun)
     elif folder.is_dir() and any(folder.iterdir()):
@@ -170,25 +218,49 @@ def _begin(
         write_whole(path, lambda temporary: temporary.write_text(text))
 
 
+def best_settings(folder: Path) -> list[TrainingSettings]:
+    """The best settings that the tuning of an earlier run found, at most three.
+
+    Raises:
+        SettingsError: it was not tuned.
+    """
+    try:
+        begun = json.loads((folder / BEGUN).read_text())
+        return best_of_log(folder / TRIALS, settings_from_json(begun))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SettingsError(
+            f"{folder} holds no trials to start from: {error}", "name a run that --tune made"
+        ) from error
+
+
 def _tune(
-    training: Sequences,
-    folds: list[tuple[Indices, Indices]],
+    objective: FoldLoss,
+    n_trials: int,
+    space: Sequence[Dimension],
     folder: Path,
     start: TrainingSettings,
-    n_trials: int,
-    seed: int,
-    device: str,
+    warm: Sequence[TrainingSettings],
+    jobs: int,
+    seconds: float | None,
 ) -> TrainingSettings:
-    with tqdm(total=n_trials * len(folds), desc="tune", unit="fold", disable=None) as bar:
-
-        def objective(settings: TrainingSettings) -> float:
-            return cross_fit(
-                training, folds, settings, seed=seed, device=device, progress=bar.update
-            ).loss
-
-        return tune(
-            objective, n_trials, training.x.shape[1], folder / TRIALS, start=start, seed=seed
+    log, n_folds = folder / TRIALS, len(objective.folds)
+    with tqdm(total=n_trials, desc="tune", unit="trial", disable=None) as bar:
+        best = tune(
+            objective,
+            n_trials,
+            space,
+            log,
+            n_folds=n_folds,
+            start=start,
+            warm=warm,
+            seed=objective.seed,
+            jobs=jobs,
+            seconds=seconds,
+            progress=lambda trial: bar.update(),
         )
+    trials = read_trials(log, space, n_folds)
+    plot_tuning([trials[n] for n in sorted(trials)], space, n_folds, folder / "tuning.png")
+    return best
 
 
 def _write_history(folder: Path, fitted: CrossFit) -> None:

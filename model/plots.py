@@ -21,7 +21,8 @@ STYLES = ("-", "--", ":")  # so that curves on top of one another all show
 Curve = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]  # labels and probabilities
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all."""
     write_whole(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
 
 
@@ -40,7 +41,7 @@ def plot_training(histories: Sequence[Sequence[Epoch]], path: Path) -> None:
     left.set(xlabel="epoch", ylabel="loss", title="validation (line) and training (dots) loss")
     right.set(xlabel="epoch", ylabel="AUC", ylim=(-0.02, 1.02), title="validation AUC")
     left.legend(title="kept: •")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_roc(
@@ -51,7 +52,7 @@ def plot_roc(
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
     axes.set(xlabel="real videos called fake", ylabel="fake videos found", title=f"ROC, {title}")
     axes.legend(loc="lower right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_precision_recall(
@@ -69,7 +70,7 @@ def plot_precision_recall(
         title=f"precision and recall, {title}",
     )
     axes.legend(loc="lower left")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_reliability(curve: Curve, path: Path, title: str, warnings: Sequence[str] = ()) -> None:
@@ -92,7 +93,7 @@ def plot_reliability(curve: Curve, path: Path, title: str, warnings: Sequence[st
         ylim=(-0.03, 1.1),
         title=f"reliability, {title}",
     )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw(lines: Mapping[str, Any], warnings: Sequence[str]) -> tuple[Figure, Any]:

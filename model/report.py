@@ -15,6 +15,7 @@ from pipeline.files import write_whole
 
 IMAGES = {
     "training.png": "Losses and validation AUC over the epochs of each fold",
+    "tuning.png": "Losses of the trials of tuning, and how the loss depends on each setting",
     "roc.png": "ROC curves",
     "precision_recall.png": "Precision over recall",
     "reliability.png": "Share of fakes over stated probability",

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from model.comparison import Comparison, Scored, compare
-from model.evaluation import own_cache
 from model.metrics import FEWEST_GROUPS, Metric
-from model.run import Run
+from model.run import Run, own_cache
 from model.sequences import load_sequences
 from model.ties import check_unseen
 from model.videos import score_videos

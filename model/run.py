@@ -16,6 +16,7 @@ from scipy.special import expit
 from features.embedding import weights_warning
 from model.heads import Ensemble, Head
 from model.training import TrainingSettings
+from pipeline.cache import Cache
 from pipeline.errors import IntegrityError, SettingsError
 from pipeline.files import write_whole
 
@@ -43,6 +44,7 @@ class Config:
         threshold: probability from which on a video is called fake.
         max_fpr: the share of real validation videos that the threshold lets be called fake; None:
             it makes as many errors on real as on fake ones.
+        abstain: the share of validation videos that should be too close to call.
         margin: a probability that is nearer than that to the threshold, in logits, is too close
             to call.
         versions: of the libraries.
@@ -64,6 +66,7 @@ class Config:
     temperature: float
     threshold: float
     max_fpr: float | None
+    abstain: float
     margin: float
     versions: dict[str, str]
     leak_warning: str = ""
@@ -143,6 +146,27 @@ def load_run(folder: Path) -> Run:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise IntegrityError(f"the run in {folder} is damaged: {first}", "fit it again") from error
     return Run(folder, config, ensemble.eval())
+
+
+def own_cache(run: Run) -> Cache:
+    """The embedding cache that a run was trained on, where it was then."""
+    try:
+        return Cache(Path(run.config.cache), "embed")
+    except SettingsError as error:
+        raise SettingsError(str(error), "say where it is now with --cache") from error
+
+
+def check_same_cache(run: Run, cache: Cache) -> None:
+    """Refuse another cache than the one that a run was trained on, wherever that is now.
+
+    Raises:
+        IntegrityError: its index differs.
+    """
+    if cache.sha256 != run.config.cache_sha256:
+        raise IntegrityError(
+            f"{cache.folder} is not the cache that {run.folder} was trained on: its index differs",
+            "evaluate on the cache the run was fitted on, or fit again",
+        )
 
 
 allow_leaks_option = cloup.option(

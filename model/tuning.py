@@ -1,138 +1,185 @@
-"""Choosing training settings by Gaussian processes (scikit-optimize), on validation folds only."""
+"""Choosing settings by Gaussian processes (scikit-optimize), on validation folds only."""
 
-import csv
-import dataclasses
 import math
-import os
-from collections.abc import Callable
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import skopt
-from skopt.space import Categorical, Dimension, Integer, Real
+from skopt.sampler import Lhs
+from skopt.space import Dimension, Space
 
+from model.space import Point, plain, to_point, to_settings
 from model.training import TrainingSettings
-from pipeline.errors import SettingsError
-from pipeline.files import Row, read_csv
+from model.trials import (
+    FAILED,
+    OK,
+    Losses,
+    Objective,
+    Outcome,
+    Trial,
+    append_trial,
+    estimated_losses,
+    finished_losses,
+    read_trials,
+    run_trial,
+)
+from pipeline.errors import NothingUsable, Rejected
+from pipeline.workers import Limits, LocalPool
 
 INITIAL = 4  # trials before the Gaussian process chooses: the start and some spread out
-WORST = 10.0  # nats; told of a trial that diverged, which the process cannot digest
-
-
-def search_space(n_steps: int) -> list[Dimension]:
-    """What is tuned, for clips of ``n_steps`` flow maps."""
-    lengths = sorted({max(2, round(n_steps * share)) for share in (0.25, 0.5, 1.0)})
-    return [
-        Real(1e-4, 1e-2, prior="log-uniform", name="learning_rate"),
-        Categorical([4, 8, 16], name="batch_size"),
-        Categorical(lengths, name="sequence_length"),
-        Real(1e-5, 1e-1, prior="log-uniform", name="weight_decay"),
-        Real(0.0, 0.6, name="dropout"),
-        Integer(4, 7, name="log2_hidden"),
-    ]
+UNLIMITED = Limits(seconds=math.inf, n_bytes=sys.maxsize)
 
 
 def tune(
-    objective: Callable[[TrainingSettings], float],
+    objective: Objective,
     n_trials: int,
-    n_steps: int,
+    space: Sequence[Dimension],
     log: Path,
     *,
+    n_folds: int,
     start: TrainingSettings,
+    warm: Sequence[TrainingSettings] = (),
     seed: int = 0,
+    jobs: int = 1,
+    seconds: float | None = None,
+    progress: Callable[[Trial], object] = lambda trial: None,
 ) -> TrainingSettings:
-    """Minimise an objective over `search_space`.
+    """Minimise the mean over folds of an objective.
+
+    Trials come in rounds of ``jobs``. What a round tries, and when it gives a trial up, follows
+    from the seed and the trials of the rounds before it: a search that was stopped goes on exactly
+    as if it had not been.
 
     Args:
-        objective: the validation loss of some settings; it must never have seen test videos.
+        objective: the validation loss of some settings on a fold; it must never have seen test
+            videos. It can be pickled if ``jobs`` is more than 1.
         n_trials: in all, those in ``log`` included.
-        n_steps: flow maps per clip.
+        space: of `model.space.search_space`.
         log: a CSV file with one row per trial, appended as each ends. If it is there, its trials
-            are taken over, and the search goes on exactly as if it had not been stopped.
-        start: settings that are not tuned; the nearest point of the space is tried first.
+            are taken over.
+        n_folds: of the objective.
+        start: settings that are not tuned; the nearest point of the space is tried early.
+        warm: settings whose nearest points are tried before all others.
         seed: of the search.
+        jobs: trials that run side by side, in processes of their own if more than one.
+        seconds: after which no trial starts any more, once one went well.
+        progress: called with each trial that ends, and at first with those of the log.
 
     Returns:
-        the best settings.
+        the best settings of those that ended well on all folds.
 
     Raises:
         SettingsError: ``log`` is not a log of this search.
+        NothingUsable: every trial failed.
     """
-    space = search_space(n_steps)
-    names = [dimension.name for dimension in space]
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
+    first = _first_points(space, start, warm, seed)
+    done = read_trials(log, space, n_folds)
+    for trial in done.values():
+        progress(trial)
+    with LocalPool(jobs, UNLIMITED) as pool:
+        while missing := [n for n in range(n_trials) if n not in done]:
+            if time.monotonic() > deadline and _best(done) is not None:
+                break
+            begin = _round_of(missing[0], len(first), jobs)
+            before = [done[n] for n in range(begin)]
+            points = first[begin : begin + jobs] or _ask(space, before, n_folds, jobs, seed)
+            chosen = {begin + n: point for n, point in enumerate(points) if begin + n in missing}
+            tried = {n: to_settings(point, space, start) for n, (_, point) in chosen.items()}
+            finished = finished_losses(before, n_folds)
+            for number, outcome in _run(objective, finished, tried, pool):
+                trial = Trial(number, *chosen[number], outcome)
+                append_trial(log, space, n_folds, trial)
+                done[number] = trial
+                progress(trial)
+    best = _best(done)
+    if best is None:
+        raise NothingUsable(
+            f"all {len(done)} trials failed; the last: {done[max(done)].outcome.status}",
+            f"{log} has the reason of each; change the settings that cause it, and give a new "
+            "run folder",
+        )
+    return to_settings(best.point, space, start)
+
+
+def _best(done: dict[int, Trial]) -> Trial | None:
+    well = [done[n] for n in sorted(done) if done[n].outcome.status == OK]
+    return min(well, key=lambda trial: trial.outcome.loss, default=None)
+
+
+def _first_points(
+    space: Sequence[Dimension],
+    start: TrainingSettings,
+    warm: Sequence[TrainingSettings],
+    seed: int,
+) -> list[tuple[str, Point]]:
+    """What is tried before there is anything to learn from, each with where it comes from."""
+    known = [("warm start", to_point(settings, space)) for settings in warm]
+    known.append(("start", to_point(start, space)))
+    points: list[tuple[str, Point]] = []
+    for source, point in known:
+        if all(point != other for _, other in points):
+            points.append((source, point))
+    spread = Lhs().generate(list(space), INITIAL - 1, random_state=seed)
+    return points + [("spread", plain(point)) for point in spread]
+
+
+def _round_of(number: int, n_first: int, jobs: int) -> int:
+    """The number of the first trial in the round of a trial; no round is astride the first ones."""
+    origin = 0 if number < n_first else n_first
+    return number - (number - origin) % jobs
+
+
+def _ask(
+    space: Sequence[Dimension], trials: Sequence[Trial], n_folds: int, jobs: int, seed: int
+) -> list[tuple[str, Point]]:
+    """As many points as jobs, given all that is known."""
+    state = int(np.random.SeedSequence([seed, len(trials)]).generate_state(1)[0])
+    if all(trial.outcome.status.startswith(FAILED) for trial in trials):
+        points = Space(space).rvs(jobs, random_state=state)
+        return [("spread", plain(point)) for point in points]
+    optimiser = fitted_process(space, trials, n_folds, state)
+    with warnings.catch_warnings():  # that it takes a random point where it would repeat one
+        warnings.simplefilter("ignore", UserWarning)
+        points = [optimiser.ask()] if jobs == 1 else optimiser.ask(jobs, "cl_min")
+    return [("gp", plain(point)) for point in points]
+
+
+def fitted_process(
+    space: Sequence[Dimension], trials: Sequence[Trial], n_folds: int, seed: int
+) -> skopt.Optimizer:
+    """An optimiser that was told of trials, at least one of which went well.
+
+    It is made anew for every round, because what is known of a stopped trial changes as others end.
+    """
     optimiser = skopt.Optimizer(
-        space, "GP", n_initial_points=INITIAL, initial_point_generator="lhs", random_state=seed
+        list(space), "GP", n_initial_points=0, acq_func="EI", random_state=seed
     )
-    done: list[tuple[float, TrainingSettings]] = []
-
-    def following() -> list[Any]:
-        return optimiser.ask() if done else _nearest(start, space)
-
-    for row in _logged(log):
-        try:
-            point = [_parse(row[d.name], d) for d in space]
-            loss = float(row["val_loss"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise SettingsError(
-                f"{log} is not a log of this search: {error}", "give another run folder"
-            ) from error
-        following()  # moves the random state on as the first run did
-        optimiser.tell(point, loss if loss < WORST else WORST)
-        done.append((loss, _settings(point, names, start)))
-    while len(done) < n_trials:
-        point = following()
-        settings = _settings(point, names, start)
-        loss = objective(settings)
-        optimiser.tell(point, loss if loss < WORST else WORST)
-        done.append((loss, settings))
-        _append(log, ["trial", *names, "val_loss"], [len(done), *point, loss])
-    return min(done, key=lambda trial: trial[0])[1]
+    optimiser.tell([trial.point for trial in trials], estimated_losses(trials, n_folds))
+    return optimiser
 
 
-def _nearest(start: TrainingSettings, space: list[Dimension]) -> list[Any]:
-    """The point of the space that is nearest to the settings before tuning."""
-    values = dataclasses.asdict(start) | {"log2_hidden": round(math.log2(start.hidden))}
-    point: list[Any] = []
-    for dimension in space:
-        value = values[dimension.name]
-        if isinstance(dimension, Categorical):
-            point.append(min(dimension.categories, key=lambda choice: abs(choice - value)))
-        else:
-            point.append(min(max(value, dimension.low), dimension.high))
-    return point
+def _run(
+    objective: Objective, finished: Losses, tried: dict[int, TrainingSettings], pool: LocalPool
+) -> Iterator[tuple[int, Outcome]]:
+    """Run trials, one in this process or several in others, and give outcomes as they come."""
+    run = partial(run_trial, objective, finished.shape[1], finished)
+    if pool.slots == 1:
+        yield from ((number, run(settings)) for number, settings in tried.items())
+        return
+    task = partial(_run_numbered, run)
+    for (number, _), outcome in pool.run(task, list(tried.items())):
+        if isinstance(outcome, Rejected):
+            outcome = Outcome((), f"{FAILED}: its process died ({outcome.detail})", 0.0)
+        yield number, outcome
 
 
-def _logged(log: Path) -> list[Row]:
-    """The trials of an earlier run; a last line that a kill cut short is removed."""
-    if not log.is_file():
-        return []
-    whole = log.read_bytes().rpartition(b"\n")[0]
-    if not whole:
-        log.unlink()
-        return []
-    os.truncate(log, len(whole) + 1)
-    return read_csv(log)
-
-
-def _settings(point: list[Any], names: list[str], start: TrainingSettings) -> TrainingSettings:
-    values = dict(zip(names, point, strict=True))
-    values["hidden"] = 2 ** int(values.pop("log2_hidden"))
-    for name in ("batch_size", "sequence_length"):
-        values[name] = int(values[name])
-    return dataclasses.replace(start, **values)
-
-
-def _parse(text: str, dimension: Dimension) -> float | int:
-    value = float(text) if isinstance(dimension, Real) else int(text)
-    if value not in dimension:
-        raise ValueError(f"{dimension.name} {text} is outside {dimension}")
-    return value
-
-
-def _append(path: Path, header: list[str], row: list[Any]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="", encoding="ascii") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if new:
-            writer.writerow(header)
-        writer.writerow(row)
+def _run_numbered(
+    run: Callable[[TrainingSettings], Outcome], item: tuple[int, TrainingSettings]
+) -> Outcome:
+    return run(item[1])

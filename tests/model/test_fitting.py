@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from features.motion import NAMES
+from model import training
 from model.evaluate import main as evaluate_command
 from model.fit import main as fit_command
 from model.fitting import fit
@@ -22,6 +23,12 @@ from pipeline.errors import IntegrityError, NothingUsable, SettingsError
 def predictions(folder):
     with (folder / "predictions.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def trials(folder):
+    """The log of tuning without what no two runs share."""
+    with (folder / "trials.csv").open(newline="") as file:
+        return [row | {"seconds": ""} for row in csv.DictReader(file)]
 
 
 def refit(cache, folder, fast, **changes):
@@ -174,7 +181,7 @@ def test_the_model_is_final_before_a_test_video_is_read(
     assert same(state(sound), state(spoiled))
     assert load_run(sound).config.threshold == load_run(spoiled).config.threshold
     if n_trials:
-        assert (sound / "trials.csv").read_bytes() == (spoiled / "trials.csv").read_bytes()
+        assert trials(sound) == trials(spoiled)
 
 
 def test_a_test_video_without_a_probability_says_so(fabricate, easy_corpus, quick, tmp_path):
@@ -243,34 +250,32 @@ def test_where_a_row_is_about_several_moments_its_motion_is_their_mean():
 
 
 def test_a_stopped_tuning_goes_on_to_the_same_run(small, quick, tmp_path, monkeypatch):
-    import model.fitting
+    import model.objective
 
     whole = refit(small, tmp_path / "whole", quick, n_trials=3)
-    cross_fit, calls = model.fitting.cross_fit, []
+    cross_fit, calls = model.objective.cross_fit, []
 
     def stop(*args, **kwargs):
-        if len(calls) == 2:
+        if len(calls) == 7:  # in the third trial of three folds
             raise KeyboardInterrupt
         calls.append(1)
         return cross_fit(*args, **kwargs)
 
-    monkeypatch.setattr(model.fitting, "cross_fit", stop)
+    monkeypatch.setattr(model.objective, "cross_fit", stop)
     with pytest.raises(KeyboardInterrupt):
         refit(small, tmp_path / "stopped", quick, n_trials=3)
     monkeypatch.undo()
-    assert len((tmp_path / "stopped" / "trials.csv").read_text().splitlines()) == 3
+    assert len(trials(tmp_path / "stopped")) == 2
     with pytest.raises(SettingsError, match="is not a finished run"):
         load_run(tmp_path / "stopped")
     refit(small, tmp_path / "stopped", quick, n_trials=3)
-    for name in ("trials.csv", "config.json", "predictions.csv"):
+    assert trials(tmp_path / "stopped") == trials(tmp_path / "whole")
+    for name in ("config.json", "predictions.csv"):
         ours, theirs = ((tmp_path / run / name).read_bytes() for run in ("stopped", "whole"))
         assert ours == theirs
     assert same(state(tmp_path / "stopped"), state(tmp_path / "whole"))
     assert whole.config.trials == 3
-    best = min(
-        csv.DictReader((tmp_path / "whole" / "trials.csv").open()),
-        key=lambda row: float(row["val_loss"]),
-    )
+    best = min(trials(tmp_path / "whole"), key=lambda row: float(row["val_loss"]))
     assert whole.config.training.learning_rate == float(best["learning_rate"])
     assert whole.config.training.hidden == 2 ** int(best["log2_hidden"])
 
@@ -279,6 +284,74 @@ def test_the_config_states_how_many_trials_there_were(small, quick, tmp_path):
     refit(small, tmp_path / "run", quick, n_trials=2)
     run = refit(small, tmp_path / "run", quick, n_trials=1)
     assert run.config.trials == 2, "the best of both was taken"
+
+
+# ----------------------------------------------------------------------------------- once more
+
+
+@pytest.mark.parametrize("n_trials", [0, 2])
+def test_a_run_is_repeated_from_its_folder(small, quick, tmp_path, run_command, n_trials):
+    first = fit(
+        small,
+        tmp_path / "first",
+        settings=dataclasses.replace(quick, streams=("flow", "motion"), head="gru"),
+        n_trials=n_trials,
+        n_folds=2,
+        seed=5,
+        device="cpu",
+        max_fpr=0.2,
+        abstain=0.1,
+    )
+    done = run_command(
+        fit_command, "--from", tmp_path / "first", "-o", tmp_path / "again", "--no-controls"
+    )
+    assert done.exit_code == 0, done.output
+    assert same(state(tmp_path / "again"), state(tmp_path / "first"))
+    for name in ("config.json", "predictions.csv", "history.csv", "training.csv"):
+        again, before = ((tmp_path / run / name).read_bytes() for run in ("again", "first"))
+        assert again == before, name
+    assert first.config.trials == n_trials
+
+
+def test_what_from_decides_is_not_given_beside_it(fitted, run_command, tmp_path):
+    done = run_command(
+        fit_command, "--from", fitted.folder, "-o", tmp_path / "run", "--hidden", "32"
+    )
+    assert done.exit_code == 2
+    assert "--hidden cannot be given beside --from" in done.stderr
+    done = run_command(fit_command, "-o", tmp_path / "run")
+    assert done.exit_code == 2
+    assert "EMBEDDINGS is missing" in done.stderr
+
+
+def test_another_cache_is_no_repetition(fitted, small, run_command, tmp_path):
+    out = tmp_path / "run"
+    done = run_command(fit_command, small.folder, "--from", fitted.folder, "-o", out)
+    assert done.exit_code == 4
+    assert "is not the cache that" in done.stderr
+    assert not out.exists()
+
+
+def test_a_killed_fit_goes_on_to_the_same_weights(small, quick, tmp_path, monkeypatch):
+    settings = dataclasses.replace(quick, max_epochs=5, dropout=0.3)
+    refit(small, tmp_path / "whole", settings)
+    epoch, done = training._Training.epoch, []
+
+    def killed(self):
+        if len(done) == 7:  # in the second of three folds
+            raise KeyboardInterrupt
+        done.append(1)
+        epoch(self)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training._Training, "epoch", killed)
+        refit(small, tmp_path / "killed", settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Training, "epoch", lambda self: done.append(1) or epoch(self))
+        refit(small, tmp_path / "killed", settings)
+    assert len(done) == 15, "no epoch is done twice"
+    assert same(state(tmp_path / "killed"), state(tmp_path / "whole"))
+    assert not (tmp_path / "killed" / "checkpoints").exists()
 
 
 # --------------------------------------------------------------------------------- what is refused

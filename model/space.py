@@ -1,0 +1,144 @@
+"""What tuning chooses from: its dimensions, and settings as points among them."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from skopt.space import Categorical, Dimension, Integer, Real
+
+from model.heads import HEADS, POOLINGS, HeadKind
+from model.training import TrainingSettings
+
+Scope = Literal["training", "architecture"]
+Point = list[Any]  # a value for each dimension
+
+LOG = "log2_"  # before the name of a setting whose logarithm is a dimension
+STREAM_SETS = (
+    "flow", "motion", "flow+motion", "frames", "flow+frames", "flow+frames+motion",
+)  # fmt: skip
+
+
+def search_space(
+    n_steps: int,
+    held_streams: Sequence[str],
+    *,
+    heads: Sequence[HeadKind] = HEADS,
+    scope: Scope = "architecture",
+) -> list[Dimension]:
+    """What is tuned. A dimension with one value only is left out.
+
+    Args:
+        n_steps: flow maps per clip.
+        held_streams: what the cache holds.
+        heads: the kinds of heads that are tried.
+        scope: ``training`` leaves head, layers, pooling, direction and streams as they are.
+    """
+    space: list[Dimension] = [
+        Real(1e-4, 1e-2, prior="log-uniform", name="learning_rate"),
+        Integer(2, 5, name="log2_batch_size"),
+        Real(1e-5, 1e-1, prior="log-uniform", name="weight_decay"),
+        Real(0.0, 0.6, name="dropout"),
+        Integer(4, 7, name="log2_hidden"),
+    ]
+    shortest = max(2, round(n_steps / 4))
+    if shortest < n_steps:
+        space.append(Integer(shortest, n_steps, name="sequence_length"))
+    if scope == "training":
+        return space
+    held = set(held_streams)
+    streams = [choice for choice in STREAM_SETS if set(choice.split("+")) <= held]
+    space += [
+        Integer(1, 2, name="layers"),
+        Categorical([False, True], name="bidirectional"),
+        Categorical(POOLINGS, name="pooling"),
+    ]
+    if len(heads) > 1:
+        space.append(Categorical(heads, name="head"))
+    if len(streams) > 1:
+        space.append(Categorical(streams, name="streams"))
+    return space
+
+
+def to_point(settings: TrainingSettings, space: Sequence[Dimension]) -> Point:
+    """The point of the space that is nearest to some settings."""
+    values = dataclasses.asdict(settings) | {
+        "log2_hidden": round(math.log2(settings.hidden)),
+        "log2_batch_size": round(math.log2(settings.batch_size)),
+        "streams": "+".join(settings.streams),
+    }
+    return [_nearest(values[dimension.name], dimension) for dimension in space]
+
+
+def _nearest(value: Any, dimension: Dimension) -> Any:
+    if not isinstance(dimension, Categorical):
+        return min(max(value, dimension.low), dimension.high)
+    if value in dimension.categories:
+        return value
+    parts = set(str(value).split("+"))  # of streams: those that differ in the fewest
+    return min(dimension.categories, key=lambda choice: len(parts ^ set(str(choice).split("+"))))
+
+
+def to_settings(
+    point: Point, space: Sequence[Dimension], start: TrainingSettings
+) -> TrainingSettings:
+    """The settings of a point; what is not tuned is as in ``start``."""
+    values: dict[str, Any] = {}
+    for dimension, value in zip(space, point, strict=True):
+        name = dimension.name.removeprefix(LOG)
+        if name == "streams":
+            values[name] = tuple(value.split("+"))
+        else:
+            values[name] = value if name == dimension.name else 2**value
+    return dataclasses.replace(start, **values)
+
+
+def plain(point: Point) -> Point:
+    """A point without the types of numpy."""
+    return [value.item() if hasattr(value, "item") else value for value in point]
+
+
+def parse_value(text: str, dimension: Dimension) -> Any:
+    """A value as a log holds it.
+
+    Raises:
+        ValueError: it is none of the dimension.
+    """
+    if isinstance(dimension, Categorical):
+        value: Any = {str(choice): choice for choice in dimension.categories}.get(text)
+    else:
+        value = float(text) if isinstance(dimension, Real) else int(text)
+    if value is None or value not in dimension:
+        raise ValueError(f"{dimension.name} {text} is outside {dimension}")
+    return value
+
+
+def parse_settings(row: Mapping[str, str], start: TrainingSettings) -> TrainingSettings:
+    """Settings from a row of any search's log; what was not tuned there is as in ``start``.
+
+    Raises:
+        ValueError: a value is not of the kind that its column holds.
+    """
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(TrainingSettings):
+        logarithm, text = row.get(LOG + field.name), row.get(field.name)
+        kind = type(getattr(start, field.name))
+        if logarithm:
+            values[field.name] = 2 ** int(logarithm)
+        elif text and kind is tuple:
+            values[field.name] = tuple(text.split("+"))
+        elif text:
+            values[field.name] = text == "True" if kind is bool else kind(text)
+    return dataclasses.replace(start, **values)
+
+
+def settings_as_json(settings: TrainingSettings) -> dict[str, Any]:
+    """Settings with lists for tuples, as they come back from a JSON file."""
+    return dataclasses.asdict(settings) | {"streams": list(settings.streams)}
+
+
+def settings_from_json(values: Mapping[str, Any]) -> TrainingSettings:
+    """Settings among other values, as `settings_as_json` gave them."""
+    names = {field.name for field in dataclasses.fields(TrainingSettings)}
+    known = {name: value for name, value in values.items() if name in names}
+    return TrainingSettings(**known | {"streams": tuple(values["streams"])})
