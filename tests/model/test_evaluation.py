@@ -21,7 +21,7 @@ from model.fitting import fit
 from model.metrics import auc_roc
 from model.report import write_report
 from model.run import load_run
-from model.summary import SHOWN, table
+from model.summary import CHANCE, SHOWN, headline, table
 from pipeline.cache import Cache
 from pipeline.errors import IntegrityError, NothingUsable, SettingsError
 
