@@ -135,15 +135,14 @@ def sentence(name: str, found: Comparison, *, meaning: str, otherwise: str) -> s
         meaning: what follows if the detector is better.
         otherwise: what follows if it is not.
     """
-    difference = found.auc_roc[2]
+    difference, control = found.auc_roc[2], f"the {name} control"
     if found.auc_p is None or difference.value is None:
-        return f"There are too few groups of linked videos to compare the detector with {name}."
-    stated = f"(difference {difference}, p {found.auc_p:.3f})"
-    if found.auc_p > SIGNIFICANT:
-        return (
-            f"The AUC of the detector is not distinguishable from that of {name} {stated}: "
-            f"{otherwise}."
-        )
-    if difference.value < 0:
-        return f"The AUC of the detector is lower than that of {name} {stated}: {otherwise}."
-    return f"The AUC of the detector is higher than that of {name} {stated}: {meaning}."
+        return f"There are too few groups of linked videos to compare the detector with {control}."
+    better, follows = "not distinguishable from", otherwise
+    if found.auc_p <= SIGNIFICANT:
+        better = "higher than" if difference.value > 0 else "lower than"
+        follows = meaning if difference.value > 0 else otherwise
+    return (
+        f"The AUC of the detector is {better} that of {control} (difference {difference}, "
+        f"p {found.auc_p:.3f}): {follows}."
+    )

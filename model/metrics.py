@@ -246,11 +246,15 @@ def estimates(values: dict[str, float], samples: dict[str, Scores], n: int) -> d
 
 
 def interval(samples: Scores | None) -> tuple[float | None, float | None]:
-    """The 95% percentile interval; None where most samples are undefined."""
+    """The 95% percentile interval.
+
+    None where most samples are undefined, and where all are the same: they do not show how much
+    other videos would change, so that 1 to 1 would be a lie.
+    """
     if samples is None:
         return None, None
     samples = samples[~np.isnan(samples)]
-    if len(samples) < RESAMPLES / 2:
+    if len(samples) < RESAMPLES / 2 or np.ptp(samples) == 0:
         return None, None
     low, high = np.quantile(samples, [0.025, 0.975])
     return float(low), float(high)

@@ -61,9 +61,9 @@ def table(evaluation: Evaluation) -> str:
     lines += [f"no control {name}: {why}" for name, why in evaluation.absent.items()]
     lines += [
         "in brackets: 95% intervals of a bootstrap over identities, left out where there are fewer",
-        f"than {FEWEST_GROUPS} groups of linked videos; auc_p_value: how probable an AUC this far",
-        "from 0.5 is by chance, by permutation of labels that keeps linked videos together; -:",
-        "undefined",
+        f"than {FEWEST_GROUPS} groups of linked videos, or where all resamples agree; auc_p_value:",
+        "how probable an AUC this far from 0.5 is by chance, by permutation of labels that keeps",
+        "linked videos together; -: undefined",
         f"{evaluation.n_dropped} videos are left out, being in no split; "
         f"{evaluation.n_rejected} files were unusable",
     ]

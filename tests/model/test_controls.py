@@ -80,7 +80,7 @@ def test_where_only_order_tells_shuffled_time_is_at_chance(
     assert p_value(evaluation, SHUFFLED) > SIGNIFICANT
     assert abs(auc(evaluation, MEAN_POOL).value - 0.5) < 1e-3
     order, _ = evaluation.verdicts
-    assert "higher than that of shuffled time" in order
+    assert "higher than that of the shuffled time control" in order
     assert order.endswith("the order of frames carries something.")
     assert order in headline(evaluation)
     assert order in write_report(run, evaluation).read_text()
@@ -91,7 +91,7 @@ def test_where_order_says_nothing_the_verdict_says_so(fitted, run_command):
     done = run_command(evaluate_command, fitted.folder)
     assert done.exit_code == 0, done.output
     text = " ".join(done.stdout.split())
-    assert "not distinguishable from that of shuffled time" in text
+    assert "not distinguishable from that of the shuffled time control" in text
     assert "nothing here shows that the order of frames carries anything" in text
 
 

@@ -190,6 +190,13 @@ def test_a_few_groups_say_little_about_others_so_there_is_no_interval(scored, n_
     assert (found["accuracy"].low, found["accuracy"].high) == (None, None)
 
 
+def test_a_perfect_score_has_no_interval_from_1_to_1(scored):
+    labels, _ = scored
+    found = all_metrics(labels, labels.astype(float), 0.5, np.arange(60))
+    assert found["accuracy"] == Metric(1.0, None, None, 60)
+    assert str(found["auc_roc"]) == "1.000"
+
+
 def test_intervals_are_the_same_for_the_same_seed(scored):
     labels, p = scored
     first, again, other = (all_metrics(labels, p, 0.5, np.arange(60), seed=s) for s in (0, 0, 1))
