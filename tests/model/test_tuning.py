@@ -154,7 +154,8 @@ def test_the_log_has_one_row_per_trial_with_all_that_was_chosen(undisturbed):
     assert [row["from"] for row in found] == ["start", "spread"] + ["gp"] * (TRIALS - 2)
     assert set(found[0]) == {
         "trial", "from", "status", "learning_rate", "log2_batch_size", "sequence_length",
-        "weight_decay", "dropout", "log2_hidden", "layers", "bidirectional", "pooling", "streams",
+        "weight_decay", "dropout", "log2_hidden", "layers", "bidirectional", "pooling", "head",
+        "streams",
         "val_loss", "fold_1", "fold_2", "fold_3", "seconds",
     }  # fmt: skip
     for row in found:
@@ -239,7 +240,7 @@ def test_a_row_that_a_kill_cut_short_is_tried_again(undisturbed, tmp_path):
         (",0.3,", ",0.7,"),  # no such dropout
         (",20,1,", ",21,1,"),  # clips of another length
         (",0.001,3", ",much,3"),
-        ("mean,flow+motion", "mean,frames"),
+        ("lstm,flow+motion", "mean,frames"),
         (",ok,", ",fine,"),
         ("fold_3", "seconds"),  # fewer folds
         ("trial,", "name,"),
@@ -491,7 +492,7 @@ def test_a_head_that_diverges_is_a_failed_trial(fabricate, easy_corpus, quick):
 
 
 def test_a_tuned_run_uses_the_streams_that_were_found_and_shows_the_search(small, quick, tmp_path):
-    run = fit(small, tmp_path / "run", streams=("flow",), settings=quick, n_trials=4, device="cpu")
+    run = fit(small, tmp_path / "run", settings=quick, n_trials=4, device="cpu")
     best = min(rows(tmp_path / "run" / "trials.csv"), key=lambda r: float(r["val_loss"] or "inf"))
     assert "+".join(run.config.streams) == best["streams"] == "+".join(run.config.training.streams)
     assert (tmp_path / "run" / "tuning.png").read_bytes().startswith(b"\x89PNG")
@@ -545,9 +546,9 @@ def test_ctrl_c_ends_all_processes_and_the_search_goes_on(small, tmp_path, monke
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
     found = rows(log)
     monkeypatch.setattr(tuning, "INITIAL", 500)  # more than were tried: nothing is fitted
-    settings = TrainingSettings(max_epochs=1)
+    settings = TrainingSettings(max_epochs=1, streams=("flow",))
     fit(
-        small, tmp_path / "run", streams=("flow",), settings=settings, n_folds=2, device="cpu",
+        small, tmp_path / "run", settings=settings, n_folds=2, device="cpu",
         n_trials=len(found) + 1,
     )  # fmt: skip
     assert untimed(log)[: len(found)] == [
