@@ -508,7 +508,7 @@ def test_a_tuned_run_uses_the_streams_that_were_found_and_shows_the_search(small
     warm = best_settings(tmp_path / "run")
     assert warm[0] == run.config.training
     again = fit(
-        small, tmp_path / "again", streams=("flow",), settings=quick, n_trials=1, warm=warm,
+        small, tmp_path / "again", settings=quick, n_trials=1, warm=warm,
         device="cpu",
     )  # fmt: skip
     assert again.config.training == run.config.training
