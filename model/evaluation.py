@@ -63,16 +63,7 @@ def evaluate(run: Run, cache: Cache | None = None, *, allow_leaks: bool = False)
         IntegrityError: the cache is not the one that the run was trained on, or its split leaks.
         NothingUsable: there is no test video.
     """
-    if cache is None:
-        try:
-            cache = Cache(Path(run.config.cache), "embed")
-        except SettingsError as error:
-            raise SettingsError(str(error), "say where it is now with --cache") from error
-    if cache.sha256 != run.config.cache_sha256:
-        raise IntegrityError(
-            f"{cache.folder} is not the cache that {run.folder} was trained on: its index differs",
-            "evaluate on the cache the run was fitted on, or fit again",
-        )
+    cache = cache_of(run, cache)
     check_leaks(cache, allow=allow_leaks)
     present = [split for split in UNSEEN if any(clip.split == split for clip in cache.clips)]
     if not present:
@@ -120,6 +111,30 @@ def evaluate(run: Run, cache: Cache | None = None, *, allow_leaks: bool = False)
         plot_roc(curves, run.folder / "roc.png", run.config.warnings)
         plot_precision_recall(curves, run.folder / "precision_recall.png", run.config.warnings)
     return evaluation
+
+
+def cache_of(run: Run, cache: Cache | None = None) -> Cache:
+    """The cache of embeddings that a run was trained on.
+
+    Args:
+        run: a trained run.
+        cache: that cache, where it is not where it was.
+
+    Raises:
+        SettingsError: it is not there.
+        IntegrityError: this is another one.
+    """
+    if cache is None:
+        try:
+            cache = Cache(Path(run.config.cache), "embed")
+        except SettingsError as error:
+            raise SettingsError(str(error), "say where it is now with --cache") from error
+    if cache.sha256 != run.config.cache_sha256:
+        raise IntegrityError(
+            f"{cache.folder} is not the cache that {run.folder} was trained on: its index differs",
+            "evaluate on the cache the run was fitted on, or fit again",
+        )
+    return cache
 
 
 def _only(data: Sequences, videos: set[str]) -> Sequences:

@@ -141,19 +141,10 @@ def all_metrics(
         0.5 is by chance (Mann-Whitney U test over videos); and ``confusion`` → real as real, real
         as fake, fake as real, fake as fake.
     """
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    rng = np.random.default_rng(seed)
-
-    def resampled() -> npt.NDArray[np.int64]:
-        drawn = rng.integers(0, len(members), len(members))
-        return np.concatenate([members[n] for n in drawn])
-
     values = point_metrics(labels, probabilities, threshold)
-    samples: dict[str, Scores] = {}
-    if len(members) >= FEWEST_GROUPS:
-        samples = _bootstrap(
-            lambda rows: point_metrics(labels[rows], probabilities[rows], threshold), resampled
-        )
+    samples = _bootstrap(
+        lambda rows: point_metrics(labels[rows], probabilities[rows], threshold), groups, seed
+    )
     result: dict[str, Any] = {
         name: Metric(_known(value), *_interval(samples.get(name)), n=len(labels))
         for name, value in values.items()
@@ -172,11 +163,40 @@ def _confusion(labels: Labels, verdicts: Labels) -> list[int]:
     return np.bincount(2 * labels + verdicts, minlength=4).tolist()
 
 
+def auc_drop(
+    labels: Labels, before: Scores, after: Scores, groups: Labels, *, seed: int = 0
+) -> Metric:
+    """How much lower the AUC of one score is than that of another on the very same videos.
+
+    Args:
+        labels: (N,) 0 real, 1 fake.
+        before: (N,) scores.
+        after: (N,) scores of the same videos.
+        groups: (N,) videos of one group share an identity and are drawn together.
+        seed: of the resampling, in which both scores of a video stay together.
+    """
+
+    def drop(rows: npt.NDArray[np.int64]) -> dict[str, float]:
+        lower = auc_roc(labels[rows], after[rows])
+        return {"drop": auc_roc(labels[rows], before[rows]) - lower}
+
+    value = drop(np.arange(len(labels)))["drop"]
+    samples = _bootstrap(drop, groups, seed)
+    return Metric(_known(value), *_interval(samples.get("drop")), n=len(labels))
+
+
 def _bootstrap(
-    metrics: Callable[[npt.NDArray[np.int64]], dict[str, float]],
-    resampled: Callable[[], npt.NDArray[np.int64]],
+    metrics: Callable[[npt.NDArray[np.int64]], dict[str, float]], groups: Labels, seed: int
 ) -> dict[str, Scores]:
-    rows = [metrics(resampled()) for _ in range(RESAMPLES)]
+    """Metrics of resamples of whole groups; nothing of too few groups."""
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    if len(members) < FEWEST_GROUPS:
+        return {}
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(RESAMPLES):
+        drawn = rng.integers(0, len(members), len(members))
+        rows.append(metrics(np.concatenate([members[n] for n in drawn])))
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 

@@ -9,6 +9,7 @@ import jinja2
 
 from model.evaluation import CONFUSION, SHOWN, Evaluation, show
 from model.run import Run
+from model.sweep import for_report
 from pipeline.files import write_whole
 
 IMAGES = {
@@ -38,6 +39,7 @@ def write_report(run: Run, evaluation: Evaluation) -> Path:
         show=show,
         images=images,
         settings=json.dumps(dataclasses.asdict(run.config), indent=1),
+        **for_report(run),
     )
     path = run.folder / "report.html"
     write_whole(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
