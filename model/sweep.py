@@ -141,15 +141,15 @@ def sweep(
                 f"no file of the {len(clips)} {split} videos of {cache.folder} can be used ({why})",
                 "say with --videos FOLDER where the files are that the cache was made from",
             )
-        rows = _finished(run, found)
+        rows = _begun(run, found)
         todo = [change for change in (None, *PERTURBATIONS) if _name(change) not in rows]
         n_files = len(clips) - lost.total()
         with tqdm(total=n_files * len(todo), desc="sweep", unit="video", disable=None) as bar:
             for change in todo:
                 bar.set_postfix_str(_name(change))
                 rows[_name(change)] = _judged(run, clips, found, change, backbone, pool, bar.update)
-                result = _write(run, split, clips, rows, lost)
-    return result
+                _write_rows(run, rows)
+    return _finish(run, split, clips, rows, lost)
 
 
 def _unseen(cache: Cache) -> tuple[str, list[Clip]]:
@@ -214,15 +214,15 @@ def _digest(run: Run) -> str:
     return hashlib.sha256(both.encode()).hexdigest()
 
 
-def _finished(run: Run, found: Mapping[str, Path | str]) -> dict[str, list[Row]]:
+def _begun(run: Run, found: Mapping[str, Path | str]) -> dict[str, list[Row]]:
     """The rows of an earlier sweep that hold for the very same videos, by perturbation."""
     result, table = run.folder / RESULT, run.folder / ROWS
-    if not result.is_file() or not table.is_file():
-        return {}
-    if not _made_with(run).items() <= json.loads(result.read_text()).items():
-        return {}
+    made_with = _made_with(run)
+    if not result.is_file() or not made_with.items() <= json.loads(result.read_text()).items():
+        table.unlink(missing_ok=True)
+        _write_result(run, made_with)
     rows: dict[str, list[Row]] = {}
-    for row in read_csv(table):
+    for row in read_csv(table) if table.is_file() else []:
         probability = float(row["probability"]) if row["probability"] else None
         rows.setdefault(row["perturbation"], []).append(
             Row(row["id"], int(row["label"]), row["perturbation"], probability, row["status"])
@@ -235,14 +235,32 @@ def _finished(run: Run, found: Mapping[str, Path | str]) -> dict[str, list[Row]]
     }
 
 
-def _write(
+def _in_order(rows: Mapping[str, Sequence[Row]]) -> list[str]:
+    return [name for name in map(_name, (None, *PERTURBATIONS)) if name in rows]
+
+
+def _write_rows(run: Run, rows: Mapping[str, Sequence[Row]]) -> None:
+    header = [field.name for field in dataclasses.fields(Row)]
+    lines = [
+        ["" if value is None else value for value in dataclasses.astuple(row)]
+        for name in _in_order(rows)
+        for row in rows[name]
+    ]
+    write_csv(run.folder / ROWS, header, lines)
+
+
+def _write_result(run: Run, values: Mapping[str, Any]) -> None:
+    text = json.dumps(values, indent=1, allow_nan=False) + "\n"
+    write_whole(run.folder / RESULT, lambda path: path.write_text(text))
+
+
+def _finish(
     run: Run,
     split: str,
     clips: Sequence[Clip],
     rows: Mapping[str, Sequence[Row]],
     lost: Mapping[str, int],
 ) -> Sweep:
-    """Write all that is known by now, the rows first."""
     linked = dict(
         zip(
             [clip.video for clip in clips],
@@ -251,8 +269,8 @@ def _write(
         )
     )
     before = {row.id: row.probability for row in rows[UNCHANGED]}
-    order = [name for name in map(_name, (None, *PERTURBATIONS)) if name in rows]
-    outcomes = {name: _outcome(rows[name], before, linked, run.config.threshold) for name in order}
+    threshold = run.config.threshold
+    outcomes = {name: _outcome(rows[name], before, linked, threshold) for name in _in_order(rows)}
     result = Sweep(
         split,
         len(clips),
@@ -262,15 +280,7 @@ def _write(
         _apart(run, before),
         outcomes,
     )
-    header = [field.name for field in dataclasses.fields(Row)]
-    lines = [
-        ["" if value is None else value for value in dataclasses.astuple(row)]
-        for name in order
-        for row in rows[name]
-    ]
-    write_csv(run.folder / ROWS, header, lines)
-    text = json.dumps(_made_with(run) | dataclasses.asdict(result), indent=1, allow_nan=False)
-    write_whole(run.folder / RESULT, lambda path: path.write_text(text + "\n"))
+    _write_result(run, _made_with(run) | dataclasses.asdict(result))
     plot_sweep(
         {f"{name} ({o.scored})": (o.auc_roc, o.accuracy) for name, o in outcomes.items()},
         f"{split} split, {len(clips)} videos",
@@ -331,7 +341,7 @@ def read_sweep(run: Run) -> Sweep | None:
     path = run.folder / RESULT
     values = json.loads(path.read_text()) if path.is_file() else {}
     complete = {UNCHANGED, *(change.name for change in PERTURBATIONS)}
-    if values.get("run_sha256") != _digest(run) or set(values["outcomes"]) != complete:
+    if values.get("run_sha256") != _digest(run) or set(values.get("outcomes", ())) != complete:
         return None
     outcomes = {}
     for name, outcome in values["outcomes"].items():
