@@ -9,7 +9,8 @@ from model.evaluation import evaluate, table
 from model.prediction import backbone_of
 from model.report import write_report
 from model.run import allow_leaks_option, load_run
-from model.sweep import RESULT, sweep, sweep_options, sweep_table
+from model.sweep import RESULT, sweep
+from model.sweep_table import sweep_options, sweep_table
 from pipeline.cache import Cache
 from pipeline.cli import Command
 

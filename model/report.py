@@ -9,7 +9,7 @@ import jinja2
 
 from model.evaluation import CONFUSION, SHOWN, Evaluation, show
 from model.run import Run
-from model.sweep import for_report
+from model.sweep_table import for_report
 from pipeline.files import write_whole
 
 IMAGES = {

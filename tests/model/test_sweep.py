@@ -6,8 +6,7 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
+import threading
 import time
 
 import numpy as np
@@ -23,7 +22,8 @@ from model.prediction import backbone_of, judge
 from model.report import write_report
 from model.run import load_run, save_run
 from model.sources import CHANGED, MISSING, UNKNOWN
-from model.sweep import UNCHANGED, read_sweep, sweep, sweep_table
+from model.sweep import UNCHANGED, read_sweep, sweep
+from model.sweep_table import sweep_table
 from pipeline.cache import Cache
 from pipeline.errors import NothingUsable
 from pipeline.files import write_csv
@@ -265,32 +265,26 @@ def test_one_who_stops_listening_leaves_no_temporary_files(chain, backbone, tmp_
     assert not list(tmp_path.iterdir())
 
 
-def test_ctrl_c_leaves_no_temporary_files_and_what_is_done_stays_done(chain, moved, tmp_path):
+def test_ctrl_c_leaves_no_temporary_files_and_what_is_done_stays_done(
+    moved, few, backbone, tmp_path, monkeypatch
+):
+    few(BLUR, TOO_SLOW)
     run, cache, _ = moved()
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    command = [
-        sys.executable, "-m", "model.evaluate", run.folder, "--cache", cache.folder, "--sweep",
-        "--weights", chain.weights, "--device", "cpu", "--jobs", "1",
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        list(map(str, command)),
-        env=os.environ | {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    wait_for(lambda: list(temporary.glob("deepfake-motion-*/*.mp4")))
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to every process
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 130, said
-    assert not list(temporary.glob("deepfake-motion-*"))
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    seen = []
+
+    def interrupt():
+        while not seen:
+            seen.extend(temporary.glob("deepfake-motion-*/*.mp4"))
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        sweep(run, backbone, cache, jobs=1)
+        time.sleep(10)  # the signal may come later than the end
+    assert seen
+    assert not list(temporary.iterdir())
     assert UNCHANGED in {row["perturbation"] for row in rows(run.folder)}
-
-
-def wait_for(there, seconds=60):
-    end = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.002)
