@@ -40,7 +40,8 @@ def main(
 
     The baselines are a logistic regression over mean-pooled embeddings (is the LSTM worth
     anything?) and one over metadata only: size, frame rate, duration, bit rate (does the corpus
-    give itself away?). Writes metrics.json, curves and report.html into RUN.
+    give itself away?). Writes metrics.json, curves and report.html into RUN; with --sweep also
+    sweep.csv, sweep.json and sweep.png.
 
     \b
     Example:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from features.backbones import Backbone
@@ -130,7 +131,8 @@ def sweep(
                 f"no file of the {len(clips)} {split} videos of {cache.folder} can be used ({why})",
                 "say with --videos FOLDER where the files are that the cache was made from",
             )
-        rows = _begun(run, found)
+        made_with = _made_with(run, backbone)
+        rows = _begun(run, found, made_with)
         todo = [change for change in (None, *PERTURBATIONS) if _name(change) not in rows]
         n_files = len(clips) - lost.total()
         with tqdm(total=n_files * len(todo), desc="sweep", unit="video", disable=None) as bar:
@@ -138,7 +140,10 @@ def sweep(
                 bar.set_postfix_str(_name(change))
                 rows[_name(change)] = _judged(run, clips, found, change, backbone, pool, bar.update)
                 _write_rows(run, rows)
-    return _finish(run, split, clips, rows, lost)
+    result = _result(run, split, clips, rows, lost)
+    _write_result(run, made_with | dataclasses.asdict(result))
+    _draw(run, result)
+    return result
 
 
 def _unseen(cache: Cache) -> tuple[str, list[Clip]]:
@@ -191,11 +196,12 @@ def _judged(
 # --------------------------------------------------------------------------------- what is written
 
 
-def _made_with(run: Run) -> dict[str, str]:
+def _made_with(run: Run, backbone: Backbone) -> dict[str, str]:
     """What decides the probabilities, apart from the videos."""
-    changes = json.dumps([dataclasses.asdict(change) for change in PERTURBATIONS])
-    recipe = hashlib.sha256((changes + versions()).encode()).hexdigest()
-    return {"run_sha256": _digest(run), "perturbations_sha256": recipe}
+    changes = [dataclasses.asdict(change) for change in PERTURBATIONS]
+    recipe = json.dumps([changes, versions(), torch.__version__, backbone.device.type])
+    digest = hashlib.sha256(recipe.encode()).hexdigest()
+    return {"run_sha256": _digest(run), "recipe_sha256": digest}
 
 
 def _digest(run: Run) -> str:
@@ -203,10 +209,11 @@ def _digest(run: Run) -> str:
     return hashlib.sha256(both.encode()).hexdigest()
 
 
-def _begun(run: Run, found: Mapping[str, Path | str]) -> dict[str, list[Row]]:
+def _begun(
+    run: Run, found: Mapping[str, Path | str], made_with: Mapping[str, str]
+) -> dict[str, list[Row]]:
     """The rows of an earlier sweep that hold for the very same videos, by perturbation."""
     result, table = run.folder / RESULT, run.folder / ROWS
-    made_with = _made_with(run)
     if not result.is_file() or not made_with.items() <= json.loads(result.read_text()).items():
         table.unlink(missing_ok=True)
         _write_result(run, made_with)
@@ -243,41 +250,29 @@ def _write_result(run: Run, values: Mapping[str, Any]) -> None:
     write_whole(run.folder / RESULT, lambda path: path.write_text(text))
 
 
-def _finish(
+def _result(
     run: Run,
     split: str,
     clips: Sequence[Clip],
     rows: Mapping[str, Sequence[Row]],
     lost: Mapping[str, int],
 ) -> Sweep:
-    linked = dict(
-        zip(
-            [clip.video for clip in clips],
-            groups([clip.ties for clip in clips]).tolist(),
-            strict=True,
-        )
-    )
+    tied = groups([clip.ties for clip in clips]).tolist()
+    linked = {clip.video: group for clip, group in zip(clips, tied, strict=True)}
     before = {row.id: row.probability for row in rows[UNCHANGED]}
     threshold = run.config.threshold
     outcomes = {name: _outcome(rows[name], before, linked, threshold) for name in _in_order(rows)}
-    result = Sweep(
-        split,
-        len(clips),
-        dict(lost),
-        run.config.threshold,
-        run.config.warnings,
-        _apart(run, before),
-        outcomes,
-    )
-    _write_result(run, _made_with(run) | dataclasses.asdict(result))
-    plot_sweep(
-        {f"{name} ({o.scored})": (o.auc_roc, o.accuracy) for name, o in outcomes.items()},
-        f"{split} split, {len(clips)} videos",
-        result.threshold,
-        run.folder / PICTURE,
-        result.warnings,
-    )
-    return result
+    warnings, apart = run.config.warnings, _apart(run, before)
+    return Sweep(split, len(clips), dict(lost), threshold, warnings, apart, outcomes)
+
+
+def _draw(run: Run, result: Sweep) -> None:
+    points = {
+        f"{name} ({outcome.scored})": (outcome.auc_roc, outcome.accuracy)
+        for name, outcome in result.outcomes.items()
+    }
+    title = f"{result.split} split, {result.videos} videos (how many are scored)"
+    plot_sweep(points, title, result.threshold, run.folder / PICTURE, result.warnings)
 
 
 def _apart(run: Run, unchanged: Mapping[str, float | None]) -> float | None:
