@@ -8,13 +8,15 @@ import cloup
 
 from model.cross import evaluate_elsewhere
 from model.evaluation import METRICS, evaluate
+from model.prediction import backbone_of
 from model.report import write_report
 from model.rivalry import compare_runs, rivalry_table
-from model.run import allow_leaks_option, controls_option, load_run, own_cache
+from model.run import allow_leaks_option, cache_of, controls_option, load_run
 from model.summary import table
+from model.sweep import RESULT, sweep
+from model.sweep_table import sweep_options, sweep_table
 from pipeline.cache import Cache
 from pipeline.cli import Command
-from pipeline.errors import SettingsError
 
 
 @cloup.command(cls=Command)
@@ -31,10 +33,11 @@ from pipeline.errors import SettingsError
     help="The embeddings the run was fitted on, or those of another corpus, all of whose videos "
     "are evaluated.  [default: where they were then]",
 )
-@cloup.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@cloup.option("--device", default="auto", help="Of the controls: auto, cpu, cuda, cuda:1, ...")
+@cloup.option("--json", "as_json", is_flag=True, help="Print metrics.json, or sweep.json, instead.")
+@cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 @controls_option
 @allow_leaks_option
+@sweep_options
 def main(
     run: Path,
     rival: Path | None,
@@ -43,6 +46,10 @@ def main(
     device: str,
     no_controls: bool,
     allow_leaks: bool,
+    sweeps: bool,
+    videos: Path | None,
+    weights: str | None,
+    jobs: int | None,
 ) -> None:
     """Evaluate RUN on the test split and the holdout, beside controls.
 
@@ -50,32 +57,42 @@ def main(
     and over metadata alone (size, frame rate, duration, bit rate: does the corpus give itself
     away?), and heads like the detector's that see the moments in random order, or one stream
     alone. Writes metrics.json, curves and report.html into RUN, and those of another corpus into
-    RUN/cross. With a second run, compares the two and writes nothing.
+    RUN/cross; with --sweep also sweep.csv, sweep.json and sweep.png. With a second run, compares
+    the two and writes nothing.
 
     \b
     Example:
       python -m model.evaluate runs/first
+      python -m model.evaluate runs/first --sweep
     """
     loaded = load_run(run)
     if rival:
-        if cache:
-            raise SettingsError(f"--cache {cache} with two runs", "each is read from its own cache")
+        if cache or sweeps:
+            raise click.UsageError("--cache and --sweep are for one run, not for two")
         found = compare_runs(loaded, load_run(rival), allow_leaks=allow_leaks)
         click.echo(json.dumps(found.as_json(), indent=1) if as_json else rivalry_table(found))
         return
-    opened = Cache(cache, "embed") if cache else own_cache(loaded)
-    if cache and opened.sha256 != loaded.config.cache_sha256:
+    opened = Cache(cache, "embed") if cache else cache_of(loaded)
+    swept = None
+    if opened.sha256 != loaded.config.cache_sha256:
+        if sweeps:
+            raise click.UsageError("--sweep is for the test videos of the run's own corpus")
         evaluation = evaluate_elsewhere(loaded, opened, allow_leaks=allow_leaks)
     else:
+        backbone = backbone_of(loaded, weights, device) if sweeps else None
         evaluation = evaluate(
             loaded, opened, controls=not no_controls, device=device, allow_leaks=allow_leaks
         )
+        if backbone:
+            swept = sweep(loaded, backbone, opened, folder=videos, jobs=jobs)
     report = write_report(loaded, evaluation)
     if as_json:
-        click.echo((evaluation.folder / METRICS).read_text(), nl=False)
-    else:
-        click.echo(table(evaluation))
-        click.echo(f"report: {report}")
+        click.echo((evaluation.folder / (RESULT if swept else METRICS)).read_text(), nl=False)
+        return
+    click.echo(table(evaluation))
+    if swept:
+        click.echo("\n" + sweep_table(swept))
+    click.echo(f"report: {report}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from model.controls import (
 from model.fitting import training_folds
 from model.metrics import all_metrics
 from model.plots import plot_precision_recall, plot_reliability, plot_roc
-from model.run import Run, check_same_cache, own_cache
+from model.run import Run, cache_of
 from model.sequences import Sequences, check_leaks, load_sequences
 from model.videos import UNSEEN, score_videos
 from pipeline.cache import Cache
@@ -122,8 +122,7 @@ def evaluate(
         IntegrityError: the cache is not the one that the run was trained on, or its split leaks.
         NothingUsable: there is no test video.
     """
-    cache = cache or own_cache(run)
-    check_same_cache(run, cache)
+    cache = cache_of(run, cache)
     check_leaks(cache, allow=allow_leaks)
     present = [split for split in UNSEEN if any(clip.split == split for clip in cache.clips)]
     if not present:

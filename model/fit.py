@@ -11,7 +11,7 @@ from model.evaluation import evaluate
 from model.fitting import best_settings, fit, refit
 from model.heads import FUSIONS, HEADS, POOLINGS
 from model.report import write_report
-from model.run import allow_leaks_option, controls_option, load_run, own_cache, warn
+from model.run import allow_leaks_option, cache_of, controls_option, load_run, warn
 from model.sequences import STREAMS
 from model.space import Scope
 from model.summary import headline
@@ -235,8 +235,8 @@ def main(
     if original:
         _refuse_beside_from(context)
         earlier = load_run(original)
-        cache = Cache(embeddings, "embed") if embeddings else own_cache(earlier)
-        run = refit(earlier, cache, output, device=device, allow_leaks=allow_leaks)
+        cache = cache_of(earlier, Cache(embeddings, "embed") if embeddings else None)
+        run = refit(earlier, output, cache, device=device, allow_leaks=allow_leaks)
     else:
         if embeddings is None:
             raise click.UsageError("EMBEDDINGS is missing: a cache that features.embed made")

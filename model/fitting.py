@@ -18,7 +18,7 @@ from features.backbones import resolve_device
 from model.calibration import operating_point
 from model.objective import FoldLoss, load_training
 from model.plots import plot_training
-from model.run import SCHEMA, Config, Run, check_same_cache, save_run
+from model.run import SCHEMA, Config, Run, cache_of, save_run
 from model.sequences import Sequences, available_streams, check_leaks
 from model.space import Scope, search_space, settings_as_json, settings_from_json
 from model.ties import write_ties
@@ -144,7 +144,12 @@ def fit(
 
 
 def refit(
-    original: Run, cache: Cache, folder: Path, *, device: str = "auto", allow_leaks: bool = False
+    original: Run,
+    folder: Path,
+    cache: Cache | None = None,
+    *,
+    device: str = "auto",
+    allow_leaks: bool = False,
 ) -> Run:
     """Train a run once more, from what its folder says: the same settings, folds and seed.
 
@@ -152,18 +157,17 @@ def refit(
 
     Args:
         original: the run; its settings are taken as they were found, nothing is tuned.
-        cache: that it was trained on.
         folder: of the new run.
+        cache: that it was trained on, where it is not where it was.
         device: as torch names it, or ``auto``.
         allow_leaks: as of `fit`.
 
     Raises:
         IntegrityError: the cache is another one, or its splits leak.
     """
-    check_same_cache(original, cache)
     was = original.config
     run = fit(
-        cache,
+        cache_of(original, cache),
         folder,
         settings=was.training,
         n_folds=max(2, was.n_heads),

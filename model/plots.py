@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from model.metrics import ECE_BINS
+from model.metrics import ECE_BINS, Metric
 from model.training import Epoch
 from pipeline.files import write_whole
 
@@ -93,6 +93,46 @@ def plot_reliability(curve: Curve, path: Path, title: str, warnings: Sequence[st
         ylim=(-0.03, 1.1),
         title=f"reliability, {title}",
     )
+    save_figure(figure, path)
+
+
+def plot_sweep(
+    points: Mapping[str, tuple[Metric, Metric]],
+    title: str,
+    threshold: float,
+    path: Path,
+    warnings: Sequence[str] = (),
+) -> None:
+    """AUC and accuracy with their intervals, a line for each perturbation, the unchanged first."""
+    figure = Figure(figsize=(9, 1.6 + 0.3 * len(points)), layout="constrained")
+    if warnings:
+        figure.suptitle("\n".join(textwrap.fill(w, 120) for w in warnings), color="#c60", size=8)
+    names = ("AUC", f"accuracy at the run's threshold, {threshold:.3f}")
+    for column, axes in enumerate(figure.subplots(1, 2, sharey=True)):
+        for row, metrics in enumerate(points.values()):
+            metric = metrics[column]
+            if metric.value is None:
+                continue
+            colour = COLOURS[column]
+            if row == 0:
+                axes.axvline(metric.value, color=colour, linewidth=0.8, linestyle="--")
+            if metric.low is not None and metric.high is not None:
+                axes.plot([metric.low, metric.high], [row, row], color=colour, linewidth=2)
+            axes.plot(metric.value, row, "o", color=colour)
+            axes.annotate(
+                f"{metric.value:.2f}", (metric.value, row), (0, 4), size=8,
+                textcoords="offset points", ha="center",
+            )  # fmt: skip
+        axes.axvline(0.5, color="grey", linewidth=0.8, linestyle=":")
+        axes.grid(axis="y", alpha=0.2)
+        axes.set(
+            xlabel=names[column],
+            title=title if column == 0 else "",
+            xlim=(-0.03, 1.03),
+            yticks=range(len(points)),
+        )
+        axes.set_yticklabels(points)
+        axes.set_ylim(len(points) - 0.5, -0.8)
     save_figure(figure, path)
 
 

@@ -1,8 +1,9 @@
 """Verdicts on new videos, through exactly the steps and settings of the training videos."""
 
+import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from pipeline import extraction
 from pipeline.cache import read_shard
 from pipeline.errors import IntegrityError, Rejected, SettingsError
 from pipeline.settings import Settings
-from pipeline.workers import LocalPool
+from pipeline.workers import LocalPool, Pool
 
 
 @dataclass(frozen=True)
@@ -85,19 +86,48 @@ def predict(
         backbone: as `backbone_of` gives it.
         jobs: processes that decode; by default one per core.
     """
+    waiting: dict[int, Prediction] = {}
+    following = 0
+    with (
+        tqdm(total=len(paths), desc="predict", unit="video", disable=None) as bar,
+        contextlib.closing(judge(run, paths, backbone, LocalPool(jobs))) as judged,
+    ):
+        for number, prediction in judged:
+            waiting[number] = prediction
+            bar.update()
+            while following in waiting:
+                yield waiting.pop(following)
+                following += 1
+
+
+def judge(
+    run: Run,
+    paths: Sequence[Path],
+    backbone: Backbone,
+    pool: Pool,
+    change: extraction.Change | None = None,
+) -> Generator[tuple[int, Prediction], None, None]:
+    """Judge videos in the order in which they are done; close it to remove temporary files.
+
+    Args:
+        run: a trained run.
+        paths: video files.
+        backbone: as `backbone_of` gives it.
+        pool: where decoding runs.
+        change: judge changed copies of the videos.
+
+    Yields:
+        the position of a path, and what can be said of it.
+    """
     settings = Settings.from_json(run.config.extraction)
-    with tempfile.TemporaryDirectory(prefix="deepfake-motion-") as folder:
-        pool = LocalPool(jobs)
-        shards = extraction.extract_new(paths, Path(folder), settings, run.config.frames, pool)
-        waiting: dict[int, Prediction] = {}
-        following = 0
-        with tqdm(total=len(paths), desc="predict", unit="video", disable=None) as bar:
-            for number, shard in shards:
-                waiting[number] = _judge(run, paths[number], Path(folder), shard, backbone)
-                bar.update()
-                while following in waiting:
-                    yield waiting.pop(following)
-                    following += 1
+    with (
+        tempfile.TemporaryDirectory(prefix="deepfake-motion-") as folder,
+        contextlib.closing(
+            extraction.extract_new(paths, Path(folder), settings, run.config.frames, pool, change)
+        ) as shards,
+    ):
+        for number, shard in shards:
+            yield number, _judge(run, paths[number], Path(folder), shard, backbone)
 
 
 def _judge(

@@ -11,6 +11,7 @@ from model.controls import EXPLAINED
 from model.evaluation import DETECTOR, Evaluation
 from model.run import Run
 from model.summary import CONFUSION, PARTS, SHOWN, chance
+from model.sweep_table import for_report
 from pipeline.files import write_whole
 
 IMAGES = {
@@ -45,6 +46,7 @@ def write_report(run: Run, evaluation: Evaluation) -> Path:
         parts=PARTS,
         images=images,
         settings=json.dumps(dataclasses.asdict(run.config), indent=1),
+        **(for_report(run) if evaluation.folder == run.folder else {"swept": None}),
     )
     path = evaluation.folder / "report.html"
     write_whole(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))

@@ -8,7 +8,7 @@ import numpy as np
 
 from model.comparison import Comparison, Scored, compare
 from model.metrics import FEWEST_GROUPS, Metric
-from model.run import Run, own_cache
+from model.run import Run, cache_of
 from model.sequences import load_sequences
 from model.ties import check_unseen
 from model.videos import score_videos
@@ -55,7 +55,7 @@ def compare_runs(a: Run, b: Run, *, allow_leaks: bool = False) -> Rivalry:
         SettingsError: the test videos or their labels are not the same.
         NothingUsable: there is no test video, or none with a number.
     """
-    caches = [own_cache(run) for run in (a, b)]
+    caches = [cache_of(run) for run in (a, b)]
     tests: list[dict[str, Clip]] = [
         {clip.source_sha256: clip for clip in cache.clips if clip.split == TEST} for cache in caches
     ]

@@ -148,25 +148,28 @@ def load_run(folder: Path) -> Run:
     return Run(folder, config, ensemble.eval())
 
 
-def own_cache(run: Run) -> Cache:
-    """The embedding cache that a run was trained on, where it was then."""
-    try:
-        return Cache(Path(run.config.cache), "embed")
-    except SettingsError as error:
-        raise SettingsError(str(error), "say where it is now with --cache") from error
+def cache_of(run: Run, cache: Cache | None = None) -> Cache:
+    """The cache of embeddings that a run was trained on.
 
-
-def check_same_cache(run: Run, cache: Cache) -> None:
-    """Refuse another cache than the one that a run was trained on, wherever that is now.
+    Args:
+        run: a trained run.
+        cache: that cache, where it is not where it was.
 
     Raises:
-        IntegrityError: its index differs.
+        SettingsError: it is not there.
+        IntegrityError: this is another one.
     """
+    if cache is None:
+        try:
+            cache = Cache(Path(run.config.cache), "embed")
+        except SettingsError as error:
+            raise SettingsError(str(error), "say where it is now with --cache") from error
     if cache.sha256 != run.config.cache_sha256:
         raise IntegrityError(
             f"{cache.folder} is not the cache that {run.folder} was trained on: its index differs",
             "evaluate on the cache the run was fitted on, or fit again",
         )
+    return cache
 
 
 allow_leaks_option = cloup.option(

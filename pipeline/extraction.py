@@ -5,7 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,6 +32,7 @@ from pipeline.video import Video
 from pipeline.workers import LocalPool, Pool
 
 STAGE = "extract"
+Change = Callable[[Path, Path], None]  # writes a changed copy of a video
 
 
 def extract(
@@ -118,7 +119,8 @@ def extract_new(
     settings: Settings,
     n_frames: int,
     pool: Pool,
-) -> Iterator[tuple[int, str | Rejected]]:
+    change: Change | None = None,
+) -> Generator[tuple[int, str | Rejected], None, None]:
     """Extract single videos outside any corpus, each into a shard of its own.
 
     Args:
@@ -127,6 +129,7 @@ def extract_new(
         settings: of the cache that the videos are to be compared with.
         n_frames: T of that cache.
         pool: where the work runs.
+        change: extract changed copies of the videos, each of which is there only meanwhile.
 
     Raises:
         SettingsError: the flow backend or face detector of that cache is not on this machine.
@@ -138,7 +141,7 @@ def extract_new(
     settings = dataclasses.replace(settings, flow_backend=farneback.stand_in(settings.flow_backend))
     model = model_of(settings.faces)
     tasks = [
-        _NewTask(n, str(path), str(folder), settings, n_frames, model)
+        _NewTask(n, str(path), str(folder), settings, n_frames, model, change)
         for n, path in enumerate(paths)
     ]
     for task, result in pool.run(_extract_new, tasks):
@@ -153,9 +156,21 @@ class _NewTask:
     settings: Settings
     n_frames: int
     model: bytes
+    change: Change | None
 
 
 def _extract_new(new: _NewTask) -> str:
+    if new.change is None:
+        return _extract_file(new)
+    copy = Path(new.folder, f"{new.number:05}.mp4")
+    try:
+        new.change(Path(new.path), copy)
+        return _extract_file(dataclasses.replace(new, path=str(copy)))
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def _extract_file(new: _NewTask) -> str:
     settings = new.settings
     video = probe(Path(new.path), fps=settings.fps, stride=settings.stride)
     if video.n_samples < new.n_frames:

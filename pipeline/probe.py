@@ -75,7 +75,7 @@ def probe(path: Path, *, fps: float | None = None, stride: int = 1) -> Probe:
         width, height = (first.height, first.width) if rotated else (first.width, first.height)
     with open_video(path) as container:
         video_stream(container)
-        times = np.sort(np.fromiter(_packet_times(container), dtype=np.float64))  # (n_packets,)
+        times = np.sort(np.fromiter(packet_times(container), dtype=np.float64))  # (n_packets,)
         if len(times) < 2:
             raise Rejected("too short", f"{len(times)} frame(s)")
         own_rate = frame_rate(times)
@@ -132,8 +132,12 @@ def _first_frame(container: Any) -> av.VideoFrame:
     return first
 
 
-def _packet_times(container: Any) -> Iterator[float]:
-    """The times in seconds of all packets that will be shown, in the order of the file."""
+def packet_times(container: Any) -> Iterator[float]:
+    """The times in seconds of all packets of a video that will be shown, in the order of the file.
+
+    Raises:
+        Rejected: there are more than any video has.
+    """
     stream = video_stream(container)
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     packets = container.demux(stream)

@@ -11,6 +11,7 @@ import model.metrics
 from model.metrics import (
     Metric,
     all_metrics,
+    auc_drop,
     auc_roc,
     equal_error,
     expected_calibration_error,
@@ -202,3 +203,22 @@ def test_intervals_are_the_same_for_the_same_seed(scored):
     first, again, other = (all_metrics(labels, p, 0.5, np.arange(60), seed=s) for s in (0, 0, 1))
     assert first == again
     assert first["auc_roc"] != other["auc_roc"]
+
+
+def test_a_drop_of_auc_is_the_difference_and_its_interval_pairs_the_scores(scored, many_resamples):
+    labels, p = scored
+    apart = np.arange(60)
+    worse = 1 - p
+    found = auc_drop(labels, p, worse, apart)
+    assert found.value == pytest.approx(
+        sk.roc_auc_score(labels, p) - sk.roc_auc_score(labels, worse)
+    )
+    assert 0 < found.low < found.value < found.high
+    assert auc_drop(labels, p, p / 2, apart) == Metric(0, 0, 0, 60)  # the same order
+
+
+def test_a_drop_over_few_groups_or_one_class_has_no_interval_or_value(scored):
+    labels, p = scored
+    assert auc_drop(labels, p, 1 - p, labels).low is None
+    one = labels == 1
+    assert auc_drop(labels[one], p[one], p[one], np.arange(one.sum())).value is None

@@ -1,0 +1,68 @@
+"""The files that the videos of a cache were made from, as far as they are still the same."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.cache import Cache, Clip
+from pipeline.files import read_csv, sha256_of
+from pipeline.workers import Pool
+
+UNKNOWN, MISSING, CHANGED = LOST = ("no file is known", "the file is gone", "the file has changed")
+
+
+def find_videos(
+    cache: Cache, clips: Sequence[Clip], folder: Path | None, pool: Pool
+) -> dict[str, Path | str]:
+    """Find the file of each video by the bytes that it was extracted from.
+
+    Args:
+        cache: of embeddings; a ``names.csv`` in it or in a cache beside it says where files were.
+        clips: one of each video.
+        folder: where files are looked for besides, whatever they are called.
+        pool: where files are read.
+
+    Returns:
+        video id → its file, or one of `LOST`.
+    """
+    named = _named(cache, {clip.video for clip in clips})
+    of_size = _by_size(folder)
+    candidates = {clip.video: named[clip.video] + of_size[clip.n_bytes] for clip in clips}
+    there = {path for paths in candidates.values() for path in paths if path.is_file()}
+    digests = dict(pool.run(_digest, sorted(there)))
+    found: dict[str, Path | str] = {}
+    for clip in clips:
+        paths = candidates[clip.video]
+        same = [path for path in paths if digests.get(path) == clip.source_sha256]
+        if same:
+            found[clip.video] = same[0]
+        elif not paths:
+            found[clip.video] = UNKNOWN
+        else:
+            found[clip.video] = CHANGED if there.intersection(paths) else MISSING
+    return found
+
+
+def _named(cache: Cache, videos: set[str]) -> dict[str, list[Path]]:
+    """Where the videos were, by all tables of names within reach."""
+    named: dict[str, list[Path]] = defaultdict(list)
+    for table in [cache.folder / "names.csv", *sorted(cache.folder.parent.glob("*/names.csv"))]:
+        for row in read_csv(table) if table.is_file() else []:
+            if row["id"] in videos and Path(row["path"]) not in named[row["id"]]:
+                named[row["id"]].append(Path(row["path"]))
+    return named
+
+
+def _by_size(folder: Path | None) -> dict[int, list[Path]]:
+    files: dict[int, list[Path]] = defaultdict(list)
+    for path in sorted(folder.rglob("*")) if folder else []:
+        if path.is_file():
+            files[path.stat().st_size].append(path)
+    return files
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError:
+        return ""
