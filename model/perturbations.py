@@ -168,7 +168,7 @@ def _encoder(
     """A file to which pictures (height, width, 3) are written at times that are given in ticks."""
     width, height = size
     right, below = width % 2, height % 2  # chroma is stored at half the size
-    # With AVX-512, x264 (as of 2025) now and then gives other bytes for the same pictures.
+    # With AVX-512, PyAV 18's x264 now and then gives other bytes for the same pictures.
     options = {"preset": PRESET, "crf": str(crf), "x264-params": "asm=avx2"}
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream(

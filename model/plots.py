@@ -112,6 +112,7 @@ def plot_sweep(
         for row, metrics in enumerate(points.values()):
             metric = metrics[column]
             if metric.value is None:
+                axes.annotate("undefined", (0.5, row), size=8, ha="center", va="center")
                 continue
             colour = COLOURS[column]
             if row == 0:
@@ -128,7 +129,7 @@ def plot_sweep(
         axes.set(
             xlabel=names[column],
             title=title if column == 0 else "",
-            xlim=(-0.03, 1.03),
+            xlim=(-0.06, 1.1),
             yticks=range(len(points)),
         )
         axes.set_yticklabels(points)

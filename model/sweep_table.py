@@ -14,9 +14,9 @@ from model.sweep import PICTURE, Outcome, Sweep, read_sweep
 APART = 0.01  # between the probabilities of a video, from which on it is said
 COLUMNS = ("scored", "AUC", "drop of AUC", "accuracy", "shift, real", "shift, fake")
 EXPLAINED = (
-    "drop and shift: against the unchanged videos, over those that are scored in both; shift: of "
-    "the mean probability of being fake; accuracy: at the run's own threshold. Changes but CRF are "
-    f"stored at CRF {NEARLY_LOSSLESS}."
+    "drop and shift: against the unchanged videos, over those that are scored in both;\n"
+    "shift: of the mean probability of being fake; accuracy: at the run's own threshold.\n"
+    f"All copies but those named after another CRF are stored at CRF {NEARLY_LOSSLESS}."
 )
 
 
