@@ -46,7 +46,7 @@ def write_report(run: Run, evaluation: Evaluation) -> Path:
         parts=PARTS,
         images=images,
         settings=json.dumps(dataclasses.asdict(run.config), indent=1),
-        **(for_report(run) if evaluation.folder == run.folder else {"swept": None}),
+        sweep=for_report(run) if evaluation.folder == run.folder else None,
     )
     path = evaluation.folder / "report.html"
     write_whole(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))

@@ -57,17 +57,19 @@ def sweep_table(result: Sweep) -> str:
     return "\n".join([*lines, *notes(result), EXPLAINED])
 
 
-def for_report(run: Run) -> dict[str, Any]:
-    """What ``sweep.html`` shows; without a sweep of this run it shows nothing."""
+def for_report(run: Run) -> dict[str, Any] | None:
+    """What ``sweep.html`` shows, if there is a sweep of this very run."""
     picture = run.folder / PICTURE
-    swept = read_sweep(run) if picture.is_file() else None
+    found = read_sweep(run) if picture.is_file() else None
+    if found is None:
+        return None
     return {
-        "swept": swept,
+        "found": found,
         "columns": COLUMNS,
-        "cells": cells,
-        "notes": notes,
+        "rows": {name: cells(outcome) for name, outcome in found.outcomes.items()},
+        "notes": notes(found),
         "explained": EXPLAINED,
-        "picture": base64.b64encode(picture.read_bytes()).decode() if swept else "",
+        "picture": base64.b64encode(picture.read_bytes()).decode(),
     }
 
 
