@@ -265,7 +265,7 @@ def test_a_run_that_trained_on_the_others_test_videos_is_refused(
 def test_two_runs_and_a_cache_are_too_much(runs, small, run_command):
     done = run_command(evaluate_command, *runs, "--cache", small.folder)
     assert done.exit_code == 2
-    assert "with two runs" in done.stderr
+    assert "are for one run, not for two" in done.stderr
 
 
 def test_a_run_that_does_not_say_whom_it_was_trained_on_is_refused(runs, run_command, tmp_path):

@@ -214,7 +214,7 @@ def test_a_drop_of_auc_is_the_difference_and_its_interval_pairs_the_scores(score
         sk.roc_auc_score(labels, p) - sk.roc_auc_score(labels, worse)
     )
     assert 0 < found.low < found.value < found.high
-    assert auc_drop(labels, p, p / 2, apart) == Metric(0, 0, 0, 60)  # the same order
+    assert auc_drop(labels, p, p / 2, apart) == Metric(0, None, None, 60)  # the same order
 
 
 def test_a_drop_over_few_groups_or_one_class_has_no_interval_or_value(scored):
