@@ -75,6 +75,10 @@ class Head(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 1e-4, std, torch.ones_like(std)))
 
+    def standardised(self, x: torch.Tensor) -> torch.Tensor:
+        """Vectors (..., D) in standard deviations from the mean of the training clips."""
+        return ((x - self.mean) / self.std).clamp_(-FARTHEST, FARTHEST)
+
     def forward(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
         """Logits of being fake.
 
@@ -85,7 +89,10 @@ class Head(nn.Module):
         Returns:
             (B,) float32.
         """
-        x = ((x - self.mean) / self.std).clamp(-FARTHEST, FARTHEST)
+        return self.logits(self.standardised(x), lengths)
+
+    def logits(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """As `forward`, of what is `standardised` already."""
         parts = x.split(self._parts, dim=-1)  # type: ignore[no-untyped-call]
         logits = [branch(part, lengths) for branch, part in zip(self.branches, parts, strict=True)]
         return torch.stack(logits).mean(0)

@@ -114,7 +114,7 @@ def load_sequences(
         streams: some of `STREAMS`.
         splits: whose clips.
         limit: bytes; what is more is laid into a temporary file, in the order of the shards, and
-            read from there. By default half of the memory that is free.
+            read from there. By default a third of the memory that is free.
 
     Raises:
         SettingsError: the cache does not hold one of the streams.
@@ -140,7 +140,7 @@ def load_sequences(
     widths = {stream: first[stream].shape[1] for stream in streams}
     shape = len(names), len(clips), len(first["rows"]), sum(widths.values())
     n_bytes = 4 * math.prod(shape)
-    mapped = n_bytes > (available_memory() // 2 if limit is None else limit)
+    mapped = n_bytes > (available_memory() // 3 if limit is None else limit)
     everything = _in_a_file(shape) if mapped else torch.empty(shape)
     order = sorted(range(len(clips)), key=lambda n: clips[n].shard)  # a shard is read in one go
     for n in order:

@@ -127,13 +127,13 @@ class _Training:
     ) -> None:
         self._data, self._settings, self._device = data, settings, torch.device(device)
         self._train, self._val = torch.from_numpy(train), torch.from_numpy(val)
-        self._windows = _Windows(data, settings.sequence_length, self._device)
         self._y = torch.from_numpy(data.labels).to(self._device, torch.float32)
         self._weight = _class_weights(data.labels, train).to(self._device)
         self._val_weight = _class_weights(data.labels, val).to(self._device)
         self._head = Head(data.widths, settings.shape)
         self._head.standardise_by(data.x, self._train)
         self._head.to(self._device)
+        self._windows = _Windows(data, settings.sequence_length, self._head, self._device)
         self._optimiser = torch.optim.AdamW(
             self._head.parameters(),
             settings.learning_rate,
@@ -169,7 +169,11 @@ class _Training:
         self._head.eval()
         with torch.no_grad():
             logits = clip_logits(
-                self._forward, self._windows.x, self._windows.length, self._val, self._device
+                lambda x: self._forward(self._windows.standardised(x)),
+                self._windows.x,
+                self._windows.length,
+                self._val,
+                self._device,
             )
             y = self._y[self._val.to(self._device)]
             val_loss = self._loss(logits, y, self._val_weight).item()
@@ -190,7 +194,7 @@ class _Training:
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         cuda = self._device.type == "cuda"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=cuda):
-            return self._head(x).float()  # type: ignore[no-any-return]
+            return self._head.logits(x).float()
 
     def _loss(self, logits: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return F.binary_cross_entropy_with_logits(logits, y, weight[y.long()])
@@ -233,20 +237,26 @@ class _Training:
 
 
 class _Windows:
-    """Random windows of clips, in batches, on a device.
+    """Random windows of clips, standardised, in batches, on a device.
 
-    What fits on it lies there, and a batch is one indexing. The rest is gathered in a thread while
-    the batch before is computed.
+    What fits on it lies there, standardised once, and a batch is one indexing. The rest is gathered
+    in a thread while the batch before is computed.
     """
 
-    def __init__(self, data: Sequences, length: int, device: torch.device) -> None:
+    def __init__(self, data: Sequences, length: int, head: Head, device: torch.device) -> None:
         tensors = [data.x, *data.copies]
         self._in_file = data.mapped
-        self._device = device
+        self._head, self._device = head, device
         self._resident = not data.mapped and _fits(tensors, device)
-        self._tensors = [t.to(device) for t in tensors] if self._resident else tensors
-        self.x = self._tensors[0]
+        if self._resident:
+            tensors = [head.standardised(tensor.to(device)) for tensor in tensors]
+        self._tensors = tensors
+        self.x = tensors[0]
         self.length = min(length, self.x.shape[1])
+
+    def standardised(self, x: torch.Tensor) -> torch.Tensor:
+        """Some of `x`, on the device."""
+        return x if self._resident else self._head.standardised(x)
 
     def batches(
         self, rows: torch.Tensor, batch_size: int
@@ -282,11 +292,11 @@ class _Windows:
         gathered = self._gather(*batch)
         if self._device.type == "cuda":
             gathered = gathered.pin_memory()
-        return gathered.to(self._device, non_blocking=True)
+        return self._head.standardised(gathered.to(self._device, non_blocking=True))
 
 
 def _fits(tensors: Sequence[torch.Tensor], device: torch.device) -> bool:
-    """Whether a device has room for them, and as much again."""
+    """Whether a device has room for them, and as much again twice."""
     if device.type != "cuda":
         return True
     return (

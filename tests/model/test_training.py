@@ -10,7 +10,7 @@ import torch
 from model import training
 from model.baselines import logistic_regression, mean_pooled
 from model.fitting import training_folds
-from model.heads import HEADS, clip_logits
+from model.heads import HEADS, Head, clip_logits
 from model.metrics import auc_roc
 from model.sequences import load_sequences
 from model.training import TrainingSettings, cross_fit, train_fold
@@ -155,12 +155,15 @@ def test_what_memory_does_not_hold_is_read_from_a_file(fabricate, easy_corpus, f
     np.testing.assert_array_equal(other.out_of_fold, again.out_of_fold)
 
 
-def test_a_batch_is_the_same_from_a_thread(noisy):
+def test_a_batch_is_the_same_from_a_thread(noisy, fast, monkeypatch):
     """What does not fit on a device is gathered while the batch before is computed."""
     parts = []
     for resident in (True, False):
-        windows = training._Windows(noisy, 4, torch.device("cpu"))
-        windows._resident = resident
+        head = Head(noisy.widths, fast.shape)
+        head.standardise_by(noisy.x, torch.arange(20))
+        device = torch.device("cpu")
+        monkeypatch.setattr(training, "_fits", lambda *_, fits=resident: fits)
+        windows = training._Windows(noisy, 4, head, device)
         torch.manual_seed(7)
         parts.append(list(windows.batches(torch.arange(30), 8)))
     for (rows_a, x_a), (rows_b, x_b) in zip(*parts, strict=True):
