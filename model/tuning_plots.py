@@ -94,12 +94,21 @@ def _draw_convergence(axes: Any, trials: Sequence[Trial], n_folds: int) -> None:
 def _draw_dependence(axes: Any, dimension: Dimension, values: Point, loss: Losses) -> None:
     if isinstance(dimension, Categorical):
         axes.plot(range(len(values)), loss, "o", color=COLOURS[0])
-        axes.set_xticks(range(len(values)), map(str, values), rotation=20)
+        axes.set_xticks(
+            range(len(values)),
+            map(str, values),
+            size=8,
+            rotation=40,
+            ha="right",
+            rotation_mode="anchor",
+        )
         axes.margins(x=0.2)
     else:
         axes.plot(values, loss, color=COLOURS[0])
-        if len(values) < 6:
+        if dimension.name.startswith("log2_"):
+            axes.set_xticks(values, [str(2**value) for value in values])
+        elif len(values) < 6:
             axes.set_xticks(values)
         if getattr(dimension, "prior", "") == "log-uniform":
             axes.set_xscale("log")
-    axes.set_title(dimension.name.replace("log2_", "log2 ").replace("_", " "), size=9)
+    axes.set_title(dimension.name.removeprefix("log2_").replace("_", " "), size=9)
