@@ -33,6 +33,7 @@ NEARLY_LOSSLESS = 10  # CRF at which a change is stored, so that it is seen and 
 PRESET = "veryfast"
 SPARE = 2  # frames after the last one that is sampled, so that it counts as complete
 DRIFT = 0.1  # frames by which clips may move if a rate is measured on a part of a video
+AVX_512 = 13  # as OpenCV counts what a processor can
 FINEST = Fraction(1, 90_000)  # seconds, where a stream does not say what its times count
 
 
@@ -168,8 +169,10 @@ def _encoder(
     """A file to which pictures (height, width, 3) are written at times that are given in ticks."""
     width, height = size
     right, below = width % 2, height % 2  # chroma is stored at half the size
-    # With AVX-512, PyAV 18's x264 now and then gives other bytes for the same pictures.
-    options = {"preset": PRESET, "crf": str(crf), "x264-params": "asm=avx2"}
+    options = {"preset": PRESET, "crf": str(crf)}
+    if cv2.checkHardwareSupport(AVX_512):
+        # With it, PyAV 18's x264 now and then gives other bytes for the same pictures.
+        options["x264-params"] = "asm=avx2"
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream(
             "libx264", rate=Fraction(rate).limit_denominator(1001), options=options
