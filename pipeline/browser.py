@@ -235,8 +235,8 @@ def _figures(cache: Cache) -> dict[str, str]:
         "frames of each (T)": str(attrs["frames"]),
         "size of each": f"{settings['width']}x{settings['height']} pixels",
         "sampled at": f"{fps:g} frames/s" if fps else "the rate of each video",
-        "rates of videos": _common((f"{c.fps:.4g}" for c in clips), " frames/s"),
-        "sizes of videos": _common(f"{c.width}x{c.height}" for c in clips),
+        "rates of videos (clips)": _common((f"{c.fps:.4g}" for c in clips), " frames/s"),
+        "sizes of videos (clips)": _common(f"{c.width}x{c.height}" for c in clips),
         "flow": f"Farneback, backend {attrs['flow_backend']}",
         "on disk": f"{readable_bytes(stored)} in {len(cache.shards)} shards",
         "versions": ", ".join(f"{k} {v}" for k, v in json.loads(attrs["versions"]).items()),
@@ -245,9 +245,9 @@ def _figures(cache: Cache) -> dict[str, str]:
 
 
 def _common(values: Iterable[str], unit: str = "") -> str:
-    """``25 frames/s in 9 clips, 30 frames/s in 2 clips``: the most common values."""
+    """``25 frames/s (9), 30 frames/s (2)``: the most common values, with how many have them."""
     counted = Counter(values).most_common()
-    said = [f"{value}{unit} in {n} clips" for value, n in counted[:COMMON]]
+    said = [f"{value}{unit} ({n})" for value, n in counted[:COMMON]]
     more = len(counted) - COMMON
     return ", ".join(said) + (f" and {more} more" if more > 0 else "")
 
