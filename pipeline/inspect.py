@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from pipeline.browser import CLIPS, write_browser
 from pipeline.cache import Cache, Clip, set_aside_damaged
 from pipeline.caveats import nobody_known
 from pipeline.cli import Command
@@ -41,31 +42,60 @@ ROWS_ON_SHEET = 12
         help="Write a contact sheet of frames above their flow maps, as PNG; with --clip of that "
         f"clip alone, else of {ROWS_ON_SHEET} clips at most.",
     ),
+    cloup.option(
+        "--html",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write a page to look through clips, rejected files and figures. It is one file; "
+        "file names and faces are in it.",
+    ),
+    cloup.option(
+        "--clips",
+        metavar="N",
+        type=click.IntRange(1),
+        help=f"With --html: show so many clips.  [default: {CLIPS} at most, and less than 20 MB]",
+    ),
 )
-def main(cache: Path, clip: str | None, verify: bool, repair: bool, sheet: Path | None) -> None:
+def main(
+    cache: Path,
+    clip: str | None,
+    verify: bool,
+    repair: bool,
+    sheet: Path | None,
+    html: Path | None,
+    clips: int | None,
+) -> None:
     """Say what is in a cache: clips, splits, shapes, bytes, settings, rejected files.
 
     \b
     Examples:
       python -m pipeline.inspect caches/dfd
       python -m pipeline.inspect caches/dfd --sheet sheet.png
+      python -m pipeline.inspect caches/dfd --html dfd.html
       python -m pipeline.inspect caches/dfd --verify
     """
     if sheet and sheet.suffix.lower() != ".png":
         raise click.BadParameter(f"{sheet} does not end in .png", param_hint="--sheet")
+    if html and html.suffix.lower() not in (".html", ".htm"):
+        raise click.BadParameter(f"{html} does not end in .html", param_hint="--html")
+    if html and (clip or verify or repair or sheet):
+        raise click.UsageError("--html goes with --clips alone")
+    if clips and not html:
+        raise click.UsageError("--clips goes with --html")
     if repair:
         click.echo(_repair(cache))
         return
-    opened = Cache(cache, "extract" if sheet else None)
+    opened = Cache(cache, "extract" if sheet or html else None)
     chosen = opened.clip(clip) if clip else None
     if verify:
         click.echo(_verify(opened))
     elif sheet:
-        clips = [chosen] if chosen else _mixed(opened.clips)[:ROWS_ON_SHEET]
-        picture = contact_sheet(opened, clips)
+        rows = [chosen] if chosen else _mixed(opened.clips)[:ROWS_ON_SHEET]
+        picture = contact_sheet(opened, rows)
         png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
         write_whole(sheet, lambda path: path.write_bytes(png))
-        click.echo(f"{sheet}: {len(clips)} of {len(opened.clips)} clips")
+        click.echo(f"{sheet}: {len(rows)} of {len(opened.clips)} clips")
+    elif html:
+        click.echo(write_browser(opened, html, clips))
     elif chosen:
         click.echo(describe_clip(opened, chosen))
     else:

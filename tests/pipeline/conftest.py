@@ -1,7 +1,9 @@
-"""What the tests of extraction share: one clip of one video, and pictures with a face."""
+"""What these tests share: one clip of one video, pictures with a face, pages of the browser."""
 
+import csv
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import h5py
@@ -9,12 +11,19 @@ import numpy as np
 import pytest
 
 from data.heads import cast_actor, render
-from pipeline.cache import ShardWriter
+from pipeline.browser import write_browser
+from pipeline.cache import Cache, ShardWriter
 from pipeline.clips import extract_clips
+from pipeline.corpus import read_corpus
+from pipeline.extraction import extract
 from pipeline.faces import FaceCrop, find_model
 from pipeline.scaling import Geometry
+from pipeline.settings import Settings
 
 LOSSLESS = {"codec": "ffv1", "pix_fmt": "yuv444p"}
+IMAGE = "<img src=x onerror=alert(1)>"
+SCRIPT = "\"'><script>alert(2)</script>.mp4"  # the slash makes a folder of the first part
+HANDLER = '" autofocus onfocus="alert(3)'
 
 
 def one_clip(path, n_frames, *, geometry=None, backend="cpu", **options):
@@ -64,3 +73,37 @@ def actor():
     frames, boxes = render(cast_actor(6), n_frames=2, seed=6, size=(640, 480))
     grain = np.random.default_rng(0).normal(0, 3, frames[0].shape)
     return np.clip(frames[0] + grain, 0, 255).astype(np.uint8), boxes[0]
+
+
+@pytest.fixture(scope="session")
+def page_file(cache, tmp_path_factory):
+    """The page of `cache`. Not to be changed."""
+    path = tmp_path_factory.mktemp("page") / "cache.html"
+    write_browser(Cache(cache.folder), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory, make_corpus, in_process):
+    """The page of a cache whose names try everything, of videos, rejected files and the source."""
+    folder = tmp_path_factory.mktemp("hostile")
+    videos = make_corpus(folder, (20,), (20,))
+    names = {f"{IMAGE}.mp4": ("real0", "real"), SCRIPT: ("fake0", "fake")}
+    table = folder / f"{HANDLER}{IMAGE}.csv"
+    rows = [["path", "label"]]
+    for name, (video, label) in names.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        rows.append([str(videos[video].rename(folder / name)), label])
+    for name in (f"{IMAGE} broken.mp4", f"{HANDLER}.mp4"):
+        (folder / name).write_bytes(b"not a video")
+        rows.append([str(folder / name), "real"])
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    cache = extract(
+        read_corpus([table]), folder / "cache", Settings(width=64, height=48), in_process
+    )
+    with (cache.folder / "rejected.csv").open("ab") as file:
+        file.write(b"/videos/\xff.mp4,not a video,\n")  # a file's name need not be text
+    write_browser(cache, folder / "hostile.html")
+    names = (IMAGE, SCRIPT, HANDLER)
+    return SimpleNamespace(page=folder / "hostile.html", names=names, source=table.stem)
