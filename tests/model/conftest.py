@@ -93,12 +93,23 @@ def fabricate(tmp_path_factory):
     """Make a cache of embeddings without any video, as `features.embedding.embed` writes it."""
 
     def make(
-        clips, x, *, frames=None, folder=None, weights="file", extraction=None, **embedding
+        clips,
+        x,
+        *,
+        frames=None,
+        motion=None,
+        folder=None,
+        weights="file",
+        extraction=None,
+        **embedding,
     ) -> Cache:
-        """`clips`: N rows; `x`: (N, T-1, D), the stream `flow`; and the like of it for `frames`."""
+        """`clips`: N rows; `x`: (N, T-1, D), the stream `flow`; and the like of it for `frames`;
+        `motion`: (N, T-1, K), by default nothing moves.
+        """
         folder = folder or tmp_path_factory.mktemp("fabricated") / "cache"
         steps, dimension = x.shape[1:]
-        motion = np.zeros((steps, len(NAMES)), np.float32)
+        if motion is None:
+            motion = np.zeros((len(x), steps, len(NAMES)))
         rows = np.repeat(np.arange(steps)[:, None], 2, axis=1)
         settings = {
             "backbone": "mobilenet_v2",
@@ -115,8 +126,12 @@ def fabricate(tmp_path_factory):
         } | embedding
         clips = [dataclasses.replace(clip, n_frames=steps + 1) for clip in clips]
         data = {
-            clip.id: {"flow": flow.astype(np.float16), "motion": motion, "rows": rows}
-            for clip, flow in zip(clips, x, strict=True)
+            clip.id: {
+                "flow": flow.astype(np.float16),
+                "motion": moves.astype(np.float32),
+                "rows": rows,
+            }
+            for clip, flow, moves in zip(clips, x, motion, strict=True)
         }
         if frames is not None:
             settings["streams"] = ["flow", "frames"]
