@@ -13,6 +13,7 @@ import pytest
 import torch
 import torchvision
 from click.testing import CliRunner
+from threadpoolctl import threadpool_limits
 
 import model.baselines
 import model.metrics
@@ -32,10 +33,11 @@ from pipeline.workers import LocalPool
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    """Tiny networks: threads would only wait for one another."""
+    """Tiny networks and matrices: threads would only wait for one another."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with threadpool_limits(1):
+        yield
     torch.set_num_threads(before)
 
 
