@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from scipy.special import expit
 
+from model.anomaly import RARE, load_anomaly, read_motion
 from model.baselines import logistic_regression, mean_pooled, metadata
 from model.calibration import operating_point
 from model.run import Run
@@ -22,6 +23,7 @@ Indices = npt.NDArray[np.int64]
 
 MEAN_POOL = "mean-pooled"
 METADATA = "metadata only"
+ANOMALY = "motion anomaly"
 SHUFFLED = "shuffled time"
 ALONE = {"flow": "flow only", "frames": "frames only"}
 TRAINED = (SHUFFLED, *ALONE.values())
@@ -33,6 +35,9 @@ EXPLAINED = {
     METADATA: "A logistic regression on what the files alone say: size, frame rate, duration and "
     "bit rate. If it beats chance, the corpus gives itself away, and the other columns may owe "
     "their success to that.",
+    ANOMALY: "How far a video's motion is from that of real training videos; it never saw a fake. "
+    "Its scores are distances, not probabilities. A video is called fake if it moves more "
+    f"strangely than {100 * RARE:g}% of the real training videos.",
     SHUFFLED: "The same head on the same streams, but with the moments of every clip in random "
     "order, in training and in test.",
     ALONE["flow"]: "The same head on the embeddings of optical flow alone.",
@@ -50,12 +55,14 @@ class Control:
         streams: what it is shown.
         threshold: from which on it calls a video fake.
         score: from N clips to (V,) probabilities of their videos, in `by_video`'s order.
+        calibrated: whether these are probabilities, or only the higher the likelier fake.
     """
 
     name: str
     streams: tuple[str, ...]
     threshold: float
     score: Callable[[Sequences], Floats]
+    calibrated: bool = True
 
 
 def simple_controls(
@@ -86,9 +93,23 @@ def _logistic(
     return Control(name, run.config.streams, threshold, score)
 
 
+def anomaly_control(run: Run, cache: Cache) -> list[Control]:
+    """The distance of motion from that of real training videos; nothing if the run has none."""
+    anomaly = load_anomaly(run.folder)
+    if anomaly is None:
+        return []
+
+    def score(data: Sequences) -> Floats:
+        return by_video(data.clips, anomaly.distances(read_motion(cache, data)))[2]
+
+    return [Control(ANOMALY, run.config.streams, anomaly.threshold, score, calibrated=False)]
+
+
 def absent_controls(run: Run, cache: Cache) -> dict[str, str]:
     """Controls that there cannot be, and why."""
     held, absent = available_streams(cache), {}
+    if load_anomaly(run.folder) is None:
+        absent[ANOMALY] = "the run was fitted by a version without it"
     for stream, name in ALONE.items():
         if stream not in held:
             absent[name] = f"{stream} is not embedded"
@@ -153,7 +174,7 @@ def trained_controls(
 
 def n_trained(run: Run, cache: Cache) -> int:
     """How many controls `trained_controls` trains."""
-    return len(TRAINED) - len(absent_controls(run, cache))
+    return len(set(TRAINED) - set(absent_controls(run, cache)))
 
 
 def _alone(name: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from model.controls import anomaly_control
 from model.evaluation import METRICS, Evaluation, finish, judge
 from model.run import Run
 from model.ties import check_unseen
@@ -37,7 +38,8 @@ def evaluate_elsewhere(run: Run, other: Cache, *, allow_leaks: bool = False) -> 
     """Evaluate a run on all videos of a cache that it was not trained on, whatever their split.
 
     Temperature and threshold are the run's. Writes ``metrics.json`` and curves into a folder of
-    its own in the run's, ``cross/<name of the cache>``. There are no controls.
+    its own in the run's, ``cross/<name of the cache>``. Of the
+    controls only the motion anomaly is there: it is part of the run.
 
     Args:
         run: a trained run.
@@ -57,7 +59,8 @@ def evaluate_elsewhere(run: Run, other: Cache, *, allow_leaks: bool = False) -> 
     evaluation.folder.mkdir(parents=True, exist_ok=True)
     with tqdm(total=1, desc="evaluate", unit="step", disable=None) as bar:
         splits = sorted({clip.split for clip in other.clips})
-        curves = judge(run, other, splits, ALL, [], evaluation)
+        controls = anomaly_control(run, other)
+        curves = judge(run, other, splits, ALL, controls, evaluation)
         bar.update()
     finish(run, other, evaluation, curves, f"all of {evaluation.folder.name}")
     return evaluation

@@ -19,12 +19,13 @@ from model.controls import (
     TRAINED,
     Control,
     absent_controls,
+    anomaly_control,
     n_trained,
     simple_controls,
     trained_controls,
 )
 from model.fitting import training_folds
-from model.metrics import all_metrics
+from model.metrics import Metric, all_metrics
 from model.plots import plot_precision_recall, plot_reliability, plot_roc
 from model.run import Run, cache_of
 from model.sequences import Sequences, check_leaks, load_sequences
@@ -38,6 +39,7 @@ from pipeline.splits import groups
 METRICS = "metrics.json"
 DETECTOR = "detector"
 PLOTTED = "test"  # the split that curves and comparisons in words are of
+OF_PROBABILITIES = ("brier", "ece")  # undefined for scores that are none
 COMPARED = {  # control → what follows if the detector is better, and if it is not
     SHUFFLED: (
         "the order of frames carries something",
@@ -137,7 +139,7 @@ def evaluate(
     with tqdm(total=n_heads + 1 + len(present), desc="evaluate", unit="step", disable=None) as bar:
         training = load_sequences(cache, run.config.streams, ("train", "val"))
         folds = training_folds(training, run.config.n_heads, run.config.seed)
-        rivals = simple_controls(run, training, folds)
+        rivals = simple_controls(run, training, folds) + anomaly_control(run, cache)
         bar.update()
         if controls:
             where = resolve_device(device)
@@ -197,9 +199,12 @@ def judge(
             scores[control.name] = Scored(values, control.threshold)
         else:
             evaluation.absent[control.name] = f"no number came out for some video of {name}"
+    uncalibrated = {control.name for control in controls if not control.calibrated}
     for which, of in scores.items():
         margin = run.config.margin if which == DETECTOR else 0.0
         found = all_metrics(labels, of.probabilities, of.threshold, linked, margin=margin)
+        if which in uncalibrated:
+            found |= dict.fromkeys(OF_PROBABILITIES, Metric(None, None, None, len(labels)))
         evaluation.metrics.setdefault(which, {})[name] = found
     parts = (clips, probabilities, run.config.threshold, linked)
     _add(evaluation.by_manipulation, name, by_manipulation(*parts))

@@ -15,6 +15,7 @@ from skopt.space import Dimension
 from tqdm import tqdm
 
 from features.backbones import resolve_device
+from model.anomaly import fit_anomaly, read_motion, save_anomaly
 from model.calibration import operating_point
 from model.objective import FoldLoss, load_training
 from model.plots import plot_training
@@ -135,6 +136,7 @@ def fit(
     )
     run = Run(folder, config, fitted.ensemble)
     write_ties(folder, training.clips)
+    save_anomaly(folder, fit_anomaly(read_motion(cache, training), training, folds))
     save_run(run)
     shutil.rmtree(checkpoints)
     _write_history(folder, fitted)

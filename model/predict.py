@@ -61,9 +61,15 @@ def sentence(prediction: Prediction) -> str:
     if prediction.probability is None:
         return f"{prediction.path}: undecidable ({prediction.reason})"
     reason = f" ({prediction.reason})" if prediction.reason else ""
+    motion = ""
+    if prediction.anomaly is not None:
+        percent = int(100 * prediction.anomaly + 1e-9)
+        motion = (
+            f"; motion stranger than {percent}% of real training videos ({prediction.strangest})"
+        )
     return (
         f"{prediction.path}: {prediction.verdict}{reason}, probability of being fake "
-        f"{prediction.probability:.3f} (called fake from {prediction.threshold:.3f} on)"
+        f"{prediction.probability:.3f} (called fake from {prediction.threshold:.3f} on){motion}"
     )
 
 

@@ -3,8 +3,8 @@
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from features.backbones import Backbone, load_backbone
 from features.embedding import Options, embed_clip
+from model.anomaly import Anomaly, load_anomaly
+from model.attribution import stream_shares
 from model.metrics import distance
 from model.run import Run
 from model.sequences import join_streams
@@ -35,6 +37,10 @@ class Prediction:
         clips: how many clips of the video were looked at.
         reason: why it is undecidable, else empty.
         warning: what to know about the run itself, usually empty.
+        anomaly: the share of real training videos that move less strangely, 0..1; None if it is
+            not known.
+        strangest: what is strange about the motion, in robust standard deviations of real clips.
+        streams: what each stream adds to the log-odds of being fake.
     """
 
     path: str
@@ -44,6 +50,9 @@ class Prediction:
     clips: int
     reason: str
     warning: str
+    anomaly: float | None = None
+    strangest: str = ""
+    streams: Mapping[str, float] = field(default_factory=dict)
 
 
 def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> Backbone:
@@ -120,6 +129,7 @@ def judge(
         the position of a path, and what can be said of it.
     """
     settings = Settings.from_json(run.config.extraction)
+    anomaly = load_anomaly(run.folder)
     with (
         tempfile.TemporaryDirectory(prefix="deepfake-motion-") as folder,
         contextlib.closing(
@@ -127,11 +137,16 @@ def judge(
         ) as shards,
     ):
         for number, shard in shards:
-            yield number, _judge(run, paths[number], Path(folder), shard, backbone)
+            yield number, _judge(run, paths[number], Path(folder), shard, backbone, anomaly)
 
 
 def _judge(
-    run: Run, path: Path, folder: Path, shard: str | Rejected, backbone: Backbone
+    run: Run,
+    path: Path,
+    folder: Path,
+    shard: str | Rejected,
+    backbone: Backbone,
+    anomaly: Anomaly | None,
 ) -> Prediction:
     threshold, warning = run.config.threshold, " ".join(run.config.warnings)
     if isinstance(shard, Rejected):
@@ -140,13 +155,13 @@ def _judge(
     options = Options.from_json(run.config.embedding)
     streams = tuple(stream for stream in options.streams if stream in run.config.streams)
     options = dataclasses.replace(options, streams=streams, augment=())
-    clips = [
-        join_streams(embed_clip(arrays, backbone, options), run.config.streams)
-        for arrays in read_shard(folder, shard).values()
+    embedded = [
+        embed_clip(arrays, backbone, options) for arrays in read_shard(folder, shard).values()
     ]
+    x = torch.from_numpy(np.stack([join_streams(one, run.config.streams) for one in embedded]))
     (folder / shard).unlink()
     with torch.inference_mode():
-        logits = run.ensemble(torch.from_numpy(np.stack(clips))).double().numpy()
+        logits = run.ensemble(x).double().numpy()
     probability = float(run.probabilities(logits.mean()))
     if np.isnan(probability):
         reason = "no number came out"
@@ -154,4 +169,6 @@ def _judge(
     verdict, reason = "fake" if probability >= threshold else "real", ""
     if distance(np.array(probability), threshold) < run.config.margin:
         verdict, reason = "undecidable", "too close to call"
-    return Prediction(str(path), verdict, probability, threshold, len(clips), reason, warning)
+    strange = anomaly.of_video([one["motion"] for one in embedded]) if anomaly else (None, "")
+    of_run = (str(path), verdict, probability, threshold, len(x), reason, warning)
+    return Prediction(*of_run, *strange, stream_shares(run, x))

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torchvision
 from click.testing import CliRunner
+from threadpoolctl import threadpool_limits
 
 import model.baselines
 import model.metrics
@@ -32,10 +33,11 @@ from pipeline.workers import LocalPool
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    """Tiny networks: threads would only wait for one another."""
+    """Tiny networks and matrices: threads would only wait for one another."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with threadpool_limits(1):
+        yield
     torch.set_num_threads(before)
 
 
@@ -93,12 +95,23 @@ def fabricate(tmp_path_factory):
     """Make a cache of embeddings without any video, as `features.embedding.embed` writes it."""
 
     def make(
-        clips, x, *, frames=None, folder=None, weights="file", extraction=None, **embedding
+        clips,
+        x,
+        *,
+        frames=None,
+        motion=None,
+        folder=None,
+        weights="file",
+        extraction=None,
+        **embedding,
     ) -> Cache:
-        """`clips`: N rows; `x`: (N, T-1, D), the stream `flow`; and the like of it for `frames`."""
+        """`clips`: N rows; `x`: (N, T-1, D), the stream `flow`; and the like of it for `frames`;
+        `motion`: (N, T-1, K), by default nothing moves.
+        """
         folder = folder or tmp_path_factory.mktemp("fabricated") / "cache"
         steps, dimension = x.shape[1:]
-        motion = np.zeros((steps, len(NAMES)), np.float32)
+        if motion is None:
+            motion = np.zeros((len(x), steps, len(NAMES)))
         rows = np.repeat(np.arange(steps)[:, None], 2, axis=1)
         settings = {
             "backbone": "mobilenet_v2",
@@ -115,8 +128,12 @@ def fabricate(tmp_path_factory):
         } | embedding
         clips = [dataclasses.replace(clip, n_frames=steps + 1) for clip in clips]
         data = {
-            clip.id: {"flow": flow.astype(np.float16), "motion": motion, "rows": rows}
-            for clip, flow in zip(clips, x, strict=True)
+            clip.id: {
+                "flow": flow.astype(np.float16),
+                "motion": moves.astype(np.float32),
+                "rows": rows,
+            }
+            for clip, flow, moves in zip(clips, x, motion, strict=True)
         }
         if frames is not None:
             settings["streams"] = ["flow", "frames"]

@@ -9,7 +9,7 @@ import torch
 
 import model.controls
 import model.metrics
-from model.controls import ALONE, EXPLAINED, MEAN_POOL, METADATA, SHUFFLED, shuffled
+from model.controls import ALONE, ANOMALY, EXPLAINED, MEAN_POOL, METADATA, SHUFFLED, shuffled
 from model.evaluate import main as evaluate_command
 from model.evaluation import DETECTOR, evaluate
 from model.fit import main as fit_command
@@ -191,7 +191,7 @@ def test_controls_can_be_left_out(easy_corpus, fabricate, run_command, tmp_path,
     done = run_command(evaluate_command, out, "--no-controls")
     assert done.exit_code == 0, done.output
     found = json.loads((out / "metrics.json").read_text())
-    assert set(found["controls"]) == {MEAN_POOL, METADATA}
+    assert set(found["controls"]) == {MEAN_POOL, METADATA, ANOMALY}
     assert found["absent_controls"][SHUFFLED] == "not asked for"
 
 

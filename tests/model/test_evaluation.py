@@ -14,7 +14,7 @@ import pytest
 from sklearn import metrics as sk
 
 from model.baselines import logistic_regression, mean_pooled, metadata
-from model.controls import ALONE, MEAN_POOL, METADATA, SHUFFLED
+from model.controls import ALONE, ANOMALY, MEAN_POOL, METADATA, SHUFFLED
 from model.evaluate import main as evaluate_command
 from model.evaluation import DETECTOR, evaluate
 from model.fitting import fit
@@ -73,7 +73,7 @@ def test_every_metric_of_every_split_has_value_interval_and_number(metrics):
         "coverage videos_in_no_split files_rejected cache cache_sha256 warnings"
     )
     assert set(metrics) == set(written.split())
-    assert set(metrics["controls"]) == {MEAN_POOL, METADATA, SHUFFLED}
+    assert set(metrics["controls"]) == {MEAN_POOL, METADATA, ANOMALY, SHUFFLED}
     assert set(metrics["absent_controls"]) == set(ALONE.values())
     of_splits = [metrics, *metrics["controls"].values()]
     for values in [of[split] for of in of_splits for split in ("test", "holdout")]:

@@ -6,13 +6,17 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
+from model.anomaly import load_anomaly
+from model.attribution import stream_shares
 from model.predict import main as predict_command
 from model.predict import sentence
 from model.prediction import Prediction, backbone_of, predict
 from model.run import load_run
+from model.sequences import join_streams
 from pipeline.errors import IntegrityError, SettingsError
 
 # Decoding, flow and embedding are the same bit by bit; the LSTM in float32 sees other batches, and
@@ -119,6 +123,39 @@ def test_if_nothing_could_be_judged_the_command_fails(chain, undecidable, run_co
 def test_the_sentence_has_path_verdict_probability_and_threshold():
     found = sentence(Prediction("a.mp4", "fake", 0.8765, 0.5, 1, "", ""))
     assert found == "a.mp4: fake, probability of being fake 0.876 (called fake from 0.500 on)"
+
+
+def test_the_sentence_says_how_strange_the_motion_is_and_never_rounds_up():
+    strange = Prediction("a.mp4", "fake", 0.8, 0.5, 1, "", "", 0.9991, "mean speed +4.1 sd")
+    assert sentence(strange).endswith(
+        "; motion stranger than 99% of real training videos (mean speed +4.1 sd)"
+    )
+
+
+def test_strangeness_is_that_of_the_evaluation_and_streams_add_up(chain, run, backbone, unseen):
+    """Of a file, from scratch, as of the cache."""
+    anomaly = load_anomaly(chain.folder)
+    assert len(anomaly.reference) > 2
+    for row in unseen[:2]:
+        (found,) = predict(run, [chain.videos[row["id"]]], backbone, jobs=1)
+        clips = [clip for clip in chain.cache.clips if clip.video == row["id"]]
+        motion = [chain.cache.read(clip, "motion") for clip in clips]
+        assert (found.anomaly, found.strangest) == anomaly.of_video(motion)
+        assert found.strangest.count(" sd") == 3
+        assert list(found.streams) == ["flow", "frames", "motion"]
+        arrays = [
+            {key: chain.cache.read(clip, key) for key in ("flow", "frames", "motion", "rows")}
+            for clip in clips
+        ]
+        x = torch.from_numpy(np.stack([join_streams(one, run.config.streams) for one in arrays]))
+        assert found.streams == pytest.approx(stream_shares(run, x), abs=1e-2)  # cache is float16
+
+
+def test_json_has_strangeness_and_streams(chain, unseen, run_command):
+    done = run_command(predict_command, *arguments(chain, chain.videos[unseen[0]["id"]]), "--json")
+    found = json.loads(done.stdout)
+    assert 0 <= found["anomaly"] <= 1
+    assert set(found["streams"]) == {"flow", "frames", "motion"}
 
 
 def test_a_name_that_is_no_text_is_judged_like_any_other(chain, unseen, tmp_path, run_command):
