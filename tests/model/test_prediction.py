@@ -46,12 +46,14 @@ def undecidable(tmp_path_factory, write_video):
     text.write_text("not a video\n" * 100)
     empty = folder / "empty.mp4"
     empty.touch()
+    pipe = folder / "pipe.mp4"
+    os.mkfifo(pipe)
     return {
         short: "too short: 5 frames, 9 are needed",
         text: "not a video",
         empty: "not a video",
         folder / "nowhere.mp4": "no such file",
-        folder: "not a plain file",
+        pipe: "not a plain file",
     }
 
 
