@@ -1,5 +1,6 @@
 """The command that judges new videos."""
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -7,31 +8,78 @@ from pathlib import Path
 import click
 import cloup
 
-from model.prediction import Prediction, backbone_of, predict
+from model.batch import Tally, judge_in_order, judge_into, list_videos, read_list
+from model.prediction import Prediction, backbone_of
+from model.results import check_ending
 from model.run import load_run, warn
 from pipeline.cli import Command
-from pipeline.errors import NothingUsable
+from pipeline.errors import NothingUsable, TooManyRejects
 
 
 @cloup.command(cls=Command)
 @cloup.argument("run", type=click.Path(path_type=Path), help="A folder that model.fit wrote.")
 @cloup.argument(
-    "videos", nargs=-1, required=True, type=click.Path(path_type=Path), help="Video files."
+    "videos",
+    nargs=-1,
+    type=click.Path(path_type=Path),
+    help="Video files, and folders, which are searched all the way down.",
 )
-@cloup.option("--json", "as_json", is_flag=True, help="Print one JSON object per video and line.")
-@cloup.option(
-    "--weights",
-    metavar="PATH",
-    help="The backbone's weights, if they were given to features.embed as a file.",
+@cloup.option_group(
+    "Which videos",
+    cloup.option(
+        "--list",
+        "lists",
+        metavar="FILE",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="A text file of more VIDEOS, one a line; - is standard input.",
+    ),
+    cloup.option(
+        "--follow-links",
+        is_flag=True,
+        help="Follow symbolic links that lead out of the folders given. Without it they are "
+        "undecidable.",
+    ),
 )
-@cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-@cloup.option(
-    "--jobs", metavar="N", type=click.IntRange(1), help="Processes.  [default: one per core]"
+@cloup.option_group(
+    "What is written",
+    cloup.option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Write a row per video to a .csv or .jsonl file as it is judged. The same command "
+        "goes on with what is missing or has changed.",
+    ),
+    cloup.option("--json", "as_json", is_flag=True, help="Print a JSON object per video and line."),
+    cloup.option(
+        "--max-undecidable",
+        metavar="SHARE",
+        type=click.FloatRange(0, 1),
+        help="End with exit code 3 if a larger share of the videos is undecidable.  [default: no "
+        "limit]",
+    ),
+)
+@cloup.option_group(
+    "How the work is done",
+    cloup.option(
+        "--weights",
+        metavar="PATH",
+        help="The backbone's weights, if they were given to features.embed as a file.",
+    ),
+    cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ..."),
+    cloup.option(
+        "--jobs", metavar="N", type=click.IntRange(1), help="Processes.  [default: one per core]"
+    ),
 )
 def main(
     run: Path,
     videos: tuple[Path, ...],
+    lists: tuple[Path, ...],
+    follow_links: bool,
+    output: Path | None,
     as_json: bool,
+    max_undecidable: float | None,
     weights: str | None,
     device: str,
     jobs: int | None,
@@ -44,16 +92,41 @@ def main(
     \b
     Example:
       python -m model.predict runs/first some_video.mp4
+      python -m model.predict runs/first downloads -o verdicts.csv
     """
+    if not videos and not lists:
+        raise click.UsageError("Missing argument 'VIDEOS...', or --list FILE.")
+    if output and as_json:
+        raise click.UsageError("--json is for the terminal: give -o a name that ends in .jsonl.")
+    if output:
+        check_ending(output)
+    given = [*videos, *(path for file in lists for path in read_list(file))]
     loaded = load_run(run)
+    listing = list_videos(given, follow_links=follow_links)
+    for note in listing.notes:
+        click.echo(f"note: {note}", err=True)
     backbone = backbone_of(loaded, weights, device)
-    decided = False
     warn(loaded)
-    for prediction in predict(loaded, videos, backbone, jobs=jobs):
-        decided |= prediction.probability is not None
-        click.echo(json.dumps(dataclasses.asdict(prediction)) if as_json else sentence(prediction))
-    if not decided:
-        raise NothingUsable("no video could be judged", "the reasons are above")
+    if output:
+        tally = judge_into(output, loaded, listing, backbone, jobs=jobs)
+        click.echo(f"{tally}\n{output} has a row for each")
+    else:
+        tally = Tally()
+        judging = judge_in_order(loaded, listing, backbone, tally, jobs=jobs)
+        with contextlib.closing(judging) as predictions:
+            for found in predictions:
+                click.echo(json.dumps(dataclasses.asdict(found)) if as_json else sentence(found))
+        if len(listing.paths) > 1:
+            click.echo(tally, err=True)
+    reasons = f"{output} says why" if output else "the reasons are above"
+    if not tally.n_judged:
+        raise NothingUsable("no video could be judged", reasons)
+    if max_undecidable is not None and tally.share_undecidable > max_undecidable:
+        raise TooManyRejects(
+            f"{100 * tally.share_undecidable:.3g}% of the videos are undecidable, "
+            f"--max-undecidable allows {100 * max_undecidable:.3g}%",
+            reasons,
+        )
 
 
 def sentence(prediction: Prediction) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> B
 
 def predict(
     run: Run, paths: Sequence[Path], backbone: Backbone, *, jobs: int | None = None
-) -> Iterator[Prediction]:
+) -> Generator[Prediction, None, None]:
     """Judge videos, in the order given.
 
     Args:
@@ -140,6 +140,13 @@ def judge(
             yield number, _judge(run, paths[number], Path(folder), shard, backbone, anomaly)
 
 
+def unusable(run: Run, path: Path, why: Rejected) -> Prediction:
+    """What can be said of a file that nothing can be computed of."""
+    threshold, warning = run.config.threshold, " ".join(run.config.warnings)
+    reason = f"{why.reason}: {why.detail}" if why.detail else why.reason
+    return Prediction(str(path), "undecidable", None, threshold, 0, reason, warning)
+
+
 def _judge(
     run: Run,
     path: Path,
@@ -148,10 +155,9 @@ def _judge(
     backbone: Backbone,
     anomaly: Anomaly | None,
 ) -> Prediction:
-    threshold, warning = run.config.threshold, " ".join(run.config.warnings)
     if isinstance(shard, Rejected):
-        reason = f"{shard.reason}: {shard.detail}" if shard.detail else shard.reason
-        return Prediction(str(path), "undecidable", None, threshold, 0, reason, warning)
+        return unusable(run, path, shard)
+    threshold, warning = run.config.threshold, " ".join(run.config.warnings)
     options = Options.from_json(run.config.embedding)
     streams = tuple(stream for stream in options.streams if stream in run.config.streams)
     options = dataclasses.replace(options, streams=streams, augment=())

@@ -1,6 +1,7 @@
 """The folder of one run: a trained model and every setting that made it."""
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from model.heads import Ensemble, Head
 from model.training import TrainingSettings
 from pipeline.cache import Cache
 from pipeline.errors import IntegrityError, SettingsError
-from pipeline.files import write_whole
+from pipeline.files import sha256_of, write_whole
 
 SCHEMA = 2
 CONFIG, MODEL = "config.json", "model.pt"
@@ -146,6 +147,12 @@ def load_run(folder: Path) -> Run:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise IntegrityError(f"the run in {folder} is damaged: {first}", "fit it again") from error
     return Run(folder, config, ensemble.eval())
+
+
+def digest_of(run: Run) -> str:
+    """A sha256 over the model and all its settings: what tells this run from every other."""
+    both = sha256_of(run.folder / CONFIG) + sha256_of(run.folder / MODEL)
+    return hashlib.sha256(both.encode()).hexdigest()
 
 
 def cache_of(run: Run, cache: Cache | None = None) -> Cache:

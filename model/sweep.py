@@ -20,13 +20,13 @@ from model.metrics import Metric, all_metrics, auc_drop
 from model.perturbations import PERTURBATIONS, Perturbation, perturb
 from model.plots import plot_sweep
 from model.prediction import judge
-from model.run import CONFIG, MODEL, Run, cache_of
+from model.run import Run, cache_of, digest_of
 from model.sources import LOST, find_videos
 from model.videos import PREDICTIONS, UNSEEN
 from pipeline.cache import Cache, Clip
 from pipeline.errors import NothingUsable
 from pipeline.extraction import versions
-from pipeline.files import read_csv, sha256_of, write_csv, write_whole
+from pipeline.files import read_csv, write_csv, write_whole
 from pipeline.settings import Settings
 from pipeline.splits import groups
 from pipeline.workers import LocalPool, Pool
@@ -201,12 +201,7 @@ def _made_with(run: Run, backbone: Backbone) -> dict[str, str]:
     changes = [dataclasses.asdict(change) for change in PERTURBATIONS]
     recipe = json.dumps([changes, versions(), torch.__version__, backbone.device.type])
     digest = hashlib.sha256(recipe.encode()).hexdigest()
-    return {"run_sha256": _digest(run), "recipe_sha256": digest}
-
-
-def _digest(run: Run) -> str:
-    both = sha256_of(run.folder / CONFIG) + sha256_of(run.folder / MODEL)
-    return hashlib.sha256(both.encode()).hexdigest()
+    return {"run_sha256": digest_of(run), "recipe_sha256": digest}
 
 
 def _begun(
@@ -329,7 +324,7 @@ def read_sweep(run: Run) -> Sweep | None:
     path = run.folder / RESULT
     values = json.loads(path.read_text()) if path.is_file() else {}
     complete = {UNCHANGED, *(change.name for change in PERTURBATIONS)}
-    if values.get("run_sha256") != _digest(run) or set(values.get("outcomes", ())) != complete:
+    if values.get("run_sha256") != digest_of(run) or set(values.get("outcomes", ())) != complete:
         return None
     outcomes = {}
     for name, outcome in values["outcomes"].items():

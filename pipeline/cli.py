@@ -26,7 +26,8 @@ test-on:SOURCE: train on all sources but this, test on this.
 """
 EXIT_CODES = """
 Exit codes: 0 done, 1 nothing usable, 2 wrong arguments or settings, 3 done but more was rejected
-than --max-rejects, 4 a leaking split or a damaged cache, 130 interrupted.
+than --max-rejects or undecidable than --max-undecidable, 4 a leaking split or a damaged cache, 130
+interrupted.
 """
 
 

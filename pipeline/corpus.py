@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import layouts
@@ -15,7 +16,16 @@ from pipeline.leaks import find_leaks
 from pipeline.splits import SPLITS
 from pipeline.video import EXTENSIONS, FAKE, LABELS, REAL, Video, looks_like_video
 
-__all__ = ["EXTENSIONS", "FAKE", "LABELS", "REAL", "Video", "looks_like_video", "read_corpus"]
+__all__ = [
+    "EXTENSIONS",
+    "FAKE",
+    "LABELS",
+    "REAL",
+    "Video",
+    "find_videos",
+    "looks_like_video",
+    "read_corpus",
+]
 
 
 def read_corpus(
@@ -69,6 +79,61 @@ def read_corpus(
             "give all videos of an identity the same split",
         )
     return videos
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is below a folder, without hidden files.
+
+    Attributes:
+        videos: by their extension, sorted; links that are not followed are among them.
+        outside: where these links lead.
+        n_others: how many files are no videos by their extension.
+    """
+
+    videos: tuple[Path, ...]
+    outside: dict[Path, str]
+    n_others: int
+
+
+def find_videos(root: Path, inside: Sequence[Path] = (), *, follow_links: bool = False) -> Found:
+    """Find the videos below a folder, whatever they show.
+
+    Args:
+        root: searched all the way down.
+        inside: other folders that links may lead into.
+        follow_links: whether they may lead anywhere.
+
+    Raises:
+        OSError: a folder cannot be read.
+        NothingUsable: there is no video.
+    """
+    walls = _Walls([root, *inside], follow_links)
+    videos: list[Path] = []
+    outside: dict[Path, str] = {}
+    n_others = 0
+    for _, files, led_out in _folders(root, walls):
+        links = {p: to for p, to in led_out.items() if looks_like_video(p) or p.is_dir()}
+        here = [file for file in files if looks_like_video(file)]
+        n_others += len(files) - len(here) + len(led_out) - len(links)
+        videos += here
+        outside |= links
+    if not videos:
+        raise _no_video(str(root), len(outside))
+    return Found(tuple(sorted((*videos, *outside), key=os.fsencode)), outside, n_others)
+
+
+def _no_video(searched: str, led_out: int) -> NothingUsable:
+    return NothingUsable(
+        f"no video in {searched}{_not_counting(led_out)}",
+        f"looked for files ending in {' '.join(sorted(EXTENSIONS))}",
+    )
+
+
+def _not_counting(led_out: int) -> str:
+    if not led_out:
+        return ""
+    return f" (not counting {led_out} links that lead out of it: --follow-links)"
 
 
 def _absolute(path: Path) -> Path:
@@ -268,13 +333,10 @@ def _filled_in(video: Video, known: Video) -> Video:
 def _check_both_labels(roots: Iterable[Path], videos: Sequence[Video]) -> None:
     searched = ", ".join(str(root) for root in roots)
     usable = [v for v in videos if looks_like_video(v.path) and not v.leads_to]
-    if led_out := len([video for video in videos if video.leads_to]):
-        searched += f" (not counting {led_out} links that lead out of it: --follow-links)"
+    led_out = len([video for video in videos if video.leads_to])
     if not usable:
-        raise NothingUsable(
-            f"no video in {searched}",
-            f"looked for files ending in {' '.join(sorted(EXTENSIONS))}",
-        )
+        raise _no_video(searched, led_out)
+    searched += _not_counting(led_out)
     labels = {video.label for video in usable}
     if len(labels) == 1:
         missing = "fake" if REAL in labels else "real"
