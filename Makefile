@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := demo
+TEST_JOBS ?= 2
 
 .PHONY: help install test chaos lint demo clean
 
@@ -23,7 +24,7 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	@touch $@
 
 test: install
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
 
 chaos: install
 	KILLS=100 MUTANTS=1000 $(RUN) -m pytest -s tests/chaos
