@@ -288,7 +288,7 @@ def group_is_gone(process):
 def test_killed_and_started_again_it_ends_as_if_it_had_not_been(
     chain, command, tmp_path, number, name
 ):
-    N = 12
+    N = 60
     folder, temporary, file = tmp_path / "videos", tmp_path / "temporary", tmp_path / name
     temporary.mkdir()
     folder.mkdir()
