@@ -20,8 +20,8 @@ from data.demo import make_demo
 from features.backbones import load_backbone
 from features.embedding import Options, checked_on, embed
 from model.fitting import training_folds
-from model.metrics import auc_roc
 from model.sequences import load_sequences
+from model.statistics.metrics import auc_roc
 from model.training import TrainingSettings, cross_fit
 from pipeline.corpus import read_corpus
 from pipeline.extraction import extract

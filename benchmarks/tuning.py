@@ -17,13 +17,13 @@ import torch
 from skopt.space import Space
 
 from model.fitting import training_folds
-from model.metrics import auc_roc
-from model.objective import FoldLoss, load_training
 from model.sequences import available_streams, load_sequences
-from model.space import plain, search_space, to_point, to_settings
+from model.statistics.metrics import auc_roc
 from model.training import TrainingSettings, cross_fit
-from model.trials import OK, finished_losses, read_trials, run_trial
-from model.tuning import tune
+from model.tuning.objective import FoldLoss, load_training
+from model.tuning.search import tune
+from model.tuning.space import plain, search_space, to_point, to_settings
+from model.tuning.trials import OK, finished_losses, read_trials, run_trial
 from model.videos import by_video
 from pipeline.cache import Cache
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import click
 import cloup
 
-from model.cross import evaluate_elsewhere
-from model.evaluation import METRICS, evaluate
-from model.prediction import backbone_of
-from model.report import write_report
-from model.rivalry import compare_runs, rivalry_table
+from model.evaluation.cross import evaluate_elsewhere
+from model.evaluation.evaluation import METRICS, evaluate
+from model.evaluation.rivalry import compare_runs, rivalry_table
+from model.reports.run_report import write_report
+from model.reports.summary import table
 from model.run import allow_leaks_option, cache_of, controls_option, load_run
-from model.summary import table
-from model.sweep import RESULT, sweep
-from model.sweep_table import sweep_options, sweep_table
+from model.sweep.sweep import RESULT, sweep
+from model.sweep.table import sweep_options, sweep_table
+from model.verdicts.prediction import backbone_of
 from pipeline.cache import Cache
 from pipeline.cli import Command
 

@@ -7,15 +7,15 @@ import click
 import cloup
 from click.core import ParameterSource
 
-from model.evaluation import evaluate
+from model.evaluation.evaluation import evaluate
 from model.fitting import best_settings, fit, refit
 from model.heads import FUSIONS, HEADS, POOLINGS
-from model.report import write_report
+from model.reports.run_report import write_report
+from model.reports.summary import headline
 from model.run import allow_leaks_option, cache_of, controls_option, load_run, warn
 from model.sequences import STREAMS
-from model.space import Scope
-from model.summary import headline
 from model.training import TrainingSettings
+from model.tuning.space import Scope
 from model.videos import UNSEEN
 from pipeline.cache import Cache
 from pipeline.cli import Command, some_of

@@ -15,18 +15,18 @@ from skopt.space import Dimension
 from tqdm import tqdm
 
 from features.backbones import resolve_device
-from model.anomaly import fit_anomaly, read_motion, save_anomaly
-from model.calibration import operating_point
-from model.objective import FoldLoss, load_training
+from model.evidence.anomaly import fit_anomaly, read_motion, save_anomaly
 from model.plots import plot_training
 from model.run import SCHEMA, Config, Run, cache_of, save_run
 from model.sequences import Sequences, available_streams, check_leaks
-from model.space import Scope, search_space, settings_as_json, settings_from_json
+from model.statistics.calibration import operating_point
 from model.ties import write_ties
 from model.training import CrossFit, Indices, TrainingSettings, cross_fit
-from model.trials import best_of_log, read_trials
-from model.tuning import tune
-from model.tuning_plots import plot_tuning
+from model.tuning.objective import FoldLoss, load_training
+from model.tuning.plots import plot_tuning
+from model.tuning.search import tune
+from model.tuning.space import Scope, search_space, settings_as_json, settings_from_json
+from model.tuning.trials import best_of_log, read_trials
 from model.videos import by_video, write_predictions
 from pipeline import splits
 from pipeline.cache import Cache, check_same_settings

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from model.metrics import ECE_BINS, Metric
+from model.statistics.metrics import ECE_BINS, Metric
 from model.training import Epoch
 from pipeline.files import write_whole
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 import cloup
 
-from model.batch import Tally, judge_in_order, judge_into, list_videos, read_list
-from model.prediction import Prediction, backbone_of
-from model.results import check_ending
 from model.run import load_run, warn
+from model.verdicts.batch import Tally, judge_in_order, judge_into, list_videos, read_list
+from model.verdicts.prediction import Prediction, backbone_of
+from model.verdicts.results import check_ending
 from pipeline.cli import Command
 from pipeline.errors import NothingUsable, TooManyRejects
 

@@ -17,8 +17,8 @@ import torch
 from torch.nn import functional as F
 
 from model.heads import Ensemble, Fusion, Head, HeadKind, HeadSettings, Pooling, clip_logits
-from model.metrics import auc_roc
 from model.sequences import Sequences
+from model.statistics.metrics import auc_roc
 from pipeline.files import write_whole
 
 Indices = npt.NDArray[np.int64]

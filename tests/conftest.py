@@ -1,7 +1,9 @@
 """What the tests share: small videos made on the spot, corpora of them, a cache, commands."""
 
 import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import deque
@@ -211,3 +213,36 @@ def sample_videos():
     if not (Path(folder) / "people").is_dir():
         pytest.fail(f"{SAMPLES}={folder} has no folder people/")
     return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium that writes down its requests and what its console says."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (program and driver):
+        pytest.skip("needs chromium and chromedriver: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
+        options.add_argument(f"--{argument}")
+    options.add_argument("--window-size=1280,1000")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    options.set_capability("unhandledPromptBehavior", "ignore")
+    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield found
+    found.quit()
+
+
+@pytest.fixture
+def asked_for(chromium):
+    """Call it for the addresses that were asked for since it was last called, data URIs apart."""
+
+    def addresses():
+        entries = chromium.get_log("performance")
+        messages = [json.loads(entry["message"])["message"] for entry in entries]
+        sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        return [p["request"]["url"] for p in sent if not p["request"]["url"].startswith("data:")]
+
+    addresses()
+    return addresses

@@ -15,8 +15,8 @@ import torchvision
 from click.testing import CliRunner
 from threadpoolctl import threadpool_limits
 
-import model.baselines
-import model.metrics
+import model.evaluation.baselines
+import model.statistics.metrics
 from features.backbones import load_backbone
 from features.embedding import embed
 from features.motion import NAMES
@@ -45,8 +45,8 @@ def _one_thread():
 def _quick_numbers():
     """Intervals from fewer draws, except where a test is about them, and fewer penalties."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model.metrics, "RESAMPLES", 10)
-        patch.setattr(model.baselines, "PENALTIES", (1e-2, 1.0))
+        patch.setattr(model.statistics.metrics, "RESAMPLES", 10)
+        patch.setattr(model.evaluation.baselines, "PENALTIES", (1e-2, 1.0))
         yield
 
 

@@ -14,9 +14,9 @@ from model import training
 from model.evaluate import main as evaluate_command
 from model.fit import main as fit_command
 from model.fitting import fit
-from model.metrics import equal_error
 from model.run import SCHEMA, load_run
 from model.sequences import join_streams, load_sequences
+from model.statistics.metrics import equal_error
 from pipeline.errors import IntegrityError, NothingUsable, SettingsError
 
 
@@ -250,10 +250,10 @@ def test_where_a_row_is_about_several_moments_its_motion_is_their_mean():
 
 
 def test_a_stopped_tuning_goes_on_to_the_same_run(small, quick, tmp_path, monkeypatch):
-    import model.objective
+    import model.tuning.objective
 
     whole = refit(small, tmp_path / "whole", quick, n_trials=3)
-    cross_fit, calls = model.objective.cross_fit, []
+    cross_fit, calls = model.tuning.objective.cross_fit, []
 
     def stop(*args, **kwargs):
         if len(calls) == 7:  # in the third trial of three folds
@@ -261,7 +261,7 @@ def test_a_stopped_tuning_goes_on_to_the_same_run(small, quick, tmp_path, monkey
         calls.append(1)
         return cross_fit(*args, **kwargs)
 
-    monkeypatch.setattr(model.objective, "cross_fit", stop)
+    monkeypatch.setattr(model.tuning.objective, "cross_fit", stop)
     with pytest.raises(KeyboardInterrupt):
         refit(small, tmp_path / "stopped", quick, n_trials=3)
     monkeypatch.undo()

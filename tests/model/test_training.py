@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from model import training
-from model.baselines import logistic_regression, mean_pooled
+from model.evaluation.baselines import logistic_regression, mean_pooled
 from model.fitting import training_folds
 from model.heads import HEADS, Head, clip_logits
-from model.metrics import auc_roc
 from model.sequences import load_sequences
+from model.statistics.metrics import auc_roc
 from model.training import TrainingSettings, cross_fit, train_fold
 from pipeline import splits
 

@@ -1,8 +1,6 @@
 """The page to look through a cache, in a real browser: it works, and nothing gets at it."""
 
-import json
 import re
-import shutil
 
 import pytest
 
@@ -12,25 +10,6 @@ from pipeline.cache import Cache
 @pytest.fixture(scope="module")
 def opened(cache):
     return Cache(cache.folder)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """A headless Chromium that writes down its requests and what its console says."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (program and driver):
-        pytest.skip("needs chromium and chromedriver: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
-        options.add_argument(f"--{argument}")
-    options.add_argument("--window-size=1280,1000")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    options.set_capability("unhandledPromptBehavior", "ignore")
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield found
-    found.quit()
 
 
 @pytest.fixture
@@ -65,20 +44,12 @@ def tab_to(driver, name):
     raise AssertionError(f"Tab does not lead to {name}")
 
 
-def requests(driver):
-    """The addresses that were asked for since this was last called; data URIs ask for none."""
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    return [p["request"]["url"] for p in sent if not p["request"]["url"].startswith("data:")]
-
-
-def test_the_page_opens_from_disk_and_asks_for_nothing_else(chromium, page_file):
-    requests(chromium)
+def test_the_page_opens_from_disk_and_asks_for_nothing_else(chromium, page_file, asked_for):
     chromium.get(page_file.as_uri())
     chromium.execute_script("window.scrollTo(0, document.body.scrollHeight)")
     loaded = "return [...document.images].every(i => i.complete && i.naturalWidth === 112)"
     assert chromium.execute_script(loaded)
-    assert requests(chromium) == [page_file.as_uri()]
+    assert asked_for() == [page_file.as_uri()]
     assert chromium.get_log("browser") == []
     assert status(chromium) == "8 of 8 clips shown"
 
@@ -155,9 +126,8 @@ def test_dark_is_dark_and_light_is_light(shown):
     assert brightness[0] > 200 and brightness[1] < 60
 
 
-def test_hostile_names_do_nothing(chromium, hostile):
+def test_hostile_names_do_nothing(chromium, hostile, asked_for):
     exceptions = pytest.importorskip("selenium.common.exceptions")
-    requests(chromium)
     chromium.get(hostile.page.as_uri())
     image = hostile.names[0]
     form(chromium).find_element("name", "source").send_keys(hostile.source[:3])
@@ -166,7 +136,7 @@ def test_hostile_names_do_nothing(chromium, hostile):
     assert f"(source: {hostile.source}; text: {image})" in status(chromium)
     with pytest.raises(exceptions.NoAlertPresentException):
         _ = chromium.switch_to.alert
-    assert requests(chromium) == [hostile.page.as_uri()]
+    assert asked_for() == [hostile.page.as_uri()]
     assert chromium.get_log("browser") == []
 
 

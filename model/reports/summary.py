@@ -1,0 +1,103 @@
+"""An evaluation as text for a terminal."""
+
+import textwrap
+from collections.abc import Mapping
+
+from model.evaluation.evaluation import DETECTOR, Evaluation
+from model.statistics.breakdown import Part
+from model.statistics.metrics import FEWEST_GROUPS, SIGNIFICANT, Metric
+
+CHANCE = "not distinguishable from chance"
+CONFUSION = ("real called real", "real called fake", "fake called real", "fake called fake")
+SHOWN = (
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "auc_roc",
+    "auc_p_value",
+    "average_precision",
+    "eer",
+    "brier",
+    "ece",
+    "decided",
+    "accuracy_decided",
+)
+BESIDE = ("auc_roc", "auc_p_value", "accuracy")  # what the detector and its controls are shown by
+PARTS = {"by_manipulation": "manipulation, against all real videos", "by_source": "source"}
+
+
+def chance(p_value: Metric) -> str:
+    """What is to be said of an AUC that may be chance, or nothing."""
+    return CHANCE if p_value.value is not None and p_value.value > SIGNIFICANT else ""
+
+
+def headline(evaluation: Evaluation) -> str:
+    """The AUC of the detector on each split, a line each, and whether it beats its controls."""
+    lines = []
+    for split, values in evaluation.metrics.get(DETECTOR, {}).items():
+        auc, p_value = values["auc_roc"], values["auc_p_value"]
+        n = evaluation.coverage[split]
+        said = f", {chance(p_value)}" if chance(p_value) else ""
+        lines.append(
+            f"{split}: AUC {auc} on {n['scored']} of {n['videos']} videos (p {p_value}{said})"
+        )
+    return "\n".join([*lines, *evaluation.verdicts])
+
+
+def table(evaluation: Evaluation) -> str:
+    """The evaluation as plain text."""
+    lines = []
+    for warning in evaluation.warnings:
+        lines += [f"WARNING: {warning}", ""]
+    for split, n in evaluation.coverage.items():
+        lines.append(f"{split}: {n['videos']} videos, {n['scored']} of them scored")
+        if n["scored"]:
+            lines += [*_metrics(evaluation, split), *_beside(evaluation, split)]
+            for kind, title in PARTS.items():
+                lines += _parts(getattr(evaluation, kind).get(split, {}), title)
+        lines.append("")
+    lines += [textwrap.fill(verdict, 98) for verdict in evaluation.verdicts]
+    lines += [f"no control {name}: {why}" for name, why in evaluation.absent.items()]
+    lines += [
+        "in brackets: 95% intervals of a bootstrap over identities, left out where there are fewer",
+        f"than {FEWEST_GROUPS} groups of linked videos, or where all resamples agree; auc_p_value:",
+        "how probable an AUC this far from 0.5 is by chance, by permutation of labels that keeps",
+        "linked videos together; -: undefined",
+        f"{evaluation.n_dropped} videos are left out, being in no split; "
+        f"{evaluation.n_rejected} files were unusable",
+    ]
+    if evaluation.caution:
+        lines.append(f"CAUTION: {evaluation.caution}")
+    return "\n".join(lines)
+
+
+def _metrics(evaluation: Evaluation, split: str) -> list[str]:
+    found = evaluation.metrics[DETECTOR][split]
+    lines = [f"  {metric:18}{found[metric]}" for metric in (*SHOWN, "threshold")]
+    lines += [f"  {name:18}{found['confusion'][row]}" for row, name in enumerate(CONFUSION)]
+    if said := chance(found["auc_p_value"]):
+        lines.append(f"  The AUC is {said}.")
+    return lines
+
+
+def _beside(evaluation: Evaluation, split: str) -> list[str]:
+    lines = [f"  {'':18}" + "".join(f"{metric:24}" for metric in BESIDE)]
+    for name, found in evaluation.having(split).items():
+        lines.append(f"  {name:18}" + "".join(f"{found[m]!s:24}" for m in BESIDE))
+    return [line.rstrip() for line in lines]
+
+
+def _parts(parts: Mapping[str, Part], title: str) -> list[str]:
+    if not parts:
+        return []
+    lines = [
+        f"  by {title}",
+        f"  {'':18}{'real':>6}{'fake':>6}  {'auc_roc':22}{'fakes called fake':22}reals called fake",
+    ]
+    for name, part in parts.items():
+        lines.append(
+            f"  {name[-17:]:18}{part.real:>6}{part.fake:>6}  {part.auc_roc!s:22}"
+            f"{part.fakes_called_fake!s:22}{part.reals_called_fake}"
+        )
+    return lines

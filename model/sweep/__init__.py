@@ -1,0 +1,1 @@
+"""A run on changed copies of its unseen videos."""

@@ -1,0 +1,114 @@
+"""How a search went, and which settings mattered, as a PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from skopt.space import Categorical, Dimension, Real, Space
+
+from model.plots import COLOURS, save_figure
+from model.tuning.search import fitted_process
+from model.tuning.space import Point
+from model.tuning.trials import FAILED, OK, STOPPED, Losses, Trial, estimated_losses
+
+SAMPLES = 250  # points over which the other settings are averaged
+GRID = 25
+COLUMNS = 4
+
+
+def plot_tuning(
+    trials: Sequence[Trial], space: Sequence[Dimension], n_folds: int, path: Path
+) -> None:
+    """Draw the loss of each trial, the best so far, and what the process learned of each setting.
+
+    Args:
+        trials: in their order; one at least went well.
+        space: that they are points of.
+        n_folds: of each.
+        path: of the PNG.
+    """
+    rows = 1 + -(-len(space) // COLUMNS)
+    figure = Figure(figsize=(11, 2.6 * rows), layout="constrained")
+    grid = figure.add_gridspec(rows, COLUMNS)
+    _draw_convergence(figure.add_subplot(grid[0, :]), trials, n_folds)
+    curves = dependence(trials, space, n_folds)
+    losses = np.concatenate([loss for _, loss in curves])
+    margin = 0.05 * np.ptp(losses) + 1e-6
+    for n, (dimension, (values, loss)) in enumerate(zip(space, curves, strict=True)):
+        axes = figure.add_subplot(grid[1 + n // COLUMNS, n % COLUMNS])
+        _draw_dependence(axes, dimension, values, loss)
+        axes.set_ylim(losses.min() - margin, losses.max() + margin)
+        if n % COLUMNS == 0:
+            axes.set_ylabel("expected loss")
+    save_figure(figure, path)
+
+
+def dependence(
+    trials: Sequence[Trial], space: Sequence[Dimension], n_folds: int
+) -> list[tuple[Point, Losses]]:
+    """Partial dependence: the loss that the process expects over each dimension, others averaged.
+
+    Returns:
+        for each dimension G values and (G,) losses in nats.
+    """
+    process = fitted_process(space, trials, n_folds, seed=0)
+    others = Space(list(space)).rvs(SAMPLES, random_state=0)
+    curves = []
+    for n, dimension in enumerate(space):
+        values = _values(dimension)
+        points = [[*p[:n], value, *p[n + 1 :]] for value in values for p in others]
+        loss = process.models[-1].predict(process.space.transform(points))
+        curves.append((values, loss.reshape(len(values), SAMPLES).mean(1)))
+    return curves
+
+
+def _values(dimension: Dimension) -> Point:
+    if isinstance(dimension, Categorical):
+        return list(dimension.categories)
+    if not isinstance(dimension, Real):
+        count = min(GRID, dimension.high - dimension.low + 1)
+        return np.linspace(dimension.low, dimension.high, count).round().astype(int).tolist()
+    spaced = np.geomspace if dimension.prior == "log-uniform" else np.linspace
+    inner = spaced(dimension.low, dimension.high, GRID)[1:-1].tolist()
+    return [dimension.low, *inner, dimension.high]  # rounding must not lead outside
+
+
+def _draw_convergence(axes: Any, trials: Sequence[Trial], n_folds: int) -> None:
+    numbers = np.array([trial.number + 1 for trial in trials])
+    status = np.array([trial.outcome.status.split(":")[0] for trial in trials])
+    losses = np.array(estimated_losses(trials, n_folds))
+    looks = {OK: ("o", COLOURS[0]), STOPPED: ("v", COLOURS[1]), FAILED: ("x", COLOURS[3])}
+    labels = {OK: "ended", STOPPED: "stopped early (estimate)", FAILED: "failed (at the worst)"}
+    for kind, (marker, colour) in looks.items():
+        these = status == kind
+        if these.any():
+            axes.plot(numbers[these], losses[these], marker, color=colour, label=labels[kind])
+    best = np.fmin.accumulate(np.where(status == OK, losses, np.nan))
+    axes.step(numbers, best, where="post", color=COLOURS[0], label="best so far")
+    axes.set(xlabel="trial", ylabel="validation loss", title="trials of tuning")
+    axes.legend()
+
+
+def _draw_dependence(axes: Any, dimension: Dimension, values: Point, loss: Losses) -> None:
+    if isinstance(dimension, Categorical):
+        axes.plot(range(len(values)), loss, "o", color=COLOURS[0])
+        axes.set_xticks(
+            range(len(values)),
+            map(str, values),
+            size=8,
+            rotation=40,
+            ha="right",
+            rotation_mode="anchor",
+        )
+        axes.margins(x=0.2)
+    else:
+        axes.plot(values, loss, color=COLOURS[0])
+        if dimension.name.startswith("log2_"):
+            axes.set_xticks(values, [str(2**value) for value in values])
+        elif len(values) < 6:
+            axes.set_xticks(values)
+        if getattr(dimension, "prior", "") == "log-uniform":
+            axes.set_xscale("log")
+    axes.set_title(dimension.name.removeprefix("log2_").replace("_", " "), size=9)

@@ -1,0 +1,210 @@
+"""Trials of a search: how one runs, when one is hopeless, what is told of it, and their log."""
+
+import csv
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from skopt.space import Dimension
+
+from model.training import TrainingSettings
+from model.tuning.space import Point, parse_settings, parse_value
+from pipeline.errors import SettingsError
+from pipeline.files import read_csv
+
+Objective = Callable[[TrainingSettings, int], float]  # the validation loss on one fold, in nats
+Losses = npt.NDArray[np.float64]
+
+DIVERGED = 5.0  # nats; to say 1/2 of every clip costs 0.69
+FEWEST = 4  # finished trials before one may be called hopeless
+SURE = 2.0  # standard deviations
+# What torch and numpy raise when settings do not work; anything else is a fault of the program.
+FAILURES = (RuntimeError, ValueError, ArithmeticError, MemoryError)
+OK, STOPPED, FAILED = "ok", "stopped", "failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of some settings.
+
+    Attributes:
+        losses: of the folds that ran, in nats.
+        status: ``ok``, ``stopped``, or ``failed: why``.
+        seconds: that it took.
+    """
+
+    losses: tuple[float, ...]
+    status: str
+    seconds: float
+
+    @property
+    def loss(self) -> float:
+        """The mean over all folds; NaN if not all of them ended well."""
+        return float(np.mean(self.losses)) if self.status == OK else float("nan")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row of the log.
+
+    Attributes:
+        number: from 0 on.
+        source: what chose the point: ``warm start``, ``start``, ``spread`` or ``gp``.
+        point: of the space.
+        outcome: of its settings.
+    """
+
+    number: int
+    source: str
+    point: Point
+    outcome: Outcome
+
+
+def run_trial(
+    objective: Objective, n_folds: int, finished: Losses, settings: TrainingSettings
+) -> Outcome:
+    """Run the folds of a trial one after the other, as long as there is hope.
+
+    Args:
+        objective: the validation loss of some settings on a fold.
+        n_folds: K.
+        finished: (N, K), the losses of the trials that it has to be compared with.
+        settings: to be tried.
+    """
+    clock = time.monotonic()
+    losses: list[float] = []
+    status = OK
+    for fold in range(n_folds):
+        try:
+            loss = objective(settings, fold)
+        except FAILURES as error:
+            first = (str(error) or type(error).__name__).splitlines()[0]
+            status = f"{FAILED}: {first[:200]}"
+            break
+        if not loss < DIVERGED:
+            status = f"{FAILED}: the loss of fold {fold + 1} is {loss:.3g}"
+            break
+        losses.append(loss)
+        if is_hopeless(losses, finished):
+            status = STOPPED
+            break
+    return Outcome(tuple(losses), status, time.monotonic() - clock)
+
+
+def corrected_loss(losses: Sequence[float], finished: Losses) -> float:
+    """What a trial would have got on all folds, judged by the first few.
+
+    Folds differ in difficulty: a loss counts by how it differs from the mean on the same fold.
+
+    Args:
+        losses: of the first folds.
+        finished: (N, K), of trials that ran on all K folds; N > 0.
+    """
+    seen = finished[:, : len(losses)]
+    return float(np.mean(np.asarray(losses) - seen.mean(0)) + finished.mean())
+
+
+def is_hopeless(losses: Sequence[float], finished: Losses) -> bool:
+    """Whether the folds that a trial has not seen could not make it the best.
+
+    It is worse than the median, and farther from the best than the scatter between folds explains:
+    that of the finished trials, once how good each is and how hard each fold is are taken off.
+    """
+    n, folds = finished.shape
+    seen = len(losses)
+    if n < FEWEST or seen >= folds:
+        return False
+    means = finished.mean(1)
+    rest = finished - means[:, None] - finished.mean(0) + finished.mean()  # (N, K)
+    variance = np.sum(rest**2) / ((n - 1) * (folds - 1))
+    margin = SURE * np.sqrt(variance * (1 / seen - 1 / folds))
+    estimate = corrected_loss(losses, finished)
+    return bool(estimate > np.median(means) and estimate - margin > means.min())
+
+
+def finished_losses(trials: Sequence[Trial], n_folds: int) -> Losses:
+    """(N, K) losses of the trials that went well on all folds."""
+    rows = [trial.outcome.losses for trial in trials if trial.outcome.status == OK]
+    return np.array(rows, np.float64).reshape(len(rows), n_folds)
+
+
+def estimated_losses(trials: Sequence[Trial], n_folds: int) -> list[float]:
+    """A loss for every trial: a stopped one is corrected, a failed one is as bad as the worst.
+
+    At least one of them went well.
+    """
+    finished = finished_losses(trials, n_folds)
+    worst = float(finished.mean(1).max())
+    return [
+        worst
+        if trial.outcome.status.startswith(FAILED)
+        else corrected_loss(trial.outcome.losses, finished)
+        for trial in trials
+    ]
+
+
+def read_trials(log: Path, space: Sequence[Dimension], n_folds: int) -> dict[int, Trial]:
+    """The trials of an earlier run by number; a last line that a kill cut short is removed.
+
+    Raises:
+        SettingsError: it is not a log of this search.
+    """
+    if not log.is_file():
+        return {}
+    whole = log.read_bytes().rpartition(b"\n")[0]
+    if not whole:
+        log.unlink()
+        return {}
+    trials = {}
+    for row in read_csv(log)[: whole.count(b"\n")]:
+        try:
+            folds = [row[f"fold_{n + 1}"] for n in range(n_folds)]
+            losses = tuple(float(text) for text in folds if text)
+            status = row["status"]
+            if status not in (OK, STOPPED) and not status.startswith(FAILED):
+                raise ValueError(f"status {status}")
+            if status == OK and len(losses) < n_folds:
+                raise ValueError("a fold is missing")
+            number = int(row["trial"]) - 1
+            point = [parse_value(row[dimension.name], dimension) for dimension in space]
+            outcome = Outcome(losses, status, float(row["seconds"]))
+            trials[number] = Trial(number, row["from"], point, outcome)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SettingsError(
+                f"{log} is not a log of this search: {error}", "give another run folder"
+            ) from error
+    os.truncate(log, len(whole) + 1)
+    return trials
+
+
+def best_of_log(log: Path, start: TrainingSettings, most: int = 3) -> list[TrainingSettings]:
+    """The best settings in the log of any search; what was not tuned there is as in ``start``.
+
+    Raises:
+        OSError, KeyError, ValueError: it cannot be read, or is no log.
+    """
+    well = [row for row in read_csv(log) if row["status"] == OK]
+    well.sort(key=lambda row: float(row["val_loss"]))
+    if not well:
+        raise ValueError("no trial went well")
+    return [parse_settings(row, start) for row in well[:most]]
+
+
+def append_trial(log: Path, space: Sequence[Dimension], n_folds: int, trial: Trial) -> None:
+    """Write one more row; a loss is given only where all folds ended well."""
+    new = not log.exists()
+    names = [dimension.name for dimension in space]
+    folds = [f"fold_{n + 1}" for n in range(n_folds)]
+    outcome = trial.outcome
+    losses = [*outcome.losses, *[""] * (n_folds - len(outcome.losses))]
+    loss = outcome.loss if outcome.status == OK else ""
+    with log.open("a", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if new:
+            writer.writerow(["trial", "from", "status", *names, "val_loss", *folds, "seconds"])
+        start = [trial.number + 1, trial.source, outcome.status]
+        writer.writerow([*start, *trial.point, loss, *losses, f"{outcome.seconds:.1f}"])

@@ -1,0 +1,180 @@
+"""Verdicts on new videos, through exactly the steps and settings of the training videos."""
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from features.backbones import Backbone, load_backbone
+from features.embedding import Options, embed_clip
+from model.evidence.anomaly import Anomaly, load_anomaly
+from model.evidence.attribution import stream_shares
+from model.run import Run
+from model.sequences import join_streams
+from model.statistics.metrics import distance
+from pipeline import extraction
+from pipeline.cache import read_shard
+from pipeline.errors import IntegrityError, Rejected, SettingsError
+from pipeline.settings import Settings
+from pipeline.workers import LocalPool, Pool
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What can be said of one video.
+
+    Attributes:
+        path: of the file.
+        verdict: ``fake``, ``real`` or ``undecidable``.
+        probability: of being fake; None if there is none.
+        threshold: from which on a video is called fake.
+        clips: how many clips of the video were looked at.
+        reason: why it is undecidable, else empty.
+        warning: what to know about the run itself, usually empty.
+        anomaly: the share of real training videos that move less strangely, 0..1; None if it is
+            not known.
+        strangest: what is strange about the motion, in robust standard deviations of real clips.
+        streams: what each stream adds to the log-odds of being fake.
+    """
+
+    path: str
+    verdict: str
+    probability: float | None
+    threshold: float
+    clips: int
+    reason: str
+    warning: str
+    anomaly: float | None = None
+    strangest: str = ""
+    streams: Mapping[str, float] = field(default_factory=dict)
+
+
+def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> Backbone:
+    """The backbone that a run was trained over, with the very same weights.
+
+    Args:
+        run: a trained run.
+        weights: the file of the weights, where they were given as one.
+        device: as torch names it, or ``auto``.
+
+    Raises:
+        SettingsError: the weights were given as a file, and are needed again.
+        IntegrityError: these are other weights.
+    """
+    embedding = run.config.embedding
+    if weights is None and embedding["weights"] == "file":
+        raise SettingsError(
+            f"{run.folder} was trained over {embedding['backbone']} weights from a file",
+            "give that file with --weights PATH",
+        )
+    backbone = load_backbone(
+        embedding["backbone"], weights or embedding["weights"], device, embedding["precision"]
+    )
+    if backbone.sha256 != embedding["weights_sha256"]:
+        raise IntegrityError(
+            f"these are not the {embedding['backbone']} weights that {run.folder} was trained over",
+            f"their sha256 should be {embedding['weights_sha256']}",
+        )
+    return backbone
+
+
+def predict(
+    run: Run, paths: Sequence[Path], backbone: Backbone, *, jobs: int | None = None
+) -> Generator[Prediction, None, None]:
+    """Judge videos, in the order given.
+
+    Args:
+        run: a trained run.
+        paths: video files.
+        backbone: as `backbone_of` gives it.
+        jobs: processes that decode; by default one per core.
+    """
+    waiting: dict[int, Prediction] = {}
+    following = 0
+    with (
+        tqdm(total=len(paths), desc="predict", unit="video", disable=None) as bar,
+        contextlib.closing(judge(run, paths, backbone, LocalPool(jobs))) as judged,
+    ):
+        for number, prediction in judged:
+            waiting[number] = prediction
+            bar.update()
+            while following in waiting:
+                yield waiting.pop(following)
+                following += 1
+
+
+def judge(
+    run: Run,
+    paths: Sequence[Path],
+    backbone: Backbone,
+    pool: Pool,
+    change: extraction.Change | None = None,
+) -> Generator[tuple[int, Prediction], None, None]:
+    """Judge videos in the order in which they are done; close it to remove temporary files.
+
+    Args:
+        run: a trained run.
+        paths: video files.
+        backbone: as `backbone_of` gives it.
+        pool: where decoding runs.
+        change: judge changed copies of the videos.
+
+    Yields:
+        the position of a path, and what can be said of it.
+    """
+    settings = Settings.from_json(run.config.extraction)
+    anomaly = load_anomaly(run.folder)
+    with (
+        tempfile.TemporaryDirectory(prefix="deepfake-motion-") as folder,
+        contextlib.closing(
+            extraction.extract_new(paths, Path(folder), settings, run.config.frames, pool, change)
+        ) as shards,
+    ):
+        for number, shard in shards:
+            yield number, _judge(run, paths[number], Path(folder), shard, backbone, anomaly)
+
+
+def unusable(run: Run, path: Path, why: Rejected) -> Prediction:
+    """What can be said of a file that nothing can be computed of."""
+    threshold, warning = run.config.threshold, " ".join(run.config.warnings)
+    reason = f"{why.reason}: {why.detail}" if why.detail else why.reason
+    return Prediction(str(path), "undecidable", None, threshold, 0, reason, warning)
+
+
+def _judge(
+    run: Run,
+    path: Path,
+    folder: Path,
+    shard: str | Rejected,
+    backbone: Backbone,
+    anomaly: Anomaly | None,
+) -> Prediction:
+    if isinstance(shard, Rejected):
+        return unusable(run, path, shard)
+    threshold, warning = run.config.threshold, " ".join(run.config.warnings)
+    options = Options.from_json(run.config.embedding)
+    streams = tuple(stream for stream in options.streams if stream in run.config.streams)
+    options = dataclasses.replace(options, streams=streams, augment=())
+    embedded = [
+        embed_clip(arrays, backbone, options) for arrays in read_shard(folder, shard).values()
+    ]
+    x = torch.from_numpy(np.stack([join_streams(one, run.config.streams) for one in embedded]))
+    (folder / shard).unlink()
+    with torch.inference_mode():
+        logits = run.ensemble(x).double().numpy()
+    probability = float(run.probabilities(logits.mean()))
+    if np.isnan(probability):
+        reason = "no number came out"
+        return Prediction(str(path), "undecidable", None, threshold, 0, reason, warning)
+    verdict, reason = "fake" if probability >= threshold else "real", ""
+    if distance(np.array(probability), threshold) < run.config.margin:
+        verdict, reason = "undecidable", "too close to call"
+    strange = anomaly.of_video([one["motion"] for one in embedded]) if anomaly else (None, "")
+    of_run = (str(path), verdict, probability, threshold, len(x), reason, warning)
+    return Prediction(*of_run, *strange, stream_shares(run, x))
