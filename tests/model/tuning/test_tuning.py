@@ -16,10 +16,11 @@ import pytest
 import torch
 from skopt.space import Categorical, Real
 
-from model import trials, tuning
 from model.fit import main as fit_command
 from model.fitting import best_settings, fit, training_folds
 from model.training import TrainingSettings, cross_fit
+from model.tuning import search as search_module
+from model.tuning import trials
 from model.tuning.objective import FoldLoss, load_training
 from model.tuning.plots import dependence, plot_tuning
 from model.tuning.search import tune
@@ -41,7 +42,7 @@ NONE = np.zeros((0, FOLDS))
 
 @pytest.fixture(autouse=True)
 def _few_random_points(monkeypatch):
-    monkeypatch.setattr(tuning, "INITIAL", 2)  # so that the Gaussian process has its say
+    monkeypatch.setattr(search_module, "INITIAL", 2)  # so that the Gaussian process has its say
 
 
 def hills(settings, fold):
@@ -90,7 +91,7 @@ def untimed(log):
 def undisturbed(tmp_path_factory):
     log = tmp_path_factory.mktemp("tuning") / "trials.csv"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "INITIAL", 2)
+        patch.setattr(search_module, "INITIAL", 2)
         best = search(hills, log)
     return log, best
 
@@ -350,7 +351,7 @@ def test_only_what_is_clearly_worse_than_earlier_trials_is_hopeless():
 
 
 def test_giving_up_finds_the_same_best_in_fewer_folds(tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "INITIAL", 30)  # points that do not depend on what was found
+    monkeypatch.setattr(search_module, "INITIAL", 30)  # points that do not depend on what was found
     for seed in range(5):
         best, n_run = {}, {}
         for fewest in (trials.FEWEST, 10**9):
@@ -369,7 +370,7 @@ def test_giving_up_finds_the_same_best_in_fewer_folds(tmp_path, monkeypatch):
 
 def test_a_stopped_trial_is_never_the_best(tmp_path, monkeypatch):
     log = tmp_path / "trials.csv"
-    monkeypatch.setattr(tuning, "INITIAL", 12)
+    monkeypatch.setattr(search_module, "INITIAL", 12)
     narrow_search(log, 12)
     lines = log.read_text().splitlines()
     stopped = next(n for n, line in enumerate(lines) if ",stopped," in line)
@@ -554,7 +555,7 @@ def test_ctrl_c_ends_all_processes_and_the_search_goes_on(small, tmp_path, monke
         time.sleep(0.05)
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
     found = rows(log)
-    monkeypatch.setattr(tuning, "INITIAL", 500)  # more than were tried: nothing is fitted
+    monkeypatch.setattr(search_module, "INITIAL", 500)  # more than were tried: nothing is fitted
     settings = TrainingSettings(max_epochs=1, streams=("flow",))
     fit(
         small, tmp_path / "run", settings=settings, n_folds=2, device="cpu",
@@ -573,7 +574,7 @@ def test_ctrl_c_ends_all_processes_and_the_search_goes_on(small, tmp_path, monke
 
 
 def test_the_figure_shows_what_mattered(tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "INITIAL", 14)
+    monkeypatch.setattr(search_module, "INITIAL", 14)
     log = tmp_path / "trials.csv"
     narrow_search(log, 14)
     found = read_trials(log, NARROW, FOLDS)
