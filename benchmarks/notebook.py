@@ -1,0 +1,263 @@
+"""The experiment that a notebook ran out of time on, raw videos to report.
+
+Run ``python -m benchmarks.notebook FOLDER`` for 16 real and 16 fake videos of 305 to 1,567 frames,
+1080p H.264; FOLDER keeps them for another run. Printed are the stages, their shares, the most
+memory at any time, what is on the disk, and the notebook's own recipe: a JPEG for every frame, and
+in every epoch, for every pair, both JPEGs read again and OpenCV's flow at full size. That is timed
+on some pairs and scaled; only its data are counted, no network, and as if they took both cores
+without loss.
+
+``python -m benchmarks.notebook FOLDER PLOT.png`` shows how time, memory and disk grow from 8
+videos to 128, which have 305 to 340 frames, as no others are looked at.
+
+ResNet-18 has random weights unless a third argument names a file of them: they take as long.
+"""
+
+import csv
+import dataclasses
+import functools
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import av
+import cv2
+import matplotlib as mpl
+import numpy as np
+
+from benchmarks.extract import notebooks_recipe
+from data.demo import FAKE, REAL, Video, cast_actor, plan_corpus, render
+from pipeline.workers import LocalPool
+
+FULL_HD = (1920, 1080)
+RENDERED = (960, 540)  # and enlarged
+LOOKED_AT = 305  # frames of the shortest video; from there on a video runs backwards and forwards
+LENGTHS = (305, 1567)
+SHORT = (305, 340)
+GROWTH = (8, 16, 32, 64, 128)
+TRIALS = 20
+PAIRS_TIMED = 12
+EPOCHS = 10  # that a notebook trains, if it does not tune
+
+
+def main():
+    folder = Path(sys.argv[1])
+    plot = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    weights = sys.argv[3] if len(sys.argv) > 3 else "random:0"
+    corpora = [(n, SHORT) for n in GROWTH] if plot else [(32, LENGTHS)]
+    results = []
+    for n, lengths in corpora:
+        table = make_videos(folder / f"{n}-of-{lengths[1]}", n, lengths)
+        results.append(experiment(table, weights))
+        report(n, results[-1])
+        if not plot:
+            notebook(table, sum(results[-1].seconds.values()))
+    if plot:
+        draw([n for n, _ in corpora], results, plot)
+
+
+def make_videos(folder, n, lengths):
+    """Make half as many real and half as many fake videos; a table of them for extraction."""
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = []
+    for seed in range(-(-n // 32)):
+        plan = plan_corpus(seed, FULL_HD, lengths)
+        chosen += [(seed, video) for video in plan if video.path.startswith((REAL, FAKE))]
+    chosen = chosen[::-1][:n]  # groups of two, of which any number has as many real as fake ones
+    shortest = min(video.n_frames for _, video in chosen)
+    rows, todo = [], []
+    for seed, video in chosen:
+        if video.n_frames == shortest:
+            video = dataclasses.replace(video, n_frames=lengths[0])
+        path = folder / f"{seed}-{Path(video.path).name}"
+        actors = {video.target, video.source} - {None}
+        identity = ";".join(f"{seed}-{actor}" for actor in sorted(actors))
+        rows.append([path.name, "real" if video.source is None else "fake", identity])
+        if not path.is_file():
+            todo.append((path, seed, video))
+    for (path, _, _), result in LocalPool().run(make_video, todo):
+        if isinstance(result, Exception):
+            raise RuntimeError(f"{path}: {result}")
+    with (folder / "videos.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "identity"], *rows])
+    return folder / "videos.csv"
+
+
+def make_video(task: tuple[Path, int, Video]):
+    """Render, enlarge, encode."""
+    path, seed, video = task
+    frames, _ = render(
+        cast_actor(video.target, seed),
+        source=None if video.source is None else cast_actor(video.source, seed),
+        n_frames=LOOKED_AT,
+        fps=video.fps,
+        size=RENDERED,
+        seed=video.seed,
+    )
+    there_and_back = itertools.cycle([*range(LOOKED_AT), *range(LOOKED_AT - 2, 0, -1)])
+    part = path.with_suffix(".part")
+    with av.open(str(part), "w", format="mp4") as container:
+        options = {"preset": "superfast", "crf": "23"}
+        stream = container.add_stream("libx264", rate=video.fps, options=options)
+        (stream.width, stream.height), stream.pix_fmt = FULL_HD, "yuv420p"
+        for n in itertools.islice(there_and_back, video.n_frames):
+            larger = cv2.resize(frames[n], FULL_HD, interpolation=cv2.INTER_CUBIC)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(larger, format="rgb24")))
+        container.mux(stream.encode())
+    part.replace(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What an experiment took.
+
+    Attributes:
+        seconds: of each stage.
+        memory: bytes, the most that all processes of a stage had at once.
+        disk: bytes that each stage left.
+        said: the last line of the last stage but two, its metrics.
+    """
+
+    seconds: dict[str, float]
+    memory: dict[str, int]
+    disk: dict[str, int]
+    said: str
+
+
+def experiment(table, weights):
+    """Raw videos to report, by the three commands, with nothing kept from before."""
+    with tempfile.TemporaryDirectory(dir=table.parent) as folder:
+        cache, embeddings, run = (Path(folder) / name for name in ("cache", "embeddings", "run"))
+        network = ["--backbone", "resnet18", "--weights", weights, "--streams", "flow"]
+        commands = {
+            "extract": ["pipeline.extract", table, "-o", cache],
+            "embed": ["features.embed", cache, "-o", embeddings, *network],
+            "fit": ["model.fit", embeddings, "-o", run, "--tune", TRIALS, "--jobs", cores()],
+        }
+        seconds, memory, disk, said = {}, {}, {}, ""
+        for (stage, command), out in zip(commands.items(), (cache, embeddings, run), strict=True):
+            seconds[stage], memory[stage], said = measured(command)
+            disk[stage] = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+        shutil.copy(run / "report.html", table.parent / "report.html")
+        return Result(seconds, memory, disk, said)
+
+
+def measured(command):
+    """Seconds, the most bytes of memory at once, and what a command printed."""
+    begun = time.perf_counter()
+    arguments = [sys.executable, "-m", *map(str, command)]
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=errors, text=True)
+        most = [0]
+        watcher = threading.Thread(target=watch, args=(process, most))
+        watcher.start()
+        said, _ = process.communicate()
+        seconds = time.perf_counter() - begun
+        watcher.join()
+        if process.returncode:
+            errors.seek(0)
+            sys.exit(errors.read())
+    return seconds, most[0], said
+
+
+def watch(process, most):
+    """Note how much memory a process and all that it started have, shared pages once."""
+    while process.poll() is None:
+        parents = {}
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parents[int(status.parent.name)] = int(
+                    status.read_text().rsplit(")", 1)[1].split()[1]
+                )
+            except OSError:
+                continue
+        family = {process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in family} - family:
+            family |= more
+        most[0] = max(most[0], sum(map(proportional, family)))
+        time.sleep(0.25)
+
+
+def proportional(pid):
+    """Bytes of a process, of shared pages its share."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return int(rollup.split("\nPss:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        return 0
+
+
+@functools.cache
+def cores():
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def report(n, result):
+    total = sum(result.seconds.values())
+    print(f"\n{n} videos, {cores()} cores: {total:.0f} s from raw videos to report")
+    for stage, seconds in result.seconds.items():
+        print(
+            f"  {stage:8} {seconds:6.1f} s  {seconds / total:4.0%}  "
+            f"{result.memory[stage] / 1e9:5.2f} GB of memory  {result.disk[stage] / 1e6:7.1f} MB"
+        )
+    print("  " + result.said.strip().replace("\n", "\n  "), flush=True)
+
+
+def notebook(table, ours):
+    """The notebook's own recipe for the same frames, timed on some of them."""
+    with table.open(newline="") as file:
+        names = [row["path"] for row in csv.DictReader(file)]
+    cv2.setNumThreads(1)
+    writing, reading = [], []
+    with tempfile.TemporaryDirectory(dir=table.parent) as folder:
+        for name in names[:3]:
+            spent = notebooks_recipe(table.parent / name, Path(folder), PAIRS_TIMED + 1)
+            writing.append(spent[0] / (PAIRS_TIMED + 1))
+            reading.append(spent[1] / PAIRS_TIMED)
+    n_frames = len(names) * LOOKED_AT
+    once = n_frames * np.median(writing) / cores()
+    epoch = (n_frames - len(names)) * np.median(reading) / cores()
+    print(
+        f"\nthe notebook's recipe, {len(writing)} x {PAIRS_TIMED} pairs timed and scaled to the "
+        f"same {n_frames} frames, on {cores()} cores without loss:\n"
+        f"  JPEGs {once:.0f} s, data of one epoch {epoch:.0f} s "
+        f"({np.median(reading):.2f} s a pair on one core)\n"
+        f"  {EPOCHS} epochs: {(once + EPOCHS * epoch) / 3600:.1f} h, "
+        f"{(once + EPOCHS * epoch) / ours:.0f} times ours with {TRIALS} trials of tuning, "
+        f"evaluation and report"
+    )
+
+
+def draw(counts, results, path):
+    """Time, memory and disk over the number of videos."""
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    for axis, (title, kind, unit) in zip(
+        axes,
+        (("time, s", "seconds", 1), ("memory, GB", "memory", 1e9), ("disk, MB", "disk", 1e6)),
+        strict=True,
+    ):
+        for stage in results[0].seconds:
+            axis.plot(counts, [getattr(r, kind)[stage] / unit for r in results], "o-", label=stage)
+        if kind != "memory":
+            total = [sum(getattr(r, kind).values()) / unit for r in results]
+            axis.plot(counts, total, "o-", color="black", label="all")
+        axis.set(title=title, xlabel="videos", xscale="log", ylim=(0, None))
+        axis.set_xticks(counts, [str(n) for n in counts])
+        axis.minorticks_off()
+        axis.legend()
+    figure.savefig(path, dpi=110)
+    print(f"\n{path}")
+
+
+if __name__ == "__main__":
+    main()
