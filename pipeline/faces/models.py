@@ -54,7 +54,7 @@ def find_model(name: str = "auto", sha256: str = "") -> FaceModel:
         model = FaceModel("haar", hashlib.sha256(content).hexdigest(), content)
     elif name in ("auto", "yunet"):
         try:
-            model = FaceModel("yunet", YUNET, _kept() or _downloaded())
+            model = FaceModel("yunet", YUNET, kept_model() or _downloaded())
         except SettingsError as error:
             if name == "yunet":
                 raise
@@ -82,7 +82,7 @@ def model_folder() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "deepfake-motion"
 
 
-def _kept() -> bytes:
+def kept_model() -> bytes:
     """The file that an earlier call has put aside; nothing if it is not there, or damaged."""
     try:
         content = (model_folder() / NAME).read_bytes()

@@ -1,0 +1,63 @@
+"""What the command says of a machine, and of one where something is missing."""
+
+import os
+import sys
+
+from pipeline.workers import available_cores
+
+
+def lines_of(done):
+    """What is said of each part, by its name."""
+    said = {}
+    for line in done.stdout.splitlines():
+        if line[:9].strip():
+            said.setdefault(line[9:23].strip(), []).append(line)
+        else:
+            said[next(reversed(said))].append(line)
+    return {part: " ".join(" ".join(lines).split()) for part, lines in said.items()}
+
+
+def test_everything_that_work_needs_is_found_here(run_command):
+    done = run_command("pipeline.doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    said = lines_of(done)
+    assert sys.executable in said["Python"]
+    assert f" {available_cores()} of " in said["cores"]
+    assert all(name in said["libraries"] for name in ("torch", "opencv-contrib-python", "av"))
+    assert all(name in said["codecs"] for name in ("h264", "hevc", "vp9"))
+    assert "backend c" in said["optical flow"]  # cpu or cuda, not OpenCV's slower one
+
+
+def test_a_missing_library_is_told_in_two_lines(run_command, tmp_path):
+    (tmp_path / "cv2.py").write_text("raise ImportError(\"No module named 'cv2'\")\n")
+    done = run_command("pipeline.doctor", env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert done.returncode != 0
+    first, second = done.stderr.splitlines()
+    assert first == "error: No module named 'cv2'"
+    assert second.startswith("hint: ") and "pip install" in second
+
+
+def test_what_is_missing_comes_with_a_hint(run_command, tmp_path):
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    homes = {"XDG_CACHE_HOME": tmp_path, "TORCH_HOME": tmp_path, "TMPDIR": temporary}
+    environment = os.environ | {name: str(path) for name, path in homes.items()}
+    said = lines_of(run_command("pipeline.doctor", env=environment))
+    assert f"none in {tmp_path / 'hub' / 'checkpoints'}" in said["weights"]
+    assert "hint: " in said["weights"] and "--weights PATH" in said["weights"]
+    assert "YuNet is not there" in said["face model"] and "hint: " in said["face model"]
+    assert str(temporary) in said["temporary"]
+    (tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth").touch()
+    said = lines_of(run_command("pipeline.doctor", env=environment))
+    assert "resnet18-f37072fd.pth" in said["weights"] and "hint: " not in said["weights"]
+
+
+def test_a_library_that_is_too_old_is_named(run_command, tmp_path):
+    info = tmp_path / "click-7.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: click\nVersion: 7.0\n")
+    done = run_command("pipeline.doctor", env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 2
+    assert "MISSING  libraries     click 7.0" in done.stdout
+    assert done.stderr.startswith("error: missing: libraries\nhint: ")
