@@ -53,7 +53,7 @@ def main():
     corpora = [(n, SHORT) for n in GROWTH] if plot else [(32, LENGTHS)]
     results = []
     for n, lengths in corpora:
-        table = make_videos(folder / f"{n}-of-{lengths[1]}", n, lengths)
+        table = make_videos(folder / f"up-to-{lengths[1]}-frames", n, lengths)
         results.append(experiment(table, weights))
         report(n, results[-1])
         if not plot:
@@ -68,13 +68,15 @@ def make_videos(folder, n, lengths):
     chosen = []
     for seed in range(-(-n // 32)):
         plan = plan_corpus(seed, FULL_HD, lengths)
-        chosen += [(seed, video) for video in plan if video.path.startswith((REAL, FAKE))]
+        plan = [video for video in plan if video.path.startswith((REAL, FAKE))]
+        shortest = plan[-1].target
+        for video in plan:
+            if video.target == shortest:
+                video = dataclasses.replace(video, n_frames=lengths[0])
+            chosen.append((seed, video))
     chosen = chosen[::-1][:n]  # groups of two, of which any number has as many real as fake ones
-    shortest = min(video.n_frames for _, video in chosen)
     rows, todo = [], []
     for seed, video in chosen:
-        if video.n_frames == shortest:
-            video = dataclasses.replace(video, n_frames=lengths[0])
         path = folder / f"{seed}-{Path(video.path).name}"
         actors = {video.target, video.source} - {None}
         identity = ";".join(f"{seed}-{actor}" for actor in sorted(actors))
@@ -84,9 +86,10 @@ def make_videos(folder, n, lengths):
     for (path, _, _), result in LocalPool().run(make_video, todo):
         if isinstance(result, Exception):
             raise RuntimeError(f"{path}: {result}")
-    with (folder / "videos.csv").open("w", newline="") as file:
+    table = folder / f"{n}-videos.csv"
+    with table.open("w", newline="") as file:
         csv.writer(file).writerows([["path", "label", "identity"], *rows])
-    return folder / "videos.csv"
+    return table
 
 
 def make_video(task: tuple[Path, int, Video]):
