@@ -133,6 +133,7 @@ class _ClipInProgress:
         self._backend, self._keep_frames, self._stabilise = backend, keep_frames, stabilise
         self._thumbnails = Thumbnails()
         self._start = 0.0
+        self._before: npt.NDArray[np.uint8] | None = None  # the last frame
         self._unknown = 0  # maps for which the camera's motion is not known
 
     def add(self, piece: _Piece) -> ClipFacts | None:
@@ -150,6 +151,8 @@ class _ClipInProgress:
             maps, ranges = _stabilised(self._flow.flows(piece.grey), camera)
         else:
             maps, ranges = self._flow.magnitude_maps(piece.grey)
+        still = self._equal_to_the_one_before(piece.grey)[len(piece.grey) - len(maps) :]
+        maps[still], ranges[still] = 0, 0  # where OpenCV's function has up to a pixel at the border
         shard.append(name, "flow", maps)
         shard.append(name, "flow_range", ranges)
         shard.append(name, "camera", camera)
@@ -169,6 +172,12 @@ class _ClipInProgress:
             face.n_faces if face else 0,
             1 - self._unknown / (self._n_frames - 1),
         )
+
+    def _equal_to_the_one_before(self, grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        """(n,) of frames (n, H, W)."""
+        before: list[Any] = [self._before, *grey[:-1]]
+        self._before = grey[-1]
+        return np.array([np.array_equal(a, b) for a, b in zip(before, grey, strict=True)])
 
     def _begin(self, piece: _Piece) -> None:
         self._start = float(piece.timestamps[0])
