@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.browser import CLIPS, write_browser
+from pipeline.browser import CLIPS, storage, write_browser
 from pipeline.cache import Cache, Clip, set_aside_damaged
 from pipeline.caveats import nobody_known
 from pipeline.cli import Command
@@ -105,10 +105,8 @@ def main(
 def describe(cache: Cache) -> str:
     """A summary of a cache in plain text."""
     stored = sum(shard.n_bytes for shard in cache.shards)
-    per_clip = [cache.datasets(clip) for clip in cache.clips]
-    raw = sum(
-        int(np.prod(shape)) * dtype.itemsize for d in per_clip for shape, dtype, _ in d.values()
-    )
+    datasets = storage(cache)
+    raw = sum(dataset.raw for dataset in datasets)
     n = max(len(cache.clips), 1)
     lines = [f"{cache.folder}  ({cache.stage} stage)", "", "clips"]
     splits = [s for s in ("train", "val", "test", "holdout", "") if s in _splits(cache)]
@@ -120,11 +118,10 @@ def describe(cache: Cache) -> str:
     lines.append(f"  {len(cache.clips)} clips of {videos} videos, {len(identities)} identities")
     if warning := nobody_known(cache.clips):
         lines.append(f"  {warning}")
-    lines += ["", "datasets of a clip"]
-    for name, (shape, dtype, size) in (per_clip[0] if per_clip else {}).items():
-        lines.append(
-            f"  {name:11} {'x'.join(map(str, shape)):>18} {dtype!s:8} {readable_bytes(size):>9}"
-        )
+    lines += ["", "datasets of a clip, and their mean size on disk"]
+    for one in datasets:
+        size = readable_bytes(one.stored / one.clips)
+        lines.append(f"  {one.name:11} {one.shape:>18} {one.dtype:8} {size:>9}")
     lines += [
         "",
         f"on disk       {readable_bytes(stored)} in {len(cache.shards)} shards, "

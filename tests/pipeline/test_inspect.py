@@ -48,7 +48,7 @@ def test_clips_are_counted_by_split_and_label(summary, opened):
 
 
 def test_datasets_are_listed_with_shape_and_type(summary):
-    table = summary.split("datasets of a clip\n")[1].split("\n\n")[0]
+    table = summary.split("datasets of a clip, and their mean size on disk\n")[1].split("\n\n")[0]
     found = {name: (shape, dtype) for name, shape, dtype, *_ in map(str.split, table.splitlines())}
     assert found == {
         "frames": ("20x72x96x3", "uint8"),
