@@ -1,8 +1,6 @@
 """A cache in the making: what it was begun with, what is finished, and who is at work on it."""
 
 import contextlib
-import errno
-import fcntl
 import functools
 import hashlib
 import json
@@ -14,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline.appending import end_of_lines, try_lock
 from pipeline.cache import DAMAGED_ENDING, INDEX, check_same_settings, shard_attrs
 from pipeline.errors import SettingsError
 from pipeline.files import remove_temporaries, write_whole
@@ -86,17 +85,13 @@ class CacheInProgress:
 
     def _lock(self) -> None:
         self._lock_handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._lock_handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not try_lock(self._lock_handle):
             holder = os.read(self._lock_handle, 256).decode() or "unknown"
             os.close(self._lock_handle)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
             raise SettingsError(
                 f"another process is writing {self.folder}: {holder}",
                 "wait for it to end, or give another output folder",
-            ) from None
+            )
         os.ftruncate(self._lock_handle, 0)
         os.write(self._lock_handle, this_process().encode())
         os.fsync(self._lock_handle)  # other machines shall see it
@@ -105,10 +100,8 @@ class CacheInProgress:
         path = self.folder / WORK / "notes.jsonl"
         if not path.is_file():
             return
-        whole = path.read_bytes().rpartition(b"\n")[0]  # a kill may have cut the last line short
-        with path.open("rb+") as file:
-            file.truncate(len(whole) + 1 if whole else 0)
-        for line in whole.splitlines():
+        os.truncate(path, end_of_lines(path))
+        for line in path.read_bytes().splitlines():
             with contextlib.suppress(ValueError):  # a line lost to a power cut is done again
                 self._notes.update(dict.fromkeys(json.loads(line), line))
 

@@ -13,6 +13,7 @@ from skopt.space import Dimension
 
 from model.training import TrainingSettings
 from model.tuning.space import Point, parse_settings, parse_value
+from pipeline.appending import end_of_lines
 from pipeline.errors import SettingsError
 from pipeline.files import read_csv
 
@@ -155,12 +156,12 @@ def read_trials(log: Path, space: Sequence[Dimension], n_folds: int) -> dict[int
     """
     if not log.is_file():
         return {}
-    whole = log.read_bytes().rpartition(b"\n")[0]
-    if not whole:
+    end = end_of_lines(log, quoted=True)
+    if not end:
         log.unlink()
         return {}
     trials = {}
-    for row in read_csv(log)[: whole.count(b"\n")]:
+    for row in read_csv(log)[: None if end == log.stat().st_size else -1]:
         try:
             folds = [row[f"fold_{n + 1}"] for n in range(n_folds)]
             losses = tuple(float(text) for text in folds if text)
@@ -177,7 +178,7 @@ def read_trials(log: Path, space: Sequence[Dimension], n_folds: int) -> dict[int
             raise SettingsError(
                 f"{log} is not a log of this search: {error}", "give another run folder"
             ) from error
-    os.truncate(log, len(whole) + 1)
+    os.truncate(log, end)
     return trials
 
 

@@ -3,8 +3,6 @@
 import contextlib
 import csv
 import dataclasses
-import errno
-import fcntl
 import io
 import json
 import os
@@ -16,6 +14,7 @@ from typing import Any, BinaryIO
 
 from model.run import Run, digest_of
 from model.verdicts.prediction import Prediction
+from pipeline.appending import end_of_lines, try_lock
 from pipeline.errors import Rejected, SettingsError
 from pipeline.files import whole_file
 
@@ -118,16 +117,12 @@ class Results:
 
     def _open(self) -> BinaryIO:
         file = self.path.open("ab")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not try_lock(file):
             file.close()
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
             raise SettingsError(
                 f"another process is writing {self.path}",
                 "wait for it to end, or give another file with -o",
-            ) from None
+            )
         return file
 
     def _append(self, line: bytes) -> None:
@@ -149,16 +144,9 @@ class Results:
 
     def _end(self) -> int:
         """Where the last whole row ends, in bytes: a kill may have cut off the one after it."""
-        end = at = quotes = 0
+        end = end_of_lines(self.path, quoted=self._is_csv)
+        begin = _csv_line(COLUMNS) if self._is_csv else b'{"path": "'
         with self.path.open("rb") as file:
-            for line in file:
-                at += len(line)
-                quotes += line.count(b'"')
-                inside = self._is_csv and quotes % 2  # a name may hold a line break
-                if line.endswith(b"\n") and not inside:
-                    end = at
-            file.seek(0)
-            begin = _csv_line(COLUMNS) if self._is_csv else b'{"path": "'
             torn = b"" if end else file.read(len(begin))
         if not begin.startswith(torn):
             raise self._foreign("its first line is something else")
