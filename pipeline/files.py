@@ -3,6 +3,8 @@
 import contextlib
 import csv
 import hashlib
+import io
+import json
 import os
 import re
 import tempfile
@@ -10,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # how one may begin
 _TEMPORARY = re.compile(r"\.(.+\.(h5|csv|json|png|pt|html|jsonl|md)|SHA256SUMS)\.[a-z0-9_]{8}")
 
 
@@ -74,19 +77,43 @@ def fsync(path: Path) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file, whole or not at all."""
-    rows = [[str(value) for value in row] for row in rows]
+    """Write a CSV file, whole or not at all; `read_csv` gives back the very texts."""
+    lines = [csv_line(row) for row in (header, *rows)]
+    write_whole(path, lambda temporary: temporary.write_bytes(b"".join(lines)))
+
+
+def csv_line(values: Iterable[Any]) -> bytes:
+    """A line of a CSV file; what a spreadsheet would take for a formula gets a ' in front."""
+    cells = [f"'{text}" if _is_formula(text) else text for text in map(csv_text, values)]
     # Of itself the writer would not quote a carriage return.
-    odd = any("\r" in value for row in rows for value in row)
+    odd = any("\r" in cell for cell in cells)
     quoting: Literal[0, 1] = csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL
+    line = io.StringIO(newline="")
+    csv.writer(line, lineterminator="\n", quoting=quoting).writerow(cells)
+    return line.getvalue().encode("utf-8", "surrogateescape")
 
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file, lineterminator="\n", quoting=quoting)
-            writer.writerow(header)
-            writer.writerows(rows)
 
-    write_whole(path, write)
+def csv_text(value: Any) -> str:
+    """A value as a text that is read back; None is empty, what has parts is JSON."""
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(value)
+    return "" if value is None else str(value)
+
+
+def plain_text(cell: str) -> str:
+    """What `csv_line` was given for the text of a cell."""
+    return cell[1:] if cell.startswith("'") and _is_formula(cell[1:]) else cell
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a spreadsheet might calculate it; what begins with ' counts as what follows."""
+    if not text.lstrip("'").startswith(FORMULA):
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return False
 
 
 class Row(dict[str, str]):
@@ -96,7 +123,7 @@ class Row(dict[str, str]):
 
 
 def read_csv(path: Path) -> list[Row]:
-    """The rows of a CSV file with a header.
+    """The rows of a CSV file with a header, anybody's or ours.
 
     Raises:
         OSError, csv.Error: it cannot be read.
@@ -106,6 +133,9 @@ def read_csv(path: Path) -> list[Row]:
         reader = csv.DictReader(file)
         for values in reader:
             row = Row(values)
+            # A row of another length has None, or a list.
+            texts = {name: cell for name, cell in values.items() if isinstance(cell, str)}
+            row.update((name, plain_text(cell)) for name, cell in texts.items())
             row.line = reader.line_num
             rows.append(row)
     return rows

@@ -232,11 +232,7 @@ def _in_order(rows: Mapping[str, Sequence[Row]]) -> list[str]:
 
 def _write_rows(run: Run, rows: Mapping[str, Sequence[Row]]) -> None:
     header = [field.name for field in dataclasses.fields(Row)]
-    lines = [
-        ["" if value is None else value for value in dataclasses.astuple(row)]
-        for name in _in_order(rows)
-        for row in rows[name]
-    ]
+    lines = [dataclasses.astuple(row) for name in _in_order(rows) for row in rows[name]]
     write_csv(run.folder / ROWS, header, lines)
 
 

@@ -1,6 +1,5 @@
 """Trials of a search: how one runs, when one is hopeless, what is told of it, and their log."""
 
-import csv
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from model.training import TrainingSettings
 from model.tuning.space import Point, parse_settings, parse_value
 from pipeline.appending import end_of_lines
 from pipeline.errors import SettingsError
-from pipeline.files import read_csv
+from pipeline.files import csv_line, read_csv
 
 Objective = Callable[[TrainingSettings, int], float]  # the validation loss on one fold, in nats
 Losses = npt.NDArray[np.float64]
@@ -197,15 +196,15 @@ def best_of_log(log: Path, start: TrainingSettings, most: int = 3) -> list[Train
 
 def append_trial(log: Path, space: Sequence[Dimension], n_folds: int, trial: Trial) -> None:
     """Write one more row; a loss is given only where all folds ended well."""
-    new = not log.exists()
     names = [dimension.name for dimension in space]
     folds = [f"fold_{n + 1}" for n in range(n_folds)]
     outcome = trial.outcome
     losses = [*outcome.losses, *[""] * (n_folds - len(outcome.losses))]
     loss = outcome.loss if outcome.status == OK else ""
-    with log.open("a", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if new:
-            writer.writerow(["trial", "from", "status", *names, "val_loss", *folds, "seconds"])
-        start = [trial.number + 1, trial.source, outcome.status]
-        writer.writerow([*start, *trial.point, loss, *losses, f"{outcome.seconds:.1f}"])
+    start = [trial.number + 1, trial.source, outcome.status]
+    lines = [csv_line([*start, *trial.point, loss, *losses, f"{outcome.seconds:.1f}"])]
+    if not log.exists():
+        header = ["trial", "from", "status", *names, "val_loss", *folds, "seconds"]
+        lines.insert(0, csv_line(header))
+    with log.open("ab") as file:
+        file.writelines(lines)

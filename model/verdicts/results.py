@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import dataclasses
-import io
 import json
 import os
 import types
@@ -16,7 +15,7 @@ from model.run import Run, digest_of
 from model.verdicts.prediction import Prediction
 from pipeline.appending import end_of_lines, try_lock
 from pipeline.errors import Rejected, SettingsError
-from pipeline.files import whole_file
+from pipeline.files import csv_line, csv_text, plain_text, whole_file
 
 ENDINGS = (".csv", ".jsonl")
 OUTSIDE = "outside the corpus"  # as in rejected.csv
@@ -106,14 +105,14 @@ class Results:
         if outdated:
             self._rewrite(row for n, row in enumerate(self._rows(end)) if n not in outdated)
         if self._is_csv and not end:
-            self._append(_csv_line(COLUMNS))
+            self._append(csv_line(COLUMNS))
         return [Path(path) for path in self._stamps if path not in done]
 
     def append(self, prediction: Prediction) -> None:
         """Write one more row, of one of the paths that `resume` was given."""
         n_bytes, modified = self._stamps[prediction.path]
         facts = {"n_bytes": n_bytes, "modified": modified} | self._about
-        self._append(self._line(dataclasses.asdict(prediction) | facts, cell))
+        self._append(self._line(dataclasses.asdict(prediction) | facts))
 
     def _open(self) -> BinaryIO:
         file = self.path.open("ab")
@@ -129,23 +128,23 @@ class Results:
         self._file.write(line)
         self._file.flush()
 
-    def _line(self, row: Row, cell: Callable[[Any], str]) -> bytes:
+    def _line(self, row: Row) -> bytes:
         if self._is_csv:
-            return _csv_line(map(cell, row.values()))
+            return csv_line(row.values())
         return (json.dumps(row, allow_nan=False) + "\n").encode()
 
     def _rewrite(self, rows: Iterable[Row]) -> None:
         with whole_file(self.path) as temporary, temporary.open("wb") as file:
             if self._is_csv:
-                file.write(_csv_line(COLUMNS))
-            file.writelines(self._line(row, str) for row in rows)
+                file.write(csv_line(COLUMNS))
+            file.writelines(self._line(row) for row in rows)
         self._file.close()
         self._file = self._open()
 
     def _end(self) -> int:
         """Where the last whole row ends, in bytes: a kill may have cut off the one after it."""
         end = end_of_lines(self.path, quoted=self._is_csv)
-        begin = _csv_line(COLUMNS) if self._is_csv else b'{"path": "'
+        begin = csv_line(COLUMNS) if self._is_csv else b'{"path": "'
         with self.path.open("rb") as file:
             torn = b"" if end else file.read(len(begin))
         if not begin.startswith(torn):
@@ -158,7 +157,9 @@ class Results:
             if self._is_csv:
                 reader = csv.reader(lines)
                 header = tuple(next(reader, COLUMNS))
-                rows: Iterator[Any] = (dict(zip(header, r, strict=True)) for r in reader)
+                rows: Iterator[Any] = (
+                    dict(zip(header, map(plain_text, cells), strict=True)) for cells in reader
+                )
             else:
                 header, rows = COLUMNS, map(json.loads, lines)
             if header != COLUMNS:
@@ -186,25 +187,6 @@ class Results:
             )
 
 
-def cell(value: Any) -> str:
-    """A value as text in a CSV file, which no spreadsheet takes for a formula."""
-    if isinstance(value, str):
-        return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-    if isinstance(value, dict | list | tuple):
-        return json.dumps(value)
-    return "" if value is None else str(value)
-
-
-def _csv_line(cells: Iterable[str]) -> bytes:
-    text = io.StringIO(newline="")
-    cells = list(cells)
-    # Of itself the writer would not quote a carriage return.
-    odd = any("\r" in value for value in cells)
-    quoting = csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL
-    csv.writer(text, lineterminator="\n", quoting=quoting).writerow(cells)  # type: ignore[arg-type]
-    return text.getvalue().encode("utf-8", "surrogateescape")
-
-
 def _lines(path: Path, end: int) -> Iterator[str]:
     with path.open("rb") as file:
         while file.tell() < end:
@@ -221,5 +203,5 @@ def _stamp(path: Path) -> Stamp:
 
 
 def _holds(row: Row, stamp: Stamp) -> bool:
-    same = (cell(row["n_bytes"]), cell(row["modified"])) == tuple(map(cell, stamp))
+    same = [csv_text(row["n_bytes"]), csv_text(row["modified"])] == list(map(csv_text, stamp))
     return same and row["reason"].split(":")[0] not in AGAIN

@@ -1,7 +1,6 @@
 """A cache is whole or refused: sound files, readable by anybody, and no way out of its folder."""
 
 import dataclasses
-import os
 import pickle
 import shutil
 from contextlib import suppress
@@ -22,7 +21,7 @@ from pipeline.cache import (
     write_shard,
 )
 from pipeline.errors import IntegrityError, PipelineError, SettingsError
-from pipeline.files import read_csv, sha256_of, write_csv, write_whole
+from pipeline.files import sha256_of, write_csv, write_whole
 
 SETTINGS = {"width": 64, "crop": None, "fps": 12.5}
 
@@ -478,20 +477,3 @@ def test_names_and_rejects_are_read_back(folder):
 def test_a_cache_without_them_has_none(folder):
     cache = Cache(folder)
     assert (cache.names(), cache.rejected()) == ({}, [])
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "a,b.mp4",
-        'a"b.mp4',
-        "a\nb.mp4",
-        "a\rb.mp4",
-        " a.mp4 ",
-        "café ☕.mp4",
-        os.fsdecode(b"caf\xe9.mp4"),
-    ],
-)
-def test_every_name_that_a_file_can_have_survives_a_csv(tmp_path, name):
-    write_csv(tmp_path / "x.csv", ["path", "reason"], [[name, "x"]])
-    assert read_csv(tmp_path / "x.csv") == [{"path": name, "reason": "x"}]
