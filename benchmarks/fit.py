@@ -22,12 +22,13 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from data.clips import made_up_clip
 from features.motion import NAMES
 from model import training
 from model.heads import Head, clip_logits
 from model.sequences import load_sequences
 from model.training import TrainingSettings
-from pipeline.cache import Cache, Clip, write_index, write_shard
+from pipeline.cache import Cache, write_index, write_shard
 from pipeline.settings import Settings
 
 DIMENSION = 512
@@ -180,7 +181,7 @@ def make_cache(folder, n_clips, n_maps):
     for first in range(0, n_clips, BY_SHARD):
         name, content = f"shards/{first // BY_SHARD:05d}.h5", {}
         for n in range(first, min(first + BY_SHARD, n_clips)):
-            clips.append(make_clip(n, name, n_maps))
+            clips.append(made_up_clip(n, n % 2, shard=name, n_frames=n_maps + 1))
             content[clips[-1].id] = {
                 "flow": rng.normal(size=(n_maps, DIMENSION)).astype(np.float16),
                 "motion": rng.normal(size=(n_maps, len(NAMES))).astype(np.float32),
@@ -204,26 +205,6 @@ def make_cache(folder, n_clips, n_maps):
         shards=shards,
     )
     return Cache(folder, "embed")
-
-
-def make_clip(n, shard, n_maps):
-    return Clip(
-        id=f"{n:016x}",
-        video=f"{n:016x}",
-        label=n % 2,
-        split="train",
-        identities=(),
-        shard=shard,
-        n_frames=n_maps + 1,
-        start=0.0,
-        fps=25.0,
-        width=640,
-        height=480,
-        duration=4.0,
-        bit_rate=1e6,
-        n_bytes=500_000,
-        source_sha256=f"{n:064x}",
-    )
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ def main():
 
 
 def run(step, folder):
-    from pipeline.cache import Cache, Clip, Shard, write_index
+    from data.clips import made_up_clip
+    from pipeline.cache import Cache, Shard, write_index
     from pipeline.corpus import read_corpus
     from pipeline.extraction import STAGE, _plans
     from pipeline.planning import select
@@ -62,7 +63,18 @@ def run(step, folder):
         videos = read_corpus([folder / "videos.csv"])
         size = settings.videos_per_shard(N)
         begin = time.perf_counter()
-        clips = [clip_of(n, video, size, Clip) for n, video in enumerate(videos)]
+        clips = [
+            made_up_clip(
+                n,
+                video.label,
+                "",
+                identities=video.identities,
+                shard=f"shards/{n // size:05}.h5",
+                n_frames=100,
+                source=video.source,
+            )
+            for n, video in enumerate(videos)
+        ]
         clips = split_clips(clips, settings.splitting)
         shards = [Shard(f"shards/{n:05}.h5", 1, "0" * 64) for n in range(-(-N // size))]
         everything = dataclasses.asdict(settings)
@@ -95,28 +107,6 @@ def probe_of(video, kind):
     digest = hashlib.sha256(str(video.path).encode()).hexdigest()
     facts = kind(digest, 10**6, 1920, 1080, 25.0, 10.0, 8e5, 250, 250, 250)
     return dataclasses.asdict(facts)
-
-
-def clip_of(n, video, size, kind):
-    digest = hashlib.sha256(str(video.path).encode()).hexdigest()
-    return kind(
-        id=digest[:16],
-        video=digest[:16],
-        label=video.label,
-        split="",
-        identities=video.identities,
-        shard=f"shards/{n // size:05}.h5",
-        n_frames=100,
-        start=0.0,
-        fps=25.0,
-        width=1920,
-        height=1080,
-        duration=10.0,
-        bit_rate=8e5,
-        n_bytes=10**6,
-        source_sha256=digest,
-        source=video.source,
-    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Caches of embeddings made up from given sequences, runs fitted on them, and small real videos."""
 
 import dataclasses
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -17,13 +16,14 @@ from threadpoolctl import threadpool_limits
 
 import model.evaluation.baselines
 import model.statistics.metrics
+from data.clips import made_up_clip
 from features.backbones import load_backbone
 from features.embedding import embed
 from features.motion import NAMES
 from model.fitting import fit
 from model.sequences import Sequences
 from model.training import TrainingSettings
-from pipeline.cache import Cache, Clip, write_index, write_shard
+from pipeline.cache import Cache, write_index, write_shard
 from pipeline.corpus import Video
 from pipeline.extraction import extract
 from pipeline.protocols import Splitting
@@ -50,32 +50,10 @@ def _quick_numbers():
         yield
 
 
-def _clip(n: int, label: int, split: str = "train", **facts) -> Clip:
-    """A row of an index; what is not given is the same for all clips, or different for all."""
-    digest = hashlib.sha256(str(n).encode()).hexdigest()
-    default = Clip(
-        id=digest[:16],
-        video=digest[:16],
-        label=label,
-        split=split,
-        identities=(f"person:{n}",),
-        shard="shards/00000.h5",
-        n_frames=0,
-        start=0.0,
-        fps=25.0,
-        width=640,
-        height=480,
-        duration=4.0,
-        bit_rate=1e6,
-        n_bytes=500_000,
-        source_sha256=digest,
-    )
-    return dataclasses.replace(default, **facts)
-
-
 @pytest.fixture(scope="session")
 def clip():
-    return _clip
+    """Make a row of an index; see `made_up_clip`."""
+    return made_up_clip
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +61,7 @@ def sequences():
     """`Sequences` straight from arrays, without a cache."""
 
     def make(x, labels) -> Sequences:
-        clips = tuple(_clip(n, int(label)) for n, label in enumerate(labels))
+        clips = tuple(made_up_clip(n, int(label)) for n, label in enumerate(labels))
         x = torch.from_numpy(np.asarray(x, np.float32))
         return Sequences(x, clips, {"flow": x.shape[-1]})
 
@@ -175,7 +153,7 @@ def easy_corpus():
             own = 0.5 * np.random.default_rng([seed, person]).normal(size=dimension)
             x.append(own + label * shift * wave + rng.normal(size=(steps, dimension)))
             split = {0: "test", 1: "test", 2: "holdout"}.get(person % 8, "train")
-            clips.append(_clip(n, label, split, identities=(f"person:{person}",)))
+            clips.append(made_up_clip(n, label, split, identities=(f"person:{person}",)))
         return clips, np.array(x, np.float32)  # (N, T-1, D)
 
     return make

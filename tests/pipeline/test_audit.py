@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from data.clips import made_up_clip
 from pipeline.audit import main
 from pipeline.auditing import audit
-from pipeline.cache import Clip, write_index, write_shard
+from pipeline.cache import write_index, write_shard
 from pipeline.errors import NothingUsable, SettingsError
 
 
@@ -153,10 +154,8 @@ def make_cache(folder, videos):
     x = np.zeros((2, 1), np.float16)
     data = {f"v{n}": {"flow": x} for n in range(len(videos))}
     shard = write_shard(folder, "shards/00000.h5", data, attrs={})
-    facts = {"label": 0, "shard": shard.name, "n_frames": 3, "start": 0.0, "fps": 25.0}
-    facts |= {"width": 64, "height": 48, "duration": 1.0, "bit_rate": 1e6, "n_bytes": 999}
     clips = [
-        Clip(f"v{n}", f"v{n}", split=split, identities=(who,), source_sha256=f"{n}", **facts)
+        made_up_clip(n, id=f"v{n}", video=f"v{n}", split=split, identities=(who,), n_frames=3)
         for n, (who, split) in enumerate(videos)
     ]
     write_index(folder, stage="extract", settings={}, attrs={}, clips=clips, shards=[shard])

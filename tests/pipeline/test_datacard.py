@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from pipeline.cache import Cache, Clip
+from data.clips import made_up_clip
+from pipeline.cache import Cache
 from pipeline.caveats import caveats
 from pipeline.census import table
 from pipeline.datacard import datacard
@@ -15,25 +16,8 @@ AS_IS = dataclasses.asdict(Settings())
 
 
 def clip(n, label=0, **facts):
-    known = {
-        "id": f"c{n}",
-        "video": f"c{n}",
-        "label": label,
-        "split": "train",
-        "identities": (f"dfd:{n:02}",),
-        "shard": "shards/00000.h5",
-        "n_frames": 20,
-        "start": 0.0,
-        "fps": 25.0,
-        "width": 64,
-        "height": 48,
-        "duration": 1.0,
-        "bit_rate": 1e5,
-        "n_bytes": 1000,
-        "source_sha256": f"{n:064}",
-        "source": "dfd",
-    }
-    return Clip(**known | facts)
+    known = {"id": f"c{n}", "video": f"c{n}", "identities": (f"dfd:{n:02}",), "source": "dfd"}
+    return made_up_clip(n, label, **known | facts)
 
 
 def test_a_cache_has_a_card_with_all_that_it_was_made_of(cache):

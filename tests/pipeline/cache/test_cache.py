@@ -9,11 +9,11 @@ import h5py
 import numpy as np
 import pytest
 
+from data.clips import made_up_clip
 from pipeline.cache import (
     CHUNK_BYTES,
     SCHEMA,
     Cache,
-    Clip,
     check_same_settings,
     read_shard,
     shard_row,
@@ -27,26 +27,8 @@ SETTINGS = {"width": 64, "crop": None, "fps": 12.5}
 
 
 def clip(id, shard, **facts):
-    return Clip(
-        **{
-            "id": id,
-            "video": id,
-            "label": 0,
-            "split": "train",
-            "identities": ("ann", "bo"),
-            "shard": shard,
-            "n_frames": 6,
-            "start": 0.5,
-            "fps": 25.0,
-            "width": 640,
-            "height": 480,
-            "duration": 3.5,
-            "bit_rate": 1e6,
-            "n_bytes": 12345,
-            "source_sha256": "ab" * 32,
-        }
-        | facts
-    )
+    known = {"id": id, "video": id, "identities": ("ann", "bo"), "shard": shard, "n_frames": 6}
+    return made_up_clip(0, **known | facts)
 
 
 def arrays(seed=0, size=(48, 64)):
