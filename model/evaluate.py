@@ -65,6 +65,10 @@ def main(
       python -m model.evaluate runs/first
       python -m model.evaluate runs/first --sweep
     """
+    about_videos = {"--videos": videos, "--weights": weights, "--jobs": jobs}
+    given = [name for name, value in about_videos.items() if value is not None]
+    if given and not sweeps:
+        raise click.UsageError(f"{', '.join(given)} without --sweep: no video is looked at")
     loaded = load_run(run)
     if rival:
         if cache or sweeps:

@@ -89,6 +89,15 @@ def moved(chain, tmp_path):
     return make
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("--videos", "."), ("--weights", "a.pth"), ("--jobs", "2")]
+)
+def test_options_that_only_a_sweep_heeds_are_refused_without_it(option, value, chain):
+    done = CliRunner().invoke(evaluate_command, [str(chain.folder), option, value])
+    assert done.exit_code == 2
+    assert f"{option} without --sweep: no video is looked at" in done.stderr
+
+
 # ------------------------------------------------------------------------------------ the numbers
 
 
