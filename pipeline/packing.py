@@ -13,7 +13,6 @@ An array can be read without unpacking: ``h5py.File(io.BytesIO(pack["files/shard
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from pipeline.cache import BESIDE, DAMAGED, INDEX, SUMS, Cache, read_sums, writi
 from pipeline.errors import IntegrityError, SettingsError
 from pipeline.files import fsync
 from pipeline.progress import Progress
+from pipeline.scratch import scratch_folder
 
 VERSION = 1
 FILES = "files"
@@ -85,8 +85,8 @@ def unpack(file: Path, folder: Path) -> Cache:
     if folder.exists():
         raise SettingsError(f"{folder} is there already", "give a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        new = Path(temporary) / "cache"  # renamed at the end, so that it is whole or not there
+    with scratch_folder(f".{folder.name}.", folder.parent) as temporary:
+        new = temporary / "cache"  # renamed at the end, so that it is whole or not there
         (new / "shards").mkdir(parents=True)
         try:
             with h5py.File(file) as packed:

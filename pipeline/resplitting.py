@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from pipeline.cache import Cache, Clip, write_index
 from pipeline.datacard import write_datacard
 from pipeline.errors import SettingsError
 from pipeline.protocols import Splitting, split_videos
+from pipeline.scratch import scratch_folder
 
 COPIED = ("names.csv", "rejected.csv")
 
@@ -42,8 +42,8 @@ def resplit(cache: Cache, folder: Path, how: Splitting) -> Cache:
     else:
         settings = extraction
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        new = Path(temporary) / "cache"  # renamed at the end, so that it is whole or not there
+    with scratch_folder(f".{folder.name}.", folder.parent) as temporary:
+        new = temporary / "cache"  # renamed at the end, so that it is whole or not there
         (new / "shards").mkdir(parents=True)
         for name in [shard.name for shard in cache.shards] + [
             name for name in COPIED if (cache.folder / name).is_file()

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from model.statistics.metrics import distance
 from pipeline import extraction
 from pipeline.cache import read_shard
 from pipeline.errors import IntegrityError, Rejected, SettingsError
+from pipeline.scratch import scratch_folder
 from pipeline.settings import Settings
 from pipeline.workers import LocalPool, Pool
 
@@ -131,13 +131,13 @@ def judge(
     settings = Settings.from_json(run.config.extraction)
     anomaly = load_anomaly(run.folder)
     with (
-        tempfile.TemporaryDirectory(prefix="deepfake-motion-") as folder,
+        scratch_folder() as folder,
         contextlib.closing(
-            extraction.extract_new(paths, Path(folder), settings, run.config.frames, pool, change)
+            extraction.extract_new(paths, folder, settings, run.config.frames, pool, change)
         ) as shards,
     ):
         for number, shard in shards:
-            yield number, _judge(run, paths[number], Path(folder), shard, backbone, anomaly)
+            yield number, _judge(run, paths[number], folder, shard, backbone, anomaly)
 
 
 def unusable(run: Run, path: Path, why: Rejected) -> Prediction:

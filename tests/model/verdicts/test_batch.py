@@ -284,7 +284,7 @@ def group_is_gone(process):
 @pytest.mark.slow
 @pytest.mark.parametrize("number,name", [(signal.SIGINT, "r.csv"), (signal.SIGKILL, "r.jsonl")])
 def test_killed_and_started_again_it_ends_as_if_it_had_not_been(
-    chain, command, tmp_path, number, name
+    chain, command, tmp_path, monkeypatch, number, name
 ):
     N = 60
     folder, temporary, file = tmp_path / "videos", tmp_path / "temporary", tmp_path / name
@@ -320,8 +320,10 @@ def test_killed_and_started_again_it_ends_as_if_it_had_not_been(
     n_whole = len(rows_of(file))
     assert 2 <= n_whole < N
     os.truncate(file, file.stat().st_size - 3)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     done = command(folder, "-o", file)
     assert done.exit_code == 0
+    assert not list(temporary.iterdir())
     assert f"{n_whole - 1} were judged before" in done.stdout
     found = rows_of(file)
     assert sorted(found) == [str(folder / f"{n:02}.mp4") for n in range(N)]
