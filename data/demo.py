@@ -23,6 +23,7 @@ from pipeline.cli import Command
 from pipeline.errors import Rejected, SettingsError
 from pipeline.progress import Progress
 from pipeline.workers import LocalPool
+from pipeline.x264 import x264_params
 
 SCENES = (
     "answering_door_smiling", "desk_call_quiet", "hallway_chat_laughing", "kitchen_talk_angry",
@@ -66,11 +67,8 @@ def write_video(path: Path, frames: Array, fps: int, *, bit_rate: int = 800_000)
     same bytes.
     """
     kilobits = bit_rate // 1000
-    options = {
-        "preset": "superfast",
-        "x264-params": f"threads=1:nal-hrd=cbr:bitrate={kilobits}:vbv-maxrate={kilobits}"
-        f":vbv-bufsize={kilobits // 2}",
-    }
+    rate = f"nal-hrd=cbr:bitrate={kilobits}:vbv-maxrate={kilobits}:vbv-bufsize={kilobits // 2}"
+    options = {"preset": "superfast"} | x264_params("threads=1", rate)
     part = path.with_name(f".{path.name}.part")
     with av.open(str(part), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=fps, options=options)

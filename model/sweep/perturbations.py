@@ -26,6 +26,7 @@ from pipeline.errors import Rejected
 from pipeline.probe import packet_times, sampling_rate
 from pipeline.scaling import Size, Upright
 from pipeline.settings import Settings
+from pipeline.x264 import x264_params
 
 Frame = npt.NDArray[np.uint8]  # (H, W, 3), RGB
 
@@ -33,7 +34,6 @@ NEARLY_LOSSLESS = 10  # CRF at which a change is stored, so that it is seen and 
 PRESET = "veryfast"
 SPARE = 2  # frames after the last one that is sampled, so that it counts as complete
 DRIFT = 0.1  # frames by which clips may move if a rate is measured on a part of a video
-AVX_512 = 13  # as OpenCV counts what a processor can
 FINEST = Fraction(1, 90_000)  # seconds, where a stream does not say what its times count
 
 
@@ -169,10 +169,7 @@ def _encoder(
     """A file to which pictures (height, width, 3) are written at times that are given in ticks."""
     width, height = size
     right, below = width % 2, height % 2  # chroma is stored at half the size
-    options = {"preset": PRESET, "crf": str(crf)}
-    if cv2.checkHardwareSupport(AVX_512):
-        # With it, PyAV 18's x264 now and then gives other bytes for the same pictures.
-        options["x264-params"] = "asm=avx2"
+    options = {"preset": PRESET, "crf": str(crf)} | x264_params()
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream(
             "libx264", rate=Fraction(rate).limit_denominator(1001), options=options
