@@ -176,6 +176,18 @@ def fast():
     return FAST
 
 
+@pytest.fixture(scope="session")
+def quick(fast):
+    """Settings with which a head is trained in no time."""
+    return dataclasses.replace(fast, max_epochs=2)
+
+
+@pytest.fixture(scope="session")
+def small(fabricate, easy_corpus):
+    """A cache of sixteen people."""
+    return fabricate(*easy_corpus(16))
+
+
 @dataclass(frozen=True)
 class Fitted:
     cache: Cache

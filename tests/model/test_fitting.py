@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import pickle
 
 import numpy as np
 import pytest
@@ -11,13 +10,12 @@ import torch
 
 from features.motion import NAMES
 from model import training
-from model.evaluate import main as evaluate_command
 from model.fit import main as fit_command
 from model.fitting import fit
-from model.run import SCHEMA, load_run
+from model.run import load_run
 from model.sequences import join_streams, load_sequences
 from model.statistics.metrics import equal_error
-from pipeline.errors import IntegrityError, NothingUsable, SettingsError
+from pipeline.errors import SettingsError
 
 
 def predictions(folder):
@@ -34,18 +32,6 @@ def trials(folder):
 def refit(cache, folder, fast, **changes):
     options = {"settings": fast, "device": "cpu"} | changes
     return fit(cache, folder, **options)
-
-
-@pytest.fixture
-def quick(fast):
-    """Settings with which a head is trained in no time."""
-    return dataclasses.replace(fast, max_epochs=2)
-
-
-@pytest.fixture(scope="module")
-def small(fabricate, easy_corpus):
-    """A cache of sixteen people."""
-    return fabricate(*easy_corpus(16))
 
 
 def state(folder):
@@ -354,114 +340,6 @@ def test_a_killed_fit_goes_on_to_the_same_weights(small, quick, tmp_path, monkey
     assert not (tmp_path / "killed" / "checkpoints").exists()
 
 
-# --------------------------------------------------------------------------------- what is refused
-
-
-def test_other_settings_are_refused_with_both_values(small, fitted, fast, quick, tmp_path):
-    refit(small, tmp_path / "run", quick)
-    before = (tmp_path / "run" / "model.pt").read_bytes()
-    changes = {
-        "seed was 0, now 1": {"seed": 1},
-        "folds was 3, now 2": {"n_folds": 2},
-        r"streams was \['flow'\], now \['flow', 'motion'\]": {
-            "settings": dataclasses.replace(quick, streams=("flow", "motion"))
-        },
-        "hidden was 12, now 13": {"settings": dataclasses.replace(quick, hidden=13)},
-    }
-    for message, change in changes.items():
-        with pytest.raises(SettingsError, match=message):
-            refit(small, tmp_path / "run", quick, **change)
-    with pytest.raises(SettingsError, match="cache_sha256 was"):
-        refit(fitted.cache, tmp_path / "run", quick)
-    assert (tmp_path / "run" / "model.pt").read_bytes() == before
-
-
-def test_a_folder_with_something_else_in_it_is_left_alone(small, quick, tmp_path):
-    (tmp_path / "thesis.txt").write_text("dear")
-    with pytest.raises(SettingsError, match="not empty and not a run"):
-        refit(small, tmp_path, quick)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-@pytest.mark.parametrize("what", ["identity", "bytes"])
-def test_a_leaking_split_is_refused_by_name(what, fabricate, easy_corpus, run_command, tmp_path):
-    clips, x = easy_corpus(16)
-    train = next(n for n, clip in enumerate(clips) if clip.split == "train")
-    test = next(n for n, clip in enumerate(clips) if clip.split == "test")
-    if what == "identity":
-        clips[train] = dataclasses.replace(
-            clips[train], identities=(*clips[train].identities, *clips[test].identities)
-        )
-        name = clips[test].identities[0]
-    else:
-        clips[train] = dataclasses.replace(clips[train], source_sha256=clips[test].source_sha256)
-        name = clips[test].source_sha256
-    cache = fabricate(clips, x)
-    done = run_command(fit_command, cache.folder, "-o", tmp_path / "run", "--streams", "flow")
-    assert done.exit_code == 4
-    pairs = [line for line in done.stderr.splitlines() if name in line]
-    assert any(clips[train].id in pair and clips[test].id in pair for pair in pairs)
-    assert "hint: python -m pipeline.split" in done.stderr
-    assert not (tmp_path / "run").exists()
-
-
-def test_identities_of_dropped_clips_do_not_leak(fabricate, easy_corpus, quick, tmp_path):
-    clips, x = easy_corpus(16)
-    clips[-1] = dataclasses.replace(clips[-1], split="", identities=("person:0", "person:3"))
-    assert refit(fabricate(clips, x), tmp_path / "run", quick).config.n_heads == 3
-
-
-@pytest.mark.parametrize("missing", [0, 1])
-def test_a_training_split_without_a_class_is_refused(
-    missing, fabricate, easy_corpus, run_command, tmp_path
-):
-    clips, x = easy_corpus(16)
-    kept = [n for n, c in enumerate(clips) if c.split != "train" or c.label != missing]
-    cache = fabricate([clips[n] for n in kept], x[kept])
-    done = run_command(fit_command, cache.folder, "-o", tmp_path / "run", "--streams", "flow")
-    assert done.exit_code == 1
-    assert "the training split lacks real or fake videos" in done.stderr
-
-
-@pytest.mark.parametrize("missing", [0, 1])
-def test_a_prescribed_validation_split_without_a_class_is_refused(
-    missing, fabricate, easy_corpus, quick, tmp_path
-):
-    clips, x = easy_corpus(16)
-    clips = [
-        dataclasses.replace(c, split="val") if c.identities == ("person:3",) else c for c in clips
-    ]
-    kept = [n for n, c in enumerate(clips) if c.split != "val" or c.label != missing]
-    with pytest.raises(NothingUsable, match="validation split"):
-        refit(fabricate([clips[n] for n in kept], x[kept]), tmp_path / "run", quick)
-
-
-def test_a_corpus_without_training_videos_is_refused(fabricate, easy_corpus, quick, tmp_path):
-    clips, x = easy_corpus(16)
-    clips = [dataclasses.replace(clip, split="test") for clip in clips]
-    with pytest.raises(NothingUsable, match="train"):
-        refit(fabricate(clips, x), tmp_path / "run", quick)
-
-
-def test_too_few_identities_for_two_folds_are_refused(fabricate, easy_corpus, quick, tmp_path):
-    clips, x = easy_corpus(16)
-    clips = [
-        dataclasses.replace(c, identities=("somebody",)) if c.split == "train" else c for c in clips
-    ]
-    with pytest.raises(SettingsError, match="two folds"):
-        refit(fabricate(clips, x), tmp_path / "run", quick)
-
-
-def test_a_stream_that_the_cache_does_not_hold_is_refused(small, run_command, tmp_path):
-    done = run_command(fit_command, small.folder, "-o", tmp_path / "run", "--streams", "frames")
-    assert done.exit_code == 2
-    assert "has no frames" in done.stderr
-    assert "it holds flow, motion" in done.stderr
-    done = run_command(fit_command, small.folder, "-o", tmp_path / "run", "--streams", "sound")
-    assert done.exit_code == 2
-    assert "is not some of flow, frames, motion" in done.stderr
-
-
 def test_the_command_fits_tunes_evaluates_and_reports(small, run_command, tmp_path):
     out = tmp_path / "run"
     done = run_command(
@@ -474,106 +352,3 @@ def test_the_command_fits_tunes_evaluates_and_reports(small, run_command, tmp_pa
     assert run.config.streams == ("flow", "motion")
     assert (run.config.training.pooling, run.config.training.layers) == ("attention", 2)
     assert {"metrics.json", "report.html", "trials.csv"} <= {p.name for p in out.iterdir()}
-
-
-# ------------------------------------------------------------------------------- a damaged run
-
-
-@pytest.fixture
-def copy_of_run(fitted, tmp_path):
-    folder = tmp_path / "copy"
-    folder.mkdir()
-    for name in ("config.json", "model.pt"):
-        (folder / name).write_bytes((fitted.folder / name).read_bytes())
-    assert load_run(folder).config.n_heads == 3
-    return folder
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda whole: b"",
-        lambda whole: whole[: len(whole) // 2],
-        lambda whole: b"<!doctype html>",
-        lambda whole: b"hello world\n",
-        lambda whole: pickle.dumps({"a": 1}),
-        None,
-    ],
-    ids=["empty", "cut", "web page", "text", "pickle", "missing"],
-)
-def test_a_damaged_model_is_an_integrity_error(damage, copy_of_run):
-    path = copy_of_run / "model.pt"
-    if damage:
-        path.write_bytes(damage(path.read_bytes()))
-    else:
-        path.unlink()
-    with pytest.raises(IntegrityError, match="is damaged"):
-        load_run(copy_of_run)
-
-
-def test_code_in_a_model_does_not_run(copy_of_run, tmp_path):
-    class Attack:
-        def __reduce__(self):
-            return open, (str(tmp_path / "owned"), "w")
-
-    torch.save({"heads.0.mean": Attack()}, copy_of_run / "model.pt")
-    with pytest.raises(IntegrityError, match="is damaged"):
-        load_run(copy_of_run)
-    assert not (tmp_path / "owned").exists()
-
-
-@pytest.mark.parametrize(
-    "change", [{"widths": {"flow": 7}}, {"n_heads": 2}, {"training": {"hidden": 5}}]
-)
-def test_a_config_that_does_not_fit_the_model_is_an_integrity_error(change, copy_of_run):
-    path = copy_of_run / "config.json"
-    config = json.loads(path.read_text())
-    config |= change | {"training": config["training"] | change.get("training", {})}
-    path.write_text(json.dumps(config))
-    with pytest.raises(IntegrityError, match="is damaged"):
-        load_run(copy_of_run)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", f'{{"schema": {SCHEMA}}}'])
-def test_a_damaged_config_is_an_integrity_error(text, copy_of_run):
-    (copy_of_run / "config.json").write_text(text)
-    with pytest.raises(IntegrityError, match="is damaged"):
-        load_run(copy_of_run)
-
-
-def test_a_run_of_another_version_is_refused(copy_of_run):
-    path = copy_of_run / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99}))
-    with pytest.raises(SettingsError, match=f"version 99, this program reads {SCHEMA}"):
-        load_run(copy_of_run)
-
-
-def test_a_folder_that_is_no_run_is_refused_with_how_to_make_one(tmp_path):
-    with pytest.raises(SettingsError, match=r"it has no config.json") as caught:
-        load_run(tmp_path)
-    assert "python -m model.fit" in caught.value.hint
-
-
-def test_a_leak_that_is_allowed_is_written_over_every_result(
-    fabricate, easy_corpus, run_command, tmp_path
-):
-    clips, x = easy_corpus(16)
-    train = next(n for n, clip in enumerate(clips) if clip.split == "train")
-    test = next(n for n, clip in enumerate(clips) if clip.split == "test")
-    clips[train] = dataclasses.replace(clips[train], original="scene")
-    clips[test] = dataclasses.replace(clips[test], original="scene")
-    cache = fabricate(clips, x)
-    run = tmp_path / "run"
-    options = ["--streams", "flow", "--max-epochs", "2", "--allow-leaks"]
-    done = run_command(fit_command, cache.folder, "-o", run, *options)
-    assert done.exit_code == 0, done.stderr
-    warning = "The split leaks: 1 identities, originals, recordings or files are on two sides"
-    assert f"WARNING: {warning}" in done.stderr
-    assert any(warning in w for w in json.loads((run / "metrics.json").read_text())["warnings"])
-    report = (run / "report.html").read_text()
-    assert warning in report
-    assert "No known identity" not in report
-    refused = run_command(evaluate_command, run)
-    assert refused.exit_code == 4
-    allowed = run_command(evaluate_command, run, "--allow-leaks")
-    assert f"WARNING: {warning}" in allowed.stdout

@@ -1,0 +1,85 @@
+"""A run's folder is read back whole or refused, and nothing in it is executed."""
+
+import json
+import pickle
+
+import pytest
+import torch
+
+from model.run import SCHEMA, load_run
+from pipeline.errors import IntegrityError, SettingsError
+
+
+@pytest.fixture
+def copy_of_run(fitted, tmp_path):
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for name in ("config.json", "model.pt"):
+        (folder / name).write_bytes((fitted.folder / name).read_bytes())
+    assert load_run(folder).config.n_heads == 3
+    return folder
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: b"<!doctype html>",
+        lambda whole: b"hello world\n",
+        lambda whole: pickle.dumps({"a": 1}),
+        None,
+    ],
+    ids=["empty", "cut", "web page", "text", "pickle", "missing"],
+)
+def test_a_damaged_model_is_an_integrity_error(damage, copy_of_run):
+    path = copy_of_run / "model.pt"
+    if damage:
+        path.write_bytes(damage(path.read_bytes()))
+    else:
+        path.unlink()
+    with pytest.raises(IntegrityError, match="is damaged"):
+        load_run(copy_of_run)
+
+
+def test_code_in_a_model_does_not_run(copy_of_run, tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return open, (str(tmp_path / "owned"), "w")
+
+    torch.save({"heads.0.mean": Attack()}, copy_of_run / "model.pt")
+    with pytest.raises(IntegrityError, match="is damaged"):
+        load_run(copy_of_run)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"widths": {"flow": 7}}, {"n_heads": 2}, {"training": {"hidden": 5}}]
+)
+def test_a_config_that_does_not_fit_the_model_is_an_integrity_error(change, copy_of_run):
+    path = copy_of_run / "config.json"
+    config = json.loads(path.read_text())
+    config |= change | {"training": config["training"] | change.get("training", {})}
+    path.write_text(json.dumps(config))
+    with pytest.raises(IntegrityError, match="is damaged"):
+        load_run(copy_of_run)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", f'{{"schema": {SCHEMA}}}'])
+def test_a_damaged_config_is_an_integrity_error(text, copy_of_run):
+    (copy_of_run / "config.json").write_text(text)
+    with pytest.raises(IntegrityError, match="is damaged"):
+        load_run(copy_of_run)
+
+
+def test_a_run_of_another_version_is_refused(copy_of_run):
+    path = copy_of_run / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99}))
+    with pytest.raises(SettingsError, match=f"version 99, this program reads {SCHEMA}"):
+        load_run(copy_of_run)
+
+
+def test_a_folder_that_is_no_run_is_refused_with_how_to_make_one(tmp_path):
+    with pytest.raises(SettingsError, match=r"it has no config.json") as caught:
+        load_run(tmp_path)
+    assert "python -m model.fit" in caught.value.hint

@@ -1,0 +1,144 @@
+"""The search over heads that are really trained."""
+
+import csv
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.fit import main as fit_command
+from model.fitting import best_settings, fit, training_folds
+from model.training import TrainingSettings, cross_fit
+from model.tuning import search as search_module
+from model.tuning.objective import FoldLoss, load_training
+from model.tuning.trials import run_trial
+from pipeline.errors import IntegrityError
+
+NONE = np.zeros((0, 3))  # no trial on three folds is finished
+
+
+def rows(log):
+    with log.open(newline="") as file:
+        return sorted(csv.DictReader(file), key=lambda row: int(row["trial"]))
+
+
+def untimed(log):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows(log)]
+
+
+@pytest.fixture
+def quick(fast):
+    return dataclasses.replace(fast, max_epochs=2, streams=("flow",))
+
+
+def load(stream, cache):
+    return load_training(cache.folder, cache.sha256, (stream,))
+
+
+def objective_of(cache, **changes):
+    folds = training_folds(load("flow", cache), 3, 0)
+    values = {"cache": cache.folder, "sha256": cache.sha256, "folds": folds, "seed": 0}
+    return FoldLoss(**values | {"device": "cpu"} | changes)
+
+
+def test_the_objective_is_the_loss_of_the_heads_that_are_trained_in_the_end(small, quick):
+    objective = objective_of(small)
+    for streams in (("flow",), ("flow", "motion"), ("motion",)):
+        settings = dataclasses.replace(quick, streams=streams)
+        outcome = run_trial(objective, 3, NONE, settings)
+        data = load_training(small.folder, small.sha256, streams)
+        assert outcome.loss == cross_fit(data, objective.folds, settings, seed=0).loss
+
+
+@pytest.mark.parametrize("split", ["test", "holdout"])
+def test_tuning_refuses_to_see_what_it_must_not(split, small, quick):
+    objective = objective_of(small, splits=("train", split))
+    with pytest.raises(IntegrityError, match=f"of the {split} split of .* came to training"):
+        run_trial(objective, 3, NONE, quick)
+
+
+def test_a_cache_that_was_made_anew_is_not_what_the_search_is_about(small, quick):
+    with pytest.raises(IntegrityError, match="was made anew"):
+        run_trial(objective_of(small, sha256="0" * 64), 3, NONE, quick)
+
+
+def test_a_head_that_diverges_is_a_failed_trial(fabricate, easy_corpus, quick):
+    clips, x = easy_corpus(16)
+    x[6] = np.nan  # of the training split
+    outcome = run_trial(objective_of(fabricate(clips, x)), 3, NONE, quick)
+    assert outcome.status.startswith("failed: the loss of fold ")
+
+
+def test_a_tuned_run_uses_the_streams_that_were_found_and_shows_the_search(small, quick, tmp_path):
+    run = fit(small, tmp_path / "run", settings=quick, n_trials=4, device="cpu")
+    best = min(rows(tmp_path / "run" / "trials.csv"), key=lambda r: float(r["val_loss"] or "inf"))
+    assert "+".join(run.config.streams) == best["streams"] == "+".join(run.config.training.streams)
+    assert (tmp_path / "run" / "tuning.png").read_bytes().startswith(b"\x89PNG")
+    warm = best_settings(tmp_path / "run")
+    assert warm[0] == run.config.training
+    again = fit(
+        small, tmp_path / "again", settings=quick, n_trials=1, warm=warm,
+        device="cpu",
+    )  # fmt: skip
+    assert again.config.training == run.config.training
+    assert rows(tmp_path / "again" / "trials.csv")[0]["val_loss"] == best["val_loss"]
+
+
+def test_a_run_that_was_not_tuned_starts_nothing(fitted, small, run_command, tmp_path):
+    arguments = [small.folder, "-o", tmp_path / "run", "--warm-start", fitted.folder]
+    result = run_command(fit_command, *arguments, "--tune", 1)
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 2
+    assert "holds no trials to start from" in result.stderr
+    assert not (tmp_path / "run").exists()
+    assert "give --tune N" in run_command(fit_command, *arguments).stderr
+
+
+def children_of(pid):
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
+def test_ctrl_c_ends_all_processes_and_the_search_goes_on(small, tmp_path, monkeypatch):
+    command = [
+        sys.executable, "-m", "model.fit", small.folder, "-o", tmp_path / "run", "--jobs", "2",
+        "--max-epochs", "1", "--streams", "flow", "--device", "cpu", "--folds", "2",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [*command, "--tune", "500"], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    log = tmp_path / "run" / "trials.csv"
+    while process.poll() is None and (not log.exists() or len(log.read_bytes().splitlines()) < 3):
+        time.sleep(0.05)
+    children = children_of(process.pid)
+    assert len(children) >= 2
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "error: interrupted" in error
+    for _ in range(100):
+        if not any(Path(f"/proc/{child}").exists() for child in children):
+            break
+        time.sleep(0.05)
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    found = rows(log)
+    monkeypatch.setattr(search_module, "INITIAL", 500)  # more than were tried: nothing is fitted
+    settings = TrainingSettings(max_epochs=1, streams=("flow",))
+    fit(
+        small, tmp_path / "run", settings=settings, n_folds=2, device="cpu",
+        n_trials=len(found) + 1,
+    )  # fmt: skip
+    assert untimed(log)[: len(found)] == [
+        {key: value for key, value in row.items() if key != "seconds"} for row in found
+    ]
+    assert len(rows(log)) == len(found) + 1
+    alone = objective_of(small, folds=training_folds(load("flow", small), 2, 0))
+    first = dataclasses.replace(settings, sequence_length=12, streams=("flow",))
+    assert run_trial(alone, 2, NONE[:, :2], first).loss == float(found[0]["val_loss"])
