@@ -74,6 +74,7 @@ function line(n) {
     const value = rows[n][m];
     if (column.key === "id") cell.scope = "row";
     if (column.number) cell.className = "number";
+    if (column.key === "file") cell.className = "file";
     if (column.key === "outcome") cell.className = value.replace(" ", "-");
     cell.append(written(column, value));
     row.append(cell);

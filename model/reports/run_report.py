@@ -36,13 +36,13 @@ COLUMNS = {  # of the table of videos
     "file": "file",
     "split": "split",
     "label": "label",
-    "source": "source",
-    "manipulation": "manipulation",
     "probability": "probability",
     "verdict": "verdict",
     "outcome": "outcome",
-    "anomaly": "anomaly",
     "scored_by": "scored by",
+    "anomaly": "anomaly",
+    "manipulation": "manipulation",
+    "source": "source",
 }
 ALWAYS = ("id", "split", "label", "probability", "verdict", "outcome", "scored_by")
 NUMBERS = ("probability", "anomaly")
