@@ -126,4 +126,4 @@ def _draw_dependence(axes: Any, dimension: Dimension, values: Point, loss: Losse
         if getattr(dimension, "prior", "") == "log-uniform":
             axes.set_xscale("log")
     name = dimension.name.removeprefix("log2_").replace("_", " ")
-    axes.set_title(f"{name}: {np.ptp(loss):.2g} nats", size=9)
+    axes.set_title(f"{name}: {np.ptp(loss):.3f} nats", size=9)
