@@ -18,6 +18,7 @@ from pipeline.files import write_whole
 
 COLOURS = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
 STYLES = ("-", "--", ":")  # so that curves on top of one another all show
+PAPER = {"boxstyle": "square,pad=0.05", "color": "white"}  # so that no line runs through a text
 Curve = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]  # labels and probabilities
 
 
@@ -112,7 +113,7 @@ def plot_sweep(
         for row, metrics in enumerate(points.values()):
             metric = metrics[column]
             if metric.value is None:
-                axes.annotate("undefined", (0.5, row), size=8, ha="center", va="center")
+                axes.annotate("undefined", (0.5, row), size=8, ha="center", va="center", bbox=PAPER)
                 continue
             colour = COLOURS[column]
             if row == 0:
@@ -121,8 +122,8 @@ def plot_sweep(
                 axes.plot([metric.low, metric.high], [row, row], color=colour, linewidth=2)
             axes.plot(metric.value, row, "o", color=colour)
             axes.annotate(
-                f"{metric.value:.2f}", (metric.value, row), (0, 4), size=8,
-                textcoords="offset points", ha="center",
+                f"{metric.value:.2f}", (metric.value, row), (0, 7), size=8,
+                textcoords="offset points", ha="center", bbox=PAPER,
             )  # fmt: skip
         axes.axvline(0.5, color="grey", linewidth=0.8, linestyle=":")
         axes.grid(axis="y", alpha=0.2)

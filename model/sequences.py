@@ -141,7 +141,7 @@ def load_sequences(
     shape = len(names), len(clips), len(first["rows"]), sum(widths.values())
     n_bytes = 4 * math.prod(shape)
     mapped = n_bytes > (available_memory() // 3 if limit is None else limit)
-    everything = _in_a_file(shape) if mapped else torch.empty(shape)
+    everything = empty(shape, in_a_file=mapped)
     order = sorted(range(len(clips)), key=lambda n: clips[n].shard)  # a shard is read in one go
     for n in order:
         arrays = read(clips[n])
@@ -160,8 +160,10 @@ def available_memory() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def _in_a_file(shape: Sequence[int]) -> torch.Tensor:
-    """Zeros in a temporary file without a name, which goes when the last tensor does."""
+def empty(shape: Sequence[int], *, in_a_file: bool) -> torch.Tensor:
+    """Room for float32, in memory or in a temporary file, which goes when the last tensor does."""
+    if not in_a_file:
+        return torch.empty(tuple(shape))
     with tempfile.TemporaryFile() as file:
         if hasattr(os, "posix_fallocate"):  # else a full disk would kill the process later
             os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))

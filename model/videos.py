@@ -67,7 +67,7 @@ def write_predictions(run: Run, cache: Cache, out_of_fold: Mapping[str, float]) 
             status = "dropped from the split"
         elif np.isnan(value):
             status = "no number came out" if clip.split in UNSEEN else "in no validation fold"
-        shown = "" if np.isnan(value) else f"{value:.6f}"
+        shown = "" if np.isnan(value) else repr(float(value))
         rows.append([clip.video, clip.split, clip.label, shown, status])
     header = ["id", "split", "label", "probability", "status"]
     write_csv(run.folder / PREDICTIONS, header, rows)

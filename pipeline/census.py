@@ -52,15 +52,24 @@ def by_kind(videos: Sequence[Counted]) -> str:
     return table(["source", "manipulation", "compression", "real", "fake"], rows)
 
 
-def by_split(videos: Sequence[Counted], splits: Sequence[str | None]) -> str:
-    """Videos and identities of each split, and of none."""
+def split_rows(videos: Sequence[Counted], splits: Sequence[str | None]) -> list[dict[str, Any]]:
+    """``split`` (empty: none), ``real``, ``fake`` and ``identities`` of each that has videos."""
     rows = []
     for split in (*SPLITS, ""):
         here = [video for video, s in zip(videos, splits, strict=True) if (s or "") == split]
         labels = Counter(video.label for video in here)
         if here:
-            name = split or "none (dropped)"
-            rows.append((name, labels[REAL], labels[FAKE], len(identities(here))))
+            n = {"real": labels[REAL], "fake": labels[FAKE], "identities": len(identities(here))}
+            rows.append({"split": split} | n)
+    return rows
+
+
+def by_split(videos: Sequence[Counted], splits: Sequence[str | None]) -> str:
+    """Videos and identities of each split, and of none."""
+    rows = [
+        [row["split"] or "none (dropped)", row["real"], row["fake"], row["identities"]]
+        for row in split_rows(videos, splits)
+    ]
     return table(["split", "real", "fake", "identities"], rows)
 
 

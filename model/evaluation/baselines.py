@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from model.heads import CLIPS_AT_ONCE
 from model.sequences import Sequences
 from model.statistics.metrics import equal_error, false_alarm_threshold
 from pipeline.cache import Clip
@@ -21,7 +23,8 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 def mean_pooled(data: Sequences) -> Features:
     """(N, D) float64: the mean of each embedding over time. Does order matter?"""
-    return data.x.double().mean(1).numpy()
+    some = data.x.split(CLIPS_AT_ONCE)  # type: ignore[no-untyped-call]
+    return torch.cat([x.double().mean(1) for x in some]).numpy()
 
 
 def metadata(clips: Sequence[Clip]) -> Features:

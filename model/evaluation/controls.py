@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,10 @@ from scipy.special import expit
 
 from model.evaluation.baselines import logistic_regression, mean_pooled, metadata
 from model.evidence.anomaly import RARE, load_anomaly, read_motion
+from model.fitting import training_folds
+from model.heads import CLIPS_AT_ONCE, Ensemble, Head
 from model.run import Run
-from model.sequences import Sequences, available_streams, load_sequences
+from model.sequences import Sequences, available_streams, empty, load_sequences
 from model.statistics.calibration import operating_point
 from model.training import cross_fit
 from model.videos import by_video
@@ -27,6 +30,10 @@ ANOMALY = "motion anomaly"
 SHUFFLED = "shuffled time"
 ALONE = {"flow": "flow only", "frames": "frames only"}
 TRAINED = (SHUFFLED, *ALONE.values())
+LOGISTIC: dict[str, Callable[[Sequences], Floats]] = {
+    MEAN_POOL: mean_pooled,
+    METADATA: lambda data: metadata(data.clips),
+}
 SHUFFLES = 4  # orders of each training clip, one of which is drawn each time it is seen
 MOST_BYTES = 2**29  # of embeddings for which there are as many; beyond it there is one
 
@@ -44,6 +51,9 @@ EXPLAINED = {
     ALONE["frames"]: "The same head on the embeddings of single frames alone: what can be seen "
     "without motion.",
 }
+
+
+State = dict[str, Any]  # plain values and tensors: all there is to a trained control
 
 
 @dataclass(frozen=True)
@@ -65,44 +75,16 @@ class Control:
     calibrated: bool = True
 
 
-def simple_controls(
-    run: Run, training: Sequences, folds: Sequence[tuple[Indices, Indices]]
-) -> list[Control]:
-    """Two logistic regressions: on embeddings without time, and on metadata."""
-    features = {
-        MEAN_POOL: mean_pooled,
-        METADATA: lambda data: metadata(data.clips),
-    }
-    return [_logistic(name, of, run, training, folds) for name, of in features.items()]
+def wanted_controls(run: Run, cache: Cache, *, heads: bool = True) -> list[str]:
+    """The controls that are to be trained for a run.
 
-
-def _logistic(
-    name: str,
-    features: Callable[[Sequences], Floats],
-    run: Run,
-    training: Sequences,
-    folds: Sequence[tuple[Indices, Indices]],
-) -> Control:
-    model, threshold = logistic_regression(
-        features(training), training.labels, folds, max_fpr=run.config.max_fpr
-    )
-
-    def score(data: Sequences) -> Floats:
-        return by_video(data.clips, model.predict_proba(features(data))[:, 1])[2]
-
-    return Control(name, run.config.streams, threshold, score)
-
-
-def anomaly_control(run: Run, cache: Cache) -> list[Control]:
-    """The distance of motion from that of real training videos; nothing if the run has none."""
-    anomaly = load_anomaly(run.folder)
-    if anomaly is None:
-        return []
-
-    def score(data: Sequences) -> Floats:
-        return by_video(data.clips, anomaly.distances(read_motion(cache, data)))[2]
-
-    return [Control(ANOMALY, run.config.streams, anomaly.threshold, score, calibrated=False)]
+    Args:
+        run: a trained run.
+        cache: the embedding cache it was trained on.
+        heads: those too that are heads like the detector's.
+    """
+    absent = absent_controls(run, cache)
+    return [*LOGISTIC, *(name for name in TRAINED if heads and name not in absent)]
 
 
 def absent_controls(run: Run, cache: Cache) -> dict[str, str]:
@@ -121,68 +103,141 @@ def absent_controls(run: Run, cache: Cache) -> dict[str, str]:
 def trained_controls(
     run: Run,
     cache: Cache,
-    training: Sequences,
-    folds: Sequence[tuple[Indices, Indices]],
+    names: Sequence[str],
     *,
     device: str = "cpu",
     progress: Callable[[], object] = lambda: None,
-) -> list[Control]:
-    """Heads like those of the run, without order, or on one stream alone.
+) -> dict[str, State]:
+    """Train controls on a run's own training split and folds.
 
     Args:
         run: a trained run.
         cache: the embedding cache it was trained on.
-        training: its training split, in the run's streams.
-        folds: the run's.
+        names: of `wanted_controls`.
         device: as torch names it.
-        progress: called after each fold of each control.
+        progress: called after each fold of each head.
+
+    Returns:
+        name → what `control` makes a control of.
     """
-
-    def head(name: str, data: Sequences, prepare: Callable[[Sequences], Sequences]) -> Control:
-        streams = run.config.streams if name == SHUFFLED else _alone(name)
-        fitted = cross_fit(
-            data,
-            folds,
-            dataclasses.replace(run.config.training, streams=streams),
-            seed=run.config.seed,
-            device=device,
-            progress=progress,
-        )
-        ensemble = fitted.ensemble
-        _, labels, logits = by_video(data.clips, fitted.out_of_fold)
-        point = operating_point(labels, logits, max_fpr=run.config.max_fpr)
-
-        def score(unseen: Sequences) -> Floats:
-            with torch.inference_mode():
-                found = ensemble(prepare(unseen).x).double().numpy()
-            return expit(by_video(unseen.clips, found)[2] / point.temperature)
-
-        return Control(name, streams, point.threshold, score)
-
-    seed = run.config.seed
-    few = training.x.nbytes <= MOST_BYTES
-    disordered = shuffled(training, seed, orders=SHUFFLES if few else 1)
-    controls = [head(SHUFFLED, disordered, lambda unseen: shuffled(unseen, seed + 1))]
-    del disordered
-    absent = absent_controls(run, cache)
-    for name in ALONE.values():
-        if name not in absent:
-            data = load_sequences(cache, _alone(name), ("train", "val"))
-            controls.append(head(name, data, lambda unseen: unseen))
-    return controls
+    training = load_sequences(cache, run.config.streams, ("train", "val"))
+    folds = training_folds(training, run.config.n_heads, run.config.seed)
+    states: dict[str, State] = {}
+    for name, features in LOGISTIC.items():
+        if name in names:
+            states[name] = _logistic(features(training), run, training, folds)
+    for name in names:
+        if name in TRAINED:
+            if name == SHUFFLED:
+                few = training.x.nbytes <= MOST_BYTES
+                data = shuffled(training, run.config.seed, orders=SHUFFLES if few else 1)
+            else:
+                data = load_sequences(cache, _streams(name, run), ("train", "val"))
+            states[name] = _head(data, _streams(name, run), run, folds, device, progress)
+    return states
 
 
-def n_trained(run: Run, cache: Cache) -> int:
-    """How many controls `trained_controls` trains."""
-    return len(set(TRAINED) - set(absent_controls(run, cache)))
+def _logistic(
+    features: Floats,
+    run: Run,
+    training: Sequences,
+    folds: Sequence[tuple[Indices, Indices]],
+) -> State:
+    model, threshold = logistic_regression(
+        features, training.labels, folds, max_fpr=run.config.max_fpr
+    )
+    scaler, regression = model
+    arrays = {
+        "mean": scaler.mean_,
+        "scale": scaler.scale_,
+        "coefficients": regression.coef_[0],
+        "intercept": regression.intercept_,
+    }
+    return {name: torch.from_numpy(array) for name, array in arrays.items()} | {
+        "threshold": threshold
+    }
 
 
-def _alone(name: str) -> tuple[str, ...]:
-    return tuple(stream for stream, alone in ALONE.items() if alone == name)
+def _head(
+    data: Sequences,
+    streams: tuple[str, ...],
+    run: Run,
+    folds: Sequence[tuple[Indices, Indices]],
+    device: str,
+    progress: Callable[[], object],
+) -> State:
+    fitted = cross_fit(
+        data,
+        folds,
+        dataclasses.replace(run.config.training, streams=streams),
+        seed=run.config.seed,
+        device=device,
+        progress=progress,
+    )
+    _, labels, logits = by_video(data.clips, fitted.out_of_fold)
+    point = operating_point(labels, logits, max_fpr=run.config.max_fpr)
+    return {
+        "widths": dict(data.widths),
+        "heads": fitted.ensemble.state_dict(),
+        "temperature": point.temperature,
+        "threshold": point.threshold,
+    }
+
+
+def control(name: str, run: Run, state: State) -> Control:
+    """A control, of what `trained_controls` trained for it."""
+    score = _logistic_score(name, state) if name in LOGISTIC else _head_score(name, run, state)
+    return Control(name, _streams(name, run), state["threshold"], score)
+
+
+def _logistic_score(name: str, state: State) -> Callable[[Sequences], Floats]:
+    mean, scale, coefficients, intercept = (
+        state[key].numpy() for key in ("mean", "scale", "coefficients", "intercept")
+    )
+
+    def score(unseen: Sequences) -> Floats:
+        logits = (LOGISTIC[name](unseen) - mean) / scale @ coefficients + intercept
+        return by_video(unseen.clips, expit(logits))[2]
+
+    return score
+
+
+def _head_score(name: str, run: Run, state: State) -> Callable[[Sequences], Floats]:
+    training = run.config.training
+    heads = [Head(state["widths"], training.shape) for _ in range(run.config.n_heads)]
+    ensemble = Ensemble(heads, training.sequence_length).eval()
+    ensemble.load_state_dict(state["heads"])
+
+    def score(unseen: Sequences) -> Floats:
+        data = shuffled(unseen, run.config.seed + 1) if name == SHUFFLED else unseen
+        with torch.inference_mode():
+            logits = ensemble(data.x).double().numpy()
+        return expit(by_video(unseen.clips, logits)[2] / state["temperature"])
+
+    return score
+
+
+def anomaly_control(run: Run, cache: Cache) -> list[Control]:
+    """The distance of motion from that of real training videos; nothing if the run has none."""
+    anomaly = load_anomaly(run.folder)
+    if anomaly is None:
+        return []
+
+    def score(data: Sequences) -> Floats:
+        return by_video(data.clips, anomaly.distances(read_motion(cache, data)))[2]
+
+    return [Control(ANOMALY, run.config.streams, anomaly.threshold, score, calibrated=False)]
+
+
+def _streams(name: str, run: Run) -> tuple[str, ...]:
+    alone = tuple(stream for stream, control in ALONE.items() if control == name)
+    return alone or run.config.streams
 
 
 def shuffled(data: Sequences, seed: int, *, orders: int = 1) -> Sequences:
     """Every clip with its moments in a random order of its own; all streams of one stay together.
+
+    What lies in a file is laid into another one.
 
     Args:
         data: N clips.
@@ -194,7 +249,10 @@ def shuffled(data: Sequences, seed: int, *, orders: int = 1) -> Sequences:
 
     def disordered(x: torch.Tensor) -> torch.Tensor:
         order = torch.rand(x.shape[:2], generator=generator).argsort(1)  # (N, L)
-        return x[torch.arange(len(x))[:, None], order]
+        result = empty(x.shape, in_a_file=data.mapped)
+        for rows in torch.arange(len(x)).split(CLIPS_AT_ONCE):  # type: ignore[no-untyped-call]
+            result[rows] = x[rows[:, None], order[rows]]
+        return result
 
     first, *copies = [disordered(x) for _ in range(orders) for x in (data.x, *data.copies)]
     return dataclasses.replace(data, x=first, copies=tuple(copies))

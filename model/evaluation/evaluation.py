@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +13,20 @@ from tqdm import tqdm
 
 from features.backbones import resolve_device
 from model.evaluation.controls import (
+    ANOMALY,
+    LOGISTIC,
     MEAN_POOL,
     SHUFFLED,
     TRAINED,
     Control,
     absent_controls,
     anomaly_control,
-    n_trained,
-    simple_controls,
+    control,
     trained_controls,
+    wanted_controls,
 )
-from model.fitting import training_folds
+from model.evaluation.kept import keep_controls, kept_controls
+from model.evaluation.per_video import VideoResult, video_results
 from model.plots import plot_precision_recall, plot_reliability, plot_roc
 from model.run import Run, cache_of
 from model.sequences import Sequences, check_leaks, load_sequences
@@ -32,6 +36,7 @@ from model.statistics.metrics import Metric, all_metrics
 from model.videos import UNSEEN, score_videos
 from pipeline.cache import Cache
 from pipeline.caveats import nobody_known
+from pipeline.census import split_rows
 from pipeline.errors import NothingUsable
 from pipeline.files import write_whole
 from pipeline.splits import groups
@@ -65,7 +70,11 @@ class Evaluation:
         comparisons: split → control → the detector against it.
         absent: control → why it is not there.
         n_dropped: videos that are left out because they are in no split.
-        n_rejected: files of the corpus that extraction could not use.
+        rejected: why extraction could not use files of the corpus → how many.
+        probabilities: video → that of the whole model, NaN where no number came out.
+        distances: video → how far its motion is from usual, where a run can tell.
+        videos: what the run makes of each video of the cache.
+        splits: the cache by split: videos, identities and clips.
         caution: what to say of a corpus that does not state who is in it, or nothing.
         leak_warning: what to say if these videos are not all unseen, or nothing.
         warnings: all that is to be said over the result, the caution apart.
@@ -79,7 +88,11 @@ class Evaluation:
     comparisons: dict[str, dict[str, Comparison]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     n_dropped: int = 0
-    n_rejected: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    probabilities: dict[str, float] = field(default_factory=dict)
+    distances: dict[str, float] = field(default_factory=dict)
+    videos: list[VideoResult] = field(default_factory=list)
+    splits: list[dict[str, Any]] = field(default_factory=list)
     caution: str = ""
     leak_warning: str = ""
     warnings: list[str] = field(default_factory=list)
@@ -88,6 +101,11 @@ class Evaluation:
         """Detector or control → its metrics on a split, of those that have any there."""
         found = {name: of_split.get(split) for name, of_split in self.metrics.items()}
         return {name: values for name, values in found.items() if values}
+
+    @property
+    def n_rejected(self) -> int:
+        """How many files of the corpus extraction could not use."""
+        return sum(self.rejected.values())
 
     @property
     def verdicts(self) -> list[str]:
@@ -111,7 +129,7 @@ def evaluate(
     """Evaluate a run on the test split and the holdout of its cache, and write the result.
 
     Writes ``metrics.json`` and curves into the run's folder. The controls are trained on the
-    run's own training split and folds.
+    run's own training split and folds, once: ``controls.pt`` keeps them.
 
     Args:
         run: a trained run.
@@ -135,18 +153,21 @@ def evaluate(
     absent = absent_controls(run, cache)
     if not controls:
         absent = dict.fromkeys(TRAINED, "not asked for") | absent
-    n_heads = run.config.n_heads * n_trained(run, cache) if controls else 0
+    kept, wanted = kept_controls(run), wanted_controls(run, cache, heads=controls)
+    missing = [name for name in wanted if name not in kept]
+    n_heads = run.config.n_heads * len(set(missing).intersection(TRAINED))
     with tqdm(total=n_heads + 1 + len(present), desc="evaluate", unit="step", disable=None) as bar:
-        training = load_sequences(cache, run.config.streams, ("train", "val"))
-        folds = training_folds(training, run.config.n_heads, run.config.seed)
-        rivals = simple_controls(run, training, folds) + anomaly_control(run, cache)
-        bar.update()
-        if controls:
+        if missing:
             where = resolve_device(device)
-            rivals += trained_controls(
-                run, cache, training, folds, device=where, progress=bar.update
-            )
-        del training
+            kept |= trained_controls(run, cache, missing, device=where, progress=bar.update)
+            keep_controls(run, kept)
+        trained = [control(name, run, kept[name]) for name in wanted]
+        rivals = [
+            *trained[: len(LOGISTIC)],
+            *anomaly_control(run, cache),
+            *trained[len(LOGISTIC) :],
+        ]
+        bar.update()
         evaluation = Evaluation(run.folder, absent=absent)
         curves: dict[str, dict[str, Any]] = {}
         for split in present:
@@ -182,24 +203,30 @@ def judge(
     ids, labels, probabilities = score_videos(run, data)
     scored = np.isfinite(probabilities)
     evaluation.coverage[name] = {"videos": len(ids), "scored": int(scored.sum())}
+    evaluation.probabilities |= dict.fromkeys(ids, np.nan)
     if not scored.any():
         return {}
-    data = _only(data, {video for video, known in zip(ids, scored, strict=True) if known})
-    _, labels, probabilities = score_videos(run, data)
+    if not scored.all():
+        data = _only(data, {video for video, known in zip(ids, scored, strict=True) if known})
+        ids, labels, probabilities = score_videos(run, data)
+    evaluation.probabilities |= dict(zip(ids, probabilities.tolist(), strict=True))
     of_video = {clip.video: clip for clip in data.clips}
     clips = list(of_video.values())
     linked = groups([clip.ties for clip in clips])
     scores = {DETECTOR: Scored(probabilities, run.config.threshold)}
-    for control in controls:
+    for rival in controls:
         seen = data
-        if control.streams != run.config.streams:
-            seen = _only(load_sequences(cache, control.streams, splits), set(of_video))
-        values = control.score(seen)
+        if rival.streams != run.config.streams:
+            seen = load_sequences(cache, rival.streams, splits)
+            seen = seen if scored.all() else _only(seen, set(of_video))
+        values = rival.score(seen)
+        if rival.name == ANOMALY:
+            evaluation.distances |= dict(zip(ids, values.tolist(), strict=True))
         if np.isfinite(values).all():
-            scores[control.name] = Scored(values, control.threshold)
+            scores[rival.name] = Scored(values, rival.threshold)
         else:
-            evaluation.absent[control.name] = f"no number came out for some video of {name}"
-    uncalibrated = {control.name for control in controls if not control.calibrated}
+            evaluation.absent[rival.name] = f"no number came out for some video of {name}"
+    uncalibrated = {rival.name for rival in controls if not rival.calibrated}
     for which, of in scores.items():
         margin = run.config.margin if which == DETECTOR else 0.0
         found = all_metrics(labels, of.probabilities, of.threshold, linked, margin=margin)
@@ -215,9 +242,9 @@ def judge(
         evaluation.comparisons,
         name,
         {
-            control: compare(labels, scores[DETECTOR], of, linked)
-            for control, of in scores.items()
-            if control != DETECTOR
+            rival: compare(labels, scores[DETECTOR], of, linked)
+            for rival, of in scores.items()
+            if rival != DETECTOR
         },
     )
     return {which: (labels, of.probabilities) for which, of in scores.items()}
@@ -236,7 +263,10 @@ def finish(
     run: Run, cache: Cache, evaluation: Evaluation, curves: Mapping[str, Any], title: str
 ) -> None:
     """Write ``metrics.json`` and, of what `judge` returned, the curves."""
-    evaluation.n_rejected = sum(json.loads(cache.attrs["rejected"]).values())
+    evaluation.rejected = json.loads(cache.attrs["rejected"])
+    evaluation.splits = _splits(cache)
+    of_videos = (evaluation.probabilities, evaluation.distances)
+    evaluation.videos = video_results(run, cache, *of_videos)
     evaluation.caution = nobody_known(cache.clips)
     evaluation.leak_warning = run.config.leak_warning
     evaluation.warnings = run.config.warnings
@@ -246,6 +276,14 @@ def finish(
         plot_roc(curves, folder / "roc.png", title, warnings)
         plot_precision_recall(curves, folder / "precision_recall.png", title, warnings)
         plot_reliability(curves[DETECTOR], folder / "reliability.png", title, warnings)
+
+
+def _splits(cache: Cache) -> list[dict[str, Any]]:
+    """Each split that there is, and none, with its videos, identities and clips."""
+    videos = list({clip.video: clip for clip in cache.clips}.values())
+    clips = Counter(clip.split for clip in cache.clips)
+    rows = split_rows(videos, [video.split for video in videos])
+    return [row | {"clips": clips[row["split"]]} for row in rows]
 
 
 def _write(cache: Cache, evaluation: Evaluation) -> None:

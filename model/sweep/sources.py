@@ -1,5 +1,6 @@
 """The files that the videos of a cache were made from, as far as they are still the same."""
 
+import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from pipeline.cache import Cache, Clip
 from pipeline.files import read_csv, sha256_of
 from pipeline.workers import Pool
 
+NAMES = "names.csv"
 UNKNOWN, MISSING, CHANGED = LOST = ("no file is known", "the file is gone", "the file has changed")
 
 
@@ -25,9 +27,9 @@ def find_videos(
     Returns:
         video id → its file, or one of `LOST`.
     """
-    named = _named(cache, {clip.video for clip in clips})
+    listed = named(cache, {clip.video for clip in clips})
     of_size = _by_size(folder)
-    candidates = {clip.video: named[clip.video] + of_size[clip.n_bytes] for clip in clips}
+    candidates = {clip.video: listed[clip.video] + of_size[clip.n_bytes] for clip in clips}
     there = {path for paths in candidates.values() for path in paths if path.is_file()}
     digests = dict(pool.run(_digest, sorted(there)))
     found: dict[str, Path | str] = {}
@@ -43,14 +45,22 @@ def find_videos(
     return found
 
 
-def _named(cache: Cache, videos: set[str]) -> dict[str, list[Path]]:
-    """Where the videos were, by all tables of names within reach."""
-    named: dict[str, list[Path]] = defaultdict(list)
-    for table in [cache.folder / "names.csv", *sorted(cache.folder.parent.glob("*/names.csv"))]:
-        for row in read_csv(table) if table.is_file() else []:
-            if row["id"] in videos and Path(row["path"]) not in named[row["id"]]:
-                named[row["id"]].append(Path(row["path"]))
-    return named
+def named(cache: Cache, videos: set[str]) -> dict[str, list[Path]]:
+    """Where the videos were, by all tables of names in a cache of embeddings or beside it."""
+    listed: dict[str, list[Path]] = defaultdict(list)
+    for table in [cache.folder / NAMES, *sorted(cache.folder.parent.glob(f"*/{NAMES}"))]:
+        for video, path in _rows(table):
+            if video in videos and Path(path) not in listed[video]:
+                listed[video].append(Path(path))
+    return listed
+
+
+def _rows(table: Path) -> list[tuple[str, str]]:
+    """Ids and paths; nothing of a file that is something else."""
+    try:
+        return [(row["id"], row["path"]) for row in read_csv(table)]
+    except (OSError, csv.Error, KeyError):
+        return []
 
 
 def _by_size(folder: Path | None) -> dict[int, list[Path]]:

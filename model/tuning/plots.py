@@ -34,14 +34,16 @@ def plot_tuning(
     grid = figure.add_gridspec(rows, COLUMNS)
     _draw_convergence(figure.add_subplot(grid[0, :]), trials, n_folds)
     curves = dependence(trials, space, n_folds)
-    losses = np.concatenate([loss for _, loss in curves])
-    margin = 0.05 * np.ptp(losses) + 1e-6
-    for n, (dimension, (values, loss)) in enumerate(zip(space, curves, strict=True)):
+    limits = _limits([loss for _, loss in curves], estimated_losses(trials, n_folds))
+    matters = sorted(range(len(curves)), key=lambda n: -np.ptp(curves[n][1]))
+    for n, which in enumerate(matters):  # what matters most comes first
         axes = figure.add_subplot(grid[1 + n // COLUMNS, n % COLUMNS])
-        _draw_dependence(axes, dimension, values, loss)
-        axes.set_ylim(losses.min() - margin, losses.max() + margin)
+        _draw_dependence(axes, space[which], *curves[which])
+        axes.set_ylim(limits)
         if n % COLUMNS == 0:
             axes.set_ylabel("expected loss")
+        else:
+            axes.tick_params(labelleft=False)
     save_figure(figure, path)
 
 
@@ -75,6 +77,14 @@ def _values(dimension: Dimension) -> Point:
     return [dimension.low, *inner, dimension.high]  # rounding must not lead outside
 
 
+def _limits(curves: Sequence[Losses], seen: Sequence[float]) -> tuple[float, float]:
+    """Of all panels: a tenth of what the trials differ by at least; what hardly matters is flat."""
+    losses = np.concatenate(curves)
+    half = max(0.55 * np.ptp(losses), 0.05 * np.ptp(seen)) + 1e-6
+    middle = (losses.min() + losses.max()) / 2
+    return float(middle - half), float(middle + half)
+
+
 def _draw_convergence(axes: Any, trials: Sequence[Trial], n_folds: int) -> None:
     numbers = np.array([trial.number + 1 for trial in trials])
     status = np.array([trial.outcome.status.split(":")[0] for trial in trials])
@@ -87,7 +97,11 @@ def _draw_convergence(axes: Any, trials: Sequence[Trial], n_folds: int) -> None:
             axes.plot(numbers[these], losses[these], marker, color=colour, label=labels[kind])
     best = np.fmin.accumulate(np.where(status == OK, losses, np.nan))
     axes.step(numbers, best, where="post", color=COLOURS[0], label="best so far")
-    axes.set(xlabel="trial", ylabel="validation loss", title="trials of tuning")
+    axes.set(
+        xlabel="trial",
+        ylabel="validation loss",
+        title="trials of tuning; below, the loss expected over each setting, others averaged",
+    )
     axes.legend()
 
 
@@ -111,4 +125,5 @@ def _draw_dependence(axes: Any, dimension: Dimension, values: Point, loss: Losse
             axes.set_xticks(values)
         if getattr(dimension, "prior", "") == "log-uniform":
             axes.set_xscale("log")
-    axes.set_title(dimension.name.removeprefix("log2_").replace("_", " "), size=9)
+    name = dimension.name.removeprefix("log2_").replace("_", " ")
+    axes.set_title(f"{name}: {np.ptp(loss):.3f} nats", size=9)

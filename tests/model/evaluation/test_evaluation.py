@@ -99,7 +99,7 @@ def test_the_numbers_are_those_of_predictions_csv(metrics, fitted):
             "threshold": threshold,
         }
         found = {name: metrics[split][name]["value"] for name in expected}
-        assert found == pytest.approx(expected, abs=1e-5)  # predictions.csv has six decimals
+        assert found == pytest.approx(expected, abs=1e-5)  # of batches of another size
         assert metrics[split]["accuracy"]["n"] == len(labels)
         assert metrics[split]["confusion"] == sk.confusion_matrix(labels, verdicts).ravel().tolist()
 
@@ -356,7 +356,7 @@ def test_curves_are_pictures(evaluated, fitted):
 
 def test_the_report_needs_nothing_but_itself(evaluated, fitted):
     page = Page((fitted.folder / "report.html").read_text())
-    assert {"script", "link", "iframe", "object"}.isdisjoint(page.tags)
+    assert {"link", "iframe", "object"}.isdisjoint(page.tags)
     assert len(page.images) == 4
     for image in page.images:
         kind, _, data = image["src"].partition(",")
@@ -382,7 +382,8 @@ def test_a_hostile_folder_name_is_only_text(fitted, evaluated, tmp_path):
     run = dataclasses.replace(load_run(fitted.folder), folder=folder)
     run = dataclasses.replace(run, config=dataclasses.replace(run.config, cache=f"/{name}"))
     page = Page(write_report(run, dataclasses.replace(evaluated, folder=folder)).read_text())
-    assert {"script", "img"}.isdisjoint(page.tags)
+    assert "img" not in page.tags
+    assert page.tags.count("script") == 2, "the table's data and what shows them"
     assert name in page.text
 
 

@@ -91,8 +91,7 @@ def test_the_temperature_of_a_run_is_that_of_its_validation_logits(fitted):
     config = load_run(fitted.folder).config
     labels, p = predictions(fitted.folder, "train")
     assert fit_temperature(labels, config.temperature * logit(p)) == pytest.approx(
-        config.temperature,
-        rel=1e-2,  # six decimals
+        config.temperature, rel=1e-4
     )
 
 

@@ -29,7 +29,7 @@ from pipeline.errors import NothingUsable
 from pipeline.files import write_csv
 from pipeline.workers import LocalPool
 
-# As in test_prediction.py: other batches, and predictions.csv has six decimals.
+# As in test_prediction.py: other batches.
 TOLERANCE = 1e-5
 SWEPT = tuple(c for c in PERTURBATIONS if c.name in ("CRF 40", "half size", "half frame rate"))
 NAMES = [UNCHANGED, *(change.name for change in SWEPT)]

@@ -19,8 +19,7 @@ from model.sequences import join_streams
 from model.verdicts.prediction import Prediction, backbone_of, predict
 from pipeline.errors import IntegrityError, SettingsError
 
-# Decoding, flow and embedding are the same bit by bit; the LSTM in float32 sees other batches, and
-# predictions.csv has six decimals.
+# Decoding, flow and embedding are the same bit by bit; the LSTM in float32 sees other batches.
 TOLERANCE = 1e-5
 
 
