@@ -1,7 +1,6 @@
 """Verdicts on new videos, through exactly the steps and settings of the training videos."""
 
 import contextlib
-import dataclasses
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from features.backbones import Backbone, load_backbone
-from features.embedding import Options, embed_clip
+from features.embedding import embed_clip
 from model.evidence.anomaly import Anomaly, load_anomaly
 from model.evidence.attribution import stream_shares
 from model.run import Run
@@ -158,11 +157,9 @@ def _judge(
     if isinstance(shard, Rejected):
         return unusable(run, path, shard)
     threshold, warning = run.config.threshold, " ".join(run.config.warnings)
-    options = Options.from_json(run.config.embedding)
-    streams = tuple(stream for stream in options.streams if stream in run.config.streams)
-    options = dataclasses.replace(options, streams=streams, augment=())
     embedded = [
-        embed_clip(arrays, backbone, options) for arrays in read_shard(folder, shard).values()
+        embed_clip(arrays, backbone, run.config.options)
+        for arrays in read_shard(folder, shard).values()
     ]
     x = torch.from_numpy(np.stack([join_streams(one, run.config.streams) for one in embedded]))
     (folder / shard).unlink()
