@@ -16,8 +16,9 @@ import numpy as np
 from markupsafe import Markup
 
 from features.backbones import Backbone
-from model.evidence.explaining import explain_clip, load_band
+from model.evidence.explain import explain_clip
 from model.evidence.explanation import Band, Faithfulness
+from model.evidence.moments import load_band
 from model.reports.moments import Moment, strangest
 from model.reports.overlay import (
     FAKE,
@@ -154,7 +155,9 @@ def _case(run: Run, examined: Examined, backbone: Backbone, path: Path) -> Case:
 def _explained(run: Run, examined: Examined, backbone: Backbone) -> list[Evidence]:
     found = []
     for arrays, motion in zip(examined.clips, examined.motion, strict=True):
-        explanation = explain_clip(run, arrays, backbone, anomaly=examined.anomaly)
+        explanation = explain_clip(
+            run, arrays, backbone, anomaly=examined.anomaly, faithfulness=True
+        )
         found.append(Evidence(arrays, motion, explanation))
     return sorted(found, key=lambda clip: float(clip.times[0]))
 

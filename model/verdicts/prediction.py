@@ -1,7 +1,6 @@
 """Verdicts on new videos, through exactly the steps and settings of the training videos."""
 
 import contextlib
-import dataclasses
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from features.backbones import Backbone, load_backbone
-from features.embedding import Arrays, Options, embed_clip
+from features.embedding import Arrays, embed_clip
 from model.evidence.anomaly import Anomaly, load_anomaly
 from model.evidence.attribution import stream_shares
 from model.run import Run
@@ -230,10 +229,7 @@ def _judge(
     anomaly: Anomaly | None,
 ) -> tuple[Prediction, tuple[npt.NDArray[np.float32], ...]]:
     threshold, warning = run.config.threshold, " ".join(run.config.warnings)
-    options = Options.from_json(run.config.embedding)
-    streams = tuple(stream for stream in options.streams if stream in run.config.streams)
-    options = dataclasses.replace(options, streams=streams, augment=())
-    embedded = [embed_clip(arrays, backbone, options) for arrays in clips]
+    embedded = [embed_clip(arrays, backbone, run.config.options) for arrays in clips]
     motion = tuple(one["motion"] for one in embedded)
     x = torch.from_numpy(np.stack([join_streams(one, run.config.streams) for one in embedded]))
     with torch.inference_mode():
