@@ -1,6 +1,7 @@
 """Verdicts on new videos, through exactly the steps and settings of the training videos."""
 
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
