@@ -39,6 +39,7 @@ from model.reports.timeline import HEIGHT, Plot, plots
 from model.run import Run
 from model.verdicts.prediction import Examined, Prediction, examine
 from pipeline.files import whole_file, write_whole
+from pipeline.probe import Probe
 from pipeline.workers import Pool
 
 VIDEO_BYTES = 13e6  # at most, so that a page stays below 20 MB
@@ -113,7 +114,7 @@ def make_case(run: Run, path: Path, backbone: Backbone, pool: Pool, folder: Path
 
 
 def write_case(run: Run, examined: Examined, backbone: Backbone, folder: Path) -> Path:
-    """Write the page of a video and, if there is a verdict, its video of evidence.
+    """Write the page of a video and, if it has a probability, the video of its evidence.
 
     Args:
         run: that judged.
@@ -124,18 +125,39 @@ def write_case(run: Run, examined: Examined, backbone: Backbone, folder: Path) -
     Returns:
         the path of the page.
     """
-    path = Path(examined.prediction.path)
+    if examined.prediction.probability is None:
+        return write_undecidable(run, examined.prediction, folder, examined.facts)
     folder.mkdir(parents=True, exist_ok=True)
-    page = page_of(folder, path)
-    case = None
-    if examined.prediction.probability is not None:
-        case = _case(run, examined, backbone, overlay_of(page))
-    else:
-        overlay_of(page).unlink(missing_ok=True)  # of an earlier file of this name
-    text = _render(run, examined, case, overlay_of(page).name)
+    page = page_of(folder, Path(examined.prediction.path))
+    case = _case(run, examined, backbone, overlay_of(page))
+    _write(page, _render(run, examined, case, overlay_of(page).name))
+    return page
+
+
+def write_undecidable(
+    run: Run, prediction: Prediction, folder: Path, facts: Probe | None = None
+) -> Path:
+    """Write the page of a video without a probability: it says why.
+
+    Args:
+        run: that could not judge.
+        prediction: the reason.
+        folder: is made.
+        facts: of the file, if it could be read.
+
+    Returns:
+        the path of the page.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    page = page_of(folder, Path(prediction.path))
+    overlay_of(page).unlink(missing_ok=True)  # of what the file was before
+    _write(page, _render(run, Examined(prediction, facts), None, ""))
+    return page
+
+
+def _write(page: Path, text: str) -> None:
     content = text.encode("utf-8", "backslashreplace")  # a file's name need not be text
     write_whole(page, lambda temporary: temporary.write_bytes(content))
-    return page
 
 
 def _case(run: Run, examined: Examined, backbone: Backbone, path: Path) -> Case:

@@ -93,7 +93,7 @@ def _moment(
             reasons.append(f"By itself it has probability {value:.2f} of being fake{beside}.")
         elif plot.name == "anomaly":
             driven = _driven(anomaly, evidence, row) if anomaly else ""
-            reasons.append(f"Its motion is {value:.1f} from usual{beside}{driven}.")
+            reasons.append(f"Its motion is {value:.1f} away from usual{beside}{driven}.")
         else:
             side = "fake" if value > 0 else "real"
             reasons.append(f"It moves the verdict towards {side} by {abs(value):.2f} of log-odds.")

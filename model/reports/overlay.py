@@ -137,7 +137,7 @@ def _heated(frame: Picture, heat: npt.NDArray[np.float32], limit: float) -> Pict
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
     smooth = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     strength = np.clip(smooth / (limit or 1.0), -1, 1)[..., None]
-    colour = np.where(strength > 0, np.float32(FAKE), np.float32(REAL))
+    colour = np.where(strength > 0, np.array(FAKE, np.float32), np.array(REAL, np.float32))
     alpha = OPAQUE * np.abs(strength)
     return np.rint(grey * (1 - alpha) + colour * alpha).astype(np.uint8)
 
