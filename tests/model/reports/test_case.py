@@ -91,20 +91,22 @@ def test_the_verdict_is_that_of_predict(detector, unseen, in_process, tmp_path):
         assert driver.rsplit(" ", 2)[0] in text
 
 
-def test_it_says_what_the_threshold_did_in_the_runs_own_test(
+def test_it_says_what_the_threshold_did_in_the_runs_own_test_and_that_a_band_is_missing(
     detector, unseen, in_process, case_page, tmp_path
 ):
     assert "own test, on videos" not in text_of(case_page)  # nobody has evaluated that run
-    run = dataclasses.replace(
-        detector.run, folder=shutil.copytree(detector.run.folder, tmp_path / "run")
-    )
+    assert "does not know how real videos compare" not in text_of(case_page)
+    folder = shutil.copytree(detector.run.folder, tmp_path / "run")
+    run = dataclasses.replace(detector.run, folder=folder)
     evaluate(run, controls=False, device="cpu")
-    page = make_case(run, unseen, detector.backbone, in_process, tmp_path / "out")
-    confusion = json.loads((run.folder / "metrics.json").read_text())["test"]["confusion"]
+    (folder / "band.json").unlink()
+    text = text_of(make_case(run, unseen, detector.backbone, in_process, tmp_path / "out"))
+    confusion = json.loads((folder / "metrics.json").read_text())["test"]["confusion"]
     real, fake = sum(confusion[:2]), sum(confusion[2:])
     said = f"{confusion[1]} of {real} real videos fake, and {confusion[3]} of {fake} fake ones."
-    assert said in text_of(page)
-    assert run.config.threshold_rule in text_of(page)
+    assert said in text
+    assert run.config.threshold_rule in text
+    assert text.count("does not know how real videos compare") == 2
 
 
 def test_the_curves_are_those_of_the_explanation(detector, stairs, case_page, in_process):
@@ -132,15 +134,7 @@ def test_the_band_of_real_videos_is_that_of_the_run(detector, case_page):
     text = text_of(case_page)
     for values in (band.moments, band.anomaly):
         low, _, high = np.interp((0.05, 0.5, 0.95), band.quantiles, values)
-        assert f"did not train on, {low:.2f} to {high:.2f}" in text
-
-
-def test_a_run_without_a_band_says_so(detector, unseen, in_process, tmp_path):
-    folder = shutil.copytree(detector.run.folder, tmp_path / "run")
-    (folder / "band.json").unlink()
-    run = dataclasses.replace(detector.run, folder=folder)
-    page = make_case(run, unseen, detector.backbone, in_process, tmp_path / "out")
-    assert text_of(page).count("does not know how real videos compare") == 2
+        assert f"did not train on them, {low:.2f} to {high:.2f}" in text
 
 
 def test_it_records_what_is_needed_to_find_the_same_again(detector, stairs, case_page):
@@ -166,26 +160,28 @@ def test_faithfulness_is_said_of_each_stream(detector, case_page):
         assert f"{stream}: covering the hottest 20% of each picture changes" in text
 
 
-def test_warnings_of_the_run_are_alerts(detector, unseen, in_process, tmp_path):
-    _, page = judged(detector, unseen, in_process, tmp_path, leak_warning="The split leaks <badly>")
-    assert '<p class="warning" role="alert">The split leaks &lt;badly&gt;</p>' in page.read_text()
-
-
-def test_what_is_too_close_to_call_says_so_and_is_explained(detector, unseen, in_process, tmp_path):
-    found, page = judged(detector, unseen, in_process, tmp_path, margin=50.0)
+def test_what_is_too_close_to_call_says_so_and_is_explained_and_warnings_are_alerts(
+    detector, unseen, in_process, tmp_path
+):
+    found, page = judged(
+        detector, unseen, in_process, tmp_path, margin=50.0, leak_warning="The split leaks <badly>"
+    )
     text = text_of(page)
     assert f"Undecidable probability of being fake {found.probability:.3f}" in text
     assert "Why it is undecidable: too close to call." in text
     assert "The moments that stand out" in text
+    assert '<p class="warning" role="alert">The split leaks &lt;badly&gt;</p>' in page.read_text()
 
 
-def test_a_run_whose_cache_has_no_frames_shows_them_all_the_same(
-    detector, unseen, in_process, tmp_path
+def test_a_run_whose_cache_has_no_frames_judges_the_same_and_shows_them(
+    detector, unseen, examined, in_process
 ):
     extraction = detector.run.config.extraction | {"keep_frames": False}
-    found, page = judged(detector, unseen, in_process, tmp_path, extraction=extraction)
-    assert found.probability == judged(detector, unseen, in_process, tmp_path)[0].probability
-    assert "frames" in data_of(page)["panes"]
+    config = dataclasses.replace(detector.run.config, extraction=extraction)
+    run = dataclasses.replace(detector.run, config=config)
+    ((_, without),) = examine(run, [unseen], detector.backbone, in_process)
+    assert without.prediction == examined.prediction
+    np.testing.assert_array_equal(without.clips[0]["frames"], examined.clips[0]["frames"])
 
 
 # -------------------------------------------------------------------------------------- the files
