@@ -102,6 +102,7 @@ def main(
 
     \b
     Example:
+      python -m model.predict runs/first some_video.mp4
       python -m model.predict runs/first some_video.mp4 --report out
       python -m model.predict runs/first downloads -o verdicts.csv
     """

@@ -18,6 +18,7 @@ import pytest
 from model.evaluation.evaluation import evaluate
 from model.evidence.explain import explain_clip
 from model.evidence.moments import load_band
+from model.fitting import fit
 from model.predict import main as predict_command
 from model.reports.case import judge_with_cases, make_case, overlay_of, page_of
 from model.reports.moments import strangest
@@ -182,6 +183,17 @@ def test_a_run_whose_cache_has_no_frames_judges_the_same_and_shows_them(
     ((_, without),) = examine(run, [unseen], detector.backbone, in_process)
     assert without.prediction == examined.prediction
     np.testing.assert_array_equal(without.clips[0]["frames"], examined.clips[0]["frames"])
+
+
+def test_a_detector_of_motion_alone_has_no_heat_and_says_so(
+    chain, detector, fast, unseen, in_process, tmp_path
+):
+    settings = dataclasses.replace(fast, max_epochs=1, sequence_length=5, streams=("motion",))
+    run = fit(chain.cache, tmp_path / "run", settings=settings, n_folds=2, device="cpu")
+    page = make_case(run, unseen, detector.backbone, in_process, tmp_path / "out")
+    assert set(data_of(page)["panes"]) == {"frames", "flow"}
+    assert "There is none: the detector looks at descriptors of motion alone." in text_of(page)
+    assert "heat: towards" not in text_of(page)
 
 
 # -------------------------------------------------------------------------------------- the files
