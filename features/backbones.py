@@ -75,6 +75,16 @@ class Backbone:
         first = np.arange(0, max(n - window, 0) + 1, step)
         return np.stack([first, np.minimum(first + window, n) - 1], axis=1)
 
+    def windows(self, n: int, every: int = 1) -> npt.NDArray[np.int64]:
+        """The pictures that the network sees for each of `rows`: (T', window) int64."""
+        if n == 0:
+            return np.zeros((0, self.kind.window), np.int64)
+        rows = self.rows(n, every)
+        if self.kind.window == 1:
+            return rows[:, :1]
+        # A window that is not full repeats its last picture.
+        return np.minimum(rows[:, :1] + np.arange(self.kind.window), rows[:, 1:])
+
     def embed(self, pictures: Pictures, every: int = 1) -> npt.NDArray[np.float32]:
         """Embed pictures, or windows of them.
 
@@ -86,17 +96,13 @@ class Backbone:
         Returns:
             (T', D) float32, a row for each of `rows`.
         """
-        rows = self.rows(len(pictures), every) if len(pictures) else np.zeros((0, 2), np.int64)
-        if self.kind.window == 1:
-            taken = rows[:, :1]
-        else:  # a window that is not full repeats its last picture
-            taken = np.minimum(rows[:, :1] + np.arange(self.kind.window), rows[:, 1:])
+        windows = self.windows(len(pictures), every)
         parts: list[torch.Tensor] = []
         done = 0
-        while done < len(rows):
+        while done < len(windows):
             at_once = max(1, (self.batch >> self.halvings) // self.kind.window)
             try:
-                parts.append(self._forward(pictures, taken[done : done + at_once]))
+                parts.append(self._forward(pictures, windows[done : done + at_once]))
             except torch.OutOfMemoryError:
                 if at_once == 1:
                     raise
@@ -113,6 +119,18 @@ class Backbone:
     @torch.inference_mode()
     def _forward(self, pictures: Pictures, windows: npt.NDArray[np.int64]) -> torch.Tensor:
         """Embed the windows (n, window) of these pictures: (n, D) float32, on the device."""
+        x = self.prepared(pictures, windows)
+        if self.precision == "float32":
+            return self.module(x)  # type: ignore[no-any-return]
+        with torch.autocast(self.device.type, getattr(torch, self.precision)):
+            return self.module(x).float()  # type: ignore[no-any-return]
+
+    def prepared(self, pictures: Pictures, windows: npt.NDArray[np.int64]) -> torch.Tensor:
+        """What the network is given of some `windows` of pictures.
+
+        Returns:
+            (n, 3, H, W) float32 on the device, or (n, 3, window, H, W): scaled and normalised.
+        """
         needed, places = np.unique(windows, return_inverse=True)  # windows share half of theirs
         x = self._upload(pictures[needed]).to(torch.float32)
         x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)
@@ -123,11 +141,7 @@ class Backbone:
         x = x.permute(0, 3, 1, 2)  # (N, 3, H, W), channels last in memory
         if self.kind.window > 1:
             x = x[torch.from_numpy(places.reshape(windows.shape)).to(self.device)].transpose(1, 2)
-        x = x.contiguous(memory_format=_layout(self.kind))
-        if self.precision == "float32":
-            return self.module(x)  # type: ignore[no-any-return]
-        with torch.autocast(self.device.type, getattr(torch, self.precision)):
-            return self.module(x).float()  # type: ignore[no-any-return]
+        return x.contiguous(memory_format=_layout(self.kind))
 
     def _upload(self, pictures: Pictures) -> torch.Tensor:
         """Pictures on the device; they come up while the ones before are computed."""

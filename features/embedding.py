@@ -88,21 +88,28 @@ def embed_clip(
     """
     embedded: Arrays = {"rows": backbone.rows(len(arrays["flow"]), options.every)}
     for stream in options.streams:
-        if stream == "flow":
-            pictures = scaled_maps(arrays["flow"], arrays["flow_range"], options.flow_scale)
-        else:
-            pictures = arrays["frames"][1:]  # no map leads to the first
-        embedded[stream] = _half(backbone.embed(pictures, options.every))
+        pictures = stream_pictures(arrays, stream, options)
+        embedded[stream] = half(backbone.embed(pictures, options.every))
         if "flip" in options.augment:
             flipped = np.ascontiguousarray(pictures[:, :, ::-1])
-            embedded[f"{stream}-flip"] = _half(backbone.embed(flipped, options.every))
+            embedded[f"{stream}-flip"] = half(backbone.embed(flipped, options.every))
     embedded["motion"] = motion_descriptors(
         *(arrays[key] for key in ("flow", "flow_range", "timestamps", "camera"))
     )
     return embedded
 
 
-def _half(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+def stream_pictures(
+    arrays: Mapping[str, npt.NDArray[Any]], stream: str, options: Options
+) -> npt.NDArray[np.uint8]:
+    """What is embedded of a clip: (T-1, H, W) maps, or (T-1, H, W, 3) frames that they lead to."""
+    if stream == "flow":
+        return scaled_maps(arrays["flow"], arrays["flow_range"], options.flow_scale)
+    return arrays["frames"][1:]  # no map leads to the first
+
+
+def half(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
+    """Embeddings as a cache keeps them."""
     return np.clip(embeddings, -LARGEST, LARGEST).astype(np.float16)
 
 

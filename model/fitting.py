@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from features.backbones import resolve_device
 from model.evidence.anomaly import fit_anomaly, read_motion, save_anomaly
+from model.evidence.moments import fit_band, save_band
 from model.plots import plot_training
 from model.run import SCHEMA, Config, Run, cache_of, save_run
 from model.sequences import Sequences, available_streams, check_leaks
@@ -136,7 +137,10 @@ def fit(
     )
     run = Run(folder, config, fitted.ensemble)
     write_ties(folder, training.clips)
-    save_anomaly(folder, fit_anomaly(read_motion(cache, training), training, folds))
+    motion = read_motion(cache, training)
+    anomaly = fit_anomaly(motion, training, folds)
+    save_anomaly(folder, anomaly)
+    save_band(folder, fit_band(run, training, fitted.folds, motion, anomaly))
     save_run(run)
     shutil.rmtree(checkpoints)
     _write_history(folder, fitted)

@@ -2,12 +2,15 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import cloup
 
+from model.reports.case import judge_with_cases, page_of, write_undecidable
 from model.run import load_run, warn
 from model.verdicts.batch import Tally, judge_in_order, judge_into, list_videos, read_list
 from model.verdicts.prediction import Prediction, backbone_of
@@ -51,6 +54,13 @@ from pipeline.errors import NothingUsable, TooManyRejects
         help="Write a row per video to a .csv or .jsonl file as it is judged. The same command "
         "goes on with what is missing or has changed.",
     ),
+    cloup.option(
+        "--report",
+        metavar="FOLDER",
+        type=click.Path(path_type=Path),
+        help="Write a page into FOLDER for each video: the verdict, what it rests on, where and "
+        "when; and the same as a video. Takes several times as long. Not with -o.",
+    ),
     cloup.option("--json", "as_json", is_flag=True, help="Print a JSON object per video and line."),
     cloup.option(
         "--max-undecidable",
@@ -78,6 +88,7 @@ def main(
     lists: tuple[Path, ...],
     follow_links: bool,
     output: Path | None,
+    report: Path | None,
     as_json: bool,
     max_undecidable: float | None,
     weights: str | None,
@@ -92,12 +103,17 @@ def main(
     \b
     Example:
       python -m model.predict runs/first some_video.mp4
+      python -m model.predict runs/first some_video.mp4 --report out
       python -m model.predict runs/first downloads -o verdicts.csv
     """
     if not videos and not lists:
         raise click.UsageError("Missing argument 'VIDEOS...', or --list FILE.")
     if output and as_json:
         raise click.UsageError("--json is for the terminal: give -o a name that ends in .jsonl.")
+    if output and report:
+        raise click.UsageError(
+            "--report is not for -o, which leaves out what was judged before: give one of them."
+        )
     if output:
         check_ending(output)
     given = [*videos, *(path for file in lists for path in read_list(file))]
@@ -112,10 +128,16 @@ def main(
         click.echo(f"{tally}\n{output} has a row for each")
     else:
         tally = Tally()
-        judging = judge_in_order(loaded, listing, backbone, tally, jobs=jobs)
+        reporting = functools.partial(judge_with_cases, folder=report) if report else None
+        judging = judge_in_order(loaded, listing, backbone, tally, jobs=jobs, judging=reporting)
         with contextlib.closing(judging) as predictions:
             for found in predictions:
-                click.echo(json.dumps(dataclasses.asdict(found)) if as_json else sentence(found))
+                page = {}
+                if report:
+                    if Path(found.path) in listing.outside:
+                        write_undecidable(loaded, found, report)
+                    page = {"report": str(page_of(report, Path(found.path)))}
+                click.echo(_line(found, page, as_json=as_json))
         if len(listing.paths) > 1:
             click.echo(tally, err=True)
     reasons = f"{output} says why" if output else "the reasons are above"
@@ -127,6 +149,13 @@ def main(
             f"--max-undecidable allows {100 * max_undecidable:.3g}%",
             reasons,
         )
+
+
+def _line(prediction: Prediction, page: dict[str, str], *, as_json: bool) -> str:
+    if as_json:
+        row: dict[str, Any] = dataclasses.asdict(prediction)
+        return json.dumps(row | page)
+    return "\n  ".join([sentence(prediction), *page.values()])
 
 
 def sentence(prediction: Prediction) -> str:

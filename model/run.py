@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from scipy.special import expit
 
-from features.embedding import weights_warning
+from features.embedding import Options, weights_warning
 from model.heads import Ensemble, Head
 from model.training import TrainingSettings
 from pipeline.cache import Cache
@@ -77,6 +77,13 @@ class Config:
     def streams(self) -> tuple[str, ...]:
         """What the head sees, side by side."""
         return tuple(self.widths)
+
+    @property
+    def options(self) -> Options:
+        """How a clip is embedded to be looked at."""
+        options = Options.from_json(self.embedding)
+        streams = tuple(stream for stream in options.streams if stream in self.streams)
+        return dataclasses.replace(options, streams=streams, augment=())
 
     @property
     def warnings(self) -> list[str]:

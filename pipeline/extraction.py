@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from pipeline.faces import model_of
 from pipeline.files import write_csv
 from pipeline.footage import Pictures, same_footage
 from pipeline.planning import Selection, select, tally
-from pipeline.probe import probe, sampling_rate
+from pipeline.probe import Probe, probe, sampling_rate
 from pipeline.remaking import remake
 from pipeline.resplitting import split_clips
 from pipeline.resume import CacheInProgress, remove_work
@@ -113,6 +114,18 @@ def _plans(
     return plans
 
 
+class NewVideo(NamedTuple):
+    """A video outside any corpus.
+
+    Attributes:
+        shard: the name of the one that its clips are in.
+        facts: of the file.
+    """
+
+    shard: str
+    facts: Probe
+
+
 def extract_new(
     paths: Sequence[Path],
     folder: Path,
@@ -120,7 +133,7 @@ def extract_new(
     n_frames: int,
     pool: Pool,
     change: Change | None = None,
-) -> Generator[tuple[int, str | Rejected], None, None]:
+) -> Generator[tuple[int, NewVideo | Rejected], None, None]:
     """Extract single videos outside any corpus, each into a shard of its own.
 
     Args:
@@ -135,8 +148,8 @@ def extract_new(
         SettingsError: the flow backend or face detector of that cache is not on this machine.
 
     Yields:
-        the position of a path and the name of its shard, or why there is none; in the order in
-        which they are done.
+        the position of a path and its shard, or why there is none; in the order in which they are
+        done.
     """
     settings = dataclasses.replace(settings, flow_backend=farneback.stand_in(settings.flow_backend))
     model = model_of(settings.faces)
@@ -159,7 +172,7 @@ class _NewTask:
     change: Change | None
 
 
-def _extract_new(new: _NewTask) -> str:
+def _extract_new(new: _NewTask) -> NewVideo:
     if new.change is None:
         return _extract_file(new)
     copy = Path(new.folder, f"{new.number:05}.mp4")
@@ -170,7 +183,7 @@ def _extract_new(new: _NewTask) -> str:
         copy.unlink(missing_ok=True)
 
 
-def _extract_file(new: _NewTask) -> str:
+def _extract_file(new: _NewTask) -> NewVideo:
     settings = new.settings
     video = probe(Path(new.path), fps=settings.fps, stride=settings.stride)
     if video.n_samples < new.n_frames:
@@ -194,7 +207,7 @@ def _extract_file(new: _NewTask) -> str:
         ),
         n_clips,
     )
-    return shard
+    return NewVideo(shard, video)
 
 
 def _finish(

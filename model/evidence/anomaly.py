@@ -127,16 +127,16 @@ class Anomaly:
             of each known descriptor its name, its share of the squared distance (all sum to 1),
             and how far it is from the median of real clips, in robust standard deviations.
         """
-        x = _of_clips(motion)
-        parts = np.ma.masked_invalid([density.parts(x) for density in self.clips])
-        away = np.ma.masked_invalid([density.deviations(x) for density in self.clips])
-        part, sd = parts.mean((0, 1)), away.mean((0, 1))  # (2K,)
-        total = float(part.sum()) or 1.0
-        return [
-            (OF_A_CLIP[n], float(part[n]) / total, float(sd[n]))
-            for n in np.argsort(-part.filled(-1), kind="stable")
-            if not (np.ma.is_masked(part[n]) or np.ma.is_masked(sd[n]))
-        ]
+        return _drivers(self.clips, _of_clips(motion), OF_A_CLIP)
+
+    def drivers_at(self, motion: npt.NDArray[Any], moment: int) -> list[tuple[str, float, float]]:
+        """What makes one moment of a clip strange, as `drivers` has it.
+
+        Args:
+            motion: (T-1, K), of the clip.
+            moment: which of the T-1.
+        """
+        return _drivers(self.moments, _known(motion)[[moment]], TITLES)
 
     def of_video(self, motion: Sequence[npt.NDArray[Any]]) -> tuple[float | None, str]:
         """The quantile of a video, None where nothing is known, and what drives it, in words.
@@ -258,6 +258,20 @@ def _density(x: Floats) -> Density:
     gaussian = LedoitWolf().fit(np.nan_to_num((x - centre) / scale))
     covariance = gaussian.covariance_ + FLOOR**2 * np.eye(x.shape[1])
     return Density(centre, scale, gaussian.location_, covariance)
+
+
+def _drivers(
+    densities: Sequence[Density], x: Floats, names: Sequence[str]
+) -> list[tuple[str, float, float]]:
+    parts = np.ma.masked_invalid([density.parts(x) for density in densities])
+    away = np.ma.masked_invalid([density.deviations(x) for density in densities])
+    part, sd = parts.mean((0, 1)), away.mean((0, 1))  # (P,)
+    total = float(part.sum()) or 1.0
+    return [
+        (names[n], float(part[n]) / total, float(sd[n]))
+        for n in np.argsort(-part.filled(-1), kind="stable")
+        if not (np.ma.is_masked(part[n]) or np.ma.is_masked(sd[n]))
+    ]
 
 
 def _distances(density: Density, x: Floats) -> Floats:

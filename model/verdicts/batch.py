@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from features.backbones import Backbone
 from model.run import Run
-from model.verdicts.prediction import Prediction, judge, predict, unusable
+from model.verdicts.prediction import Judging, Prediction, judge, predict, unusable
 from model.verdicts.results import OUTSIDE, Results, Row
 from pipeline.corpus import find_videos
 from pipeline.errors import Rejected, SettingsError
@@ -142,12 +142,23 @@ class Tally:
 
 
 def judge_in_order(
-    run: Run, listing: Listing, backbone: Backbone, tally: Tally, *, jobs: int | None = None
+    run: Run,
+    listing: Listing,
+    backbone: Backbone,
+    tally: Tally,
+    *,
+    jobs: int | None = None,
+    judging: Judging | None = None,
 ) -> Generator[Prediction, None, None]:
-    """Judge videos in the order in which they are listed, and count them."""
+    """Judge videos in the order in which they are listed, and count them.
+
+    What is outside is not given to ``judging``, by default `model.verdicts.prediction.judge`.
+    """
     begun = time.monotonic()
     usable = [path for path in listing.paths if path not in listing.outside]
-    with contextlib.closing(predict(run, usable, backbone, jobs=jobs)) as predictions:
+    with contextlib.closing(
+        predict(run, usable, backbone, jobs=jobs, judging=judging)
+    ) as predictions:
         for path in listing.paths:
             where = listing.outside.get(path)
             prediction = _led_out(run, path, where) if where else next(predictions)

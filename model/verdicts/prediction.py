@@ -5,13 +5,15 @@ import dataclasses
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
 from features.backbones import Backbone, load_backbone
-from features.embedding import Options, embed_clip
+from features.embedding import Arrays, embed_clip
 from model.evidence.anomaly import Anomaly, load_anomaly
 from model.evidence.attribution import stream_shares
 from model.run import Run
@@ -20,6 +22,7 @@ from model.statistics.metrics import distance
 from pipeline import extraction
 from pipeline.cache import read_shard
 from pipeline.errors import IntegrityError, Rejected, SettingsError
+from pipeline.probe import Probe
 from pipeline.scratch import scratch_folder
 from pipeline.settings import Settings
 from pipeline.workers import LocalPool, Pool
@@ -84,8 +87,22 @@ def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> B
     return backbone
 
 
+class Judging(Protocol):
+    """What `judge` does, and may do besides."""
+
+    def __call__(
+        self, run: Run, paths: Sequence[Path], backbone: Backbone, pool: Pool
+    ) -> Generator[tuple[int, Prediction], None, None]:
+        """Yield the position of each path, and what can be said of it, as it is done."""
+
+
 def predict(
-    run: Run, paths: Sequence[Path], backbone: Backbone, *, jobs: int | None = None
+    run: Run,
+    paths: Sequence[Path],
+    backbone: Backbone,
+    *,
+    jobs: int | None = None,
+    judging: Judging | None = None,
 ) -> Generator[Prediction, None, None]:
     """Judge videos, in the order given.
 
@@ -94,12 +111,13 @@ def predict(
         paths: video files.
         backbone: as `backbone_of` gives it.
         jobs: processes that decode; by default one per core.
+        judging: by default `judge`.
     """
     waiting: dict[int, Prediction] = {}
     following = 0
     with (
         tqdm(total=len(paths), desc="predict", unit="video", disable=None) as bar,
-        contextlib.closing(judge(run, paths, backbone, LocalPool(jobs))) as judged,
+        contextlib.closing((judging or judge)(run, paths, backbone, LocalPool(jobs))) as judged,
     ):
         for number, prediction in judged:
             waiting[number] = prediction
@@ -129,15 +147,72 @@ def judge(
         the position of a path, and what can be said of it.
     """
     settings = Settings.from_json(run.config.extraction)
+    with contextlib.closing(
+        examine(run, paths, backbone, pool, settings=settings, change=change)
+    ) as examined:
+        for number, one in examined:
+            yield number, one.prediction
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A verdict, and what it rests on.
+
+    Attributes:
+        prediction: what can be said of the video.
+        facts: of the file; None if it could not be read.
+        clips: of each clip its arrays, as a shard has them; none if there is no verdict.
+        motion: of each clip (T-1, K) float32, its descriptors of motion.
+        anomaly: what motion is usual; None if the run has no density of motion.
+    """
+
+    prediction: Prediction
+    facts: Probe | None = None
+    clips: tuple[Arrays, ...] = ()
+    motion: tuple[npt.NDArray[np.float32], ...] = ()
+    anomaly: Anomaly | None = None
+
+
+def examine(
+    run: Run,
+    paths: Sequence[Path],
+    backbone: Backbone,
+    pool: Pool,
+    *,
+    settings: Settings | None = None,
+    change: extraction.Change | None = None,
+) -> Generator[tuple[int, Examined], None, None]:
+    """Judge videos, and keep what the verdict rests on; see `judge`.
+
+    Args:
+        run: a trained run.
+        paths: video files.
+        backbone: as `backbone_of` gives it.
+        pool: where decoding runs.
+        settings: of extraction; by default those of the run, and frames are kept.
+        change: judge changed copies of the videos.
+
+    Yields:
+        the position of a path, and what was found.
+    """
+    settings = settings or dataclasses.replace(
+        Settings.from_json(run.config.extraction), keep_frames=True
+    )
     anomaly = load_anomaly(run.folder)
     with (
         scratch_folder() as folder,
         contextlib.closing(
             extraction.extract_new(paths, folder, settings, run.config.frames, pool, change)
-        ) as shards,
+        ) as videos,
     ):
-        for number, shard in shards:
-            yield number, _judge(run, paths[number], folder, shard, backbone, anomaly)
+        for number, video in videos:
+            if isinstance(video, Rejected):
+                yield number, Examined(unusable(run, paths[number], video))
+                continue
+            clips = tuple(read_shard(folder, video.shard).values())
+            (folder / video.shard).unlink()
+            prediction, motion = _judge(run, paths[number], clips, backbone, anomaly)
+            yield number, Examined(prediction, video.facts, clips, motion, anomaly)
 
 
 def unusable(run: Run, path: Path, why: Rejected) -> Prediction:
@@ -150,31 +225,24 @@ def unusable(run: Run, path: Path, why: Rejected) -> Prediction:
 def _judge(
     run: Run,
     path: Path,
-    folder: Path,
-    shard: str | Rejected,
+    clips: Sequence[Arrays],
     backbone: Backbone,
     anomaly: Anomaly | None,
-) -> Prediction:
-    if isinstance(shard, Rejected):
-        return unusable(run, path, shard)
+) -> tuple[Prediction, tuple[npt.NDArray[np.float32], ...]]:
     threshold, warning = run.config.threshold, " ".join(run.config.warnings)
-    options = Options.from_json(run.config.embedding)
-    streams = tuple(stream for stream in options.streams if stream in run.config.streams)
-    options = dataclasses.replace(options, streams=streams, augment=())
-    embedded = [
-        embed_clip(arrays, backbone, options) for arrays in read_shard(folder, shard).values()
-    ]
+    embedded = [embed_clip(arrays, backbone, run.config.options) for arrays in clips]
+    motion = tuple(one["motion"] for one in embedded)
     x = torch.from_numpy(np.stack([join_streams(one, run.config.streams) for one in embedded]))
-    (folder / shard).unlink()
     with torch.inference_mode():
         logits = run.ensemble(x).double().numpy()
     probability = float(run.probabilities(logits.mean()))
     if np.isnan(probability):
         reason = "no number came out"
-        return Prediction(str(path), "undecidable", None, threshold, 0, reason, warning)
+        of_run = (str(path), "undecidable", None, threshold, 0, reason, warning)
+        return Prediction(*of_run), motion
     verdict, reason = "fake" if probability >= threshold else "real", ""
     if distance(np.array(probability), threshold) < run.config.margin:
         verdict, reason = "undecidable", "too close to call"
-    strange = anomaly.of_video([one["motion"] for one in embedded]) if anomaly else (None, "")
-    of_run = (str(path), verdict, probability, threshold, len(x), reason, warning)
-    return Prediction(*of_run, *strange, stream_shares(run, x))
+    strange = anomaly.of_video(motion) if anomaly else (None, "")
+    found = (str(path), verdict, probability, threshold, len(x), reason, warning)
+    return Prediction(*found, *strange, stream_shares(run, x)), motion

@@ -301,10 +301,10 @@ def test_a_new_video_is_cropped_as_those_of_the_cache_were(cropped, tmp_path, in
     cache, corpus = cropped
     settings = Settings.from_json(cache.settings)
     assert settings.faces is not None and settings.faces.detector == "haar"
-    ((_, shard),) = extract_new([corpus[0].path], tmp_path, settings, 17, in_process)
+    ((_, video),) = extract_new([corpus[0].path], tmp_path, settings, 17, in_process)
     names = cache.names()
     ours = [clip for clip in cache.clips if names[clip.video] == str(corpus[0].path)]
-    new = read_shard(tmp_path, shard)
+    new = read_shard(tmp_path, video.shard)
     assert len(ours) == len(new) == 2
     for clip, arrays in zip(sorted(ours, key=lambda c: c.start), new.values(), strict=True):
         for key, array in arrays.items():

@@ -1,0 +1,85 @@
+"""Where a verdict comes from: what each cell of each picture adds to the log-odds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from features.backbones import Backbone, Pictures
+from features.last_map import weighted_maps
+from model.heads import FARTHEST, Head, clip_logits
+from model.run import Run
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Slope:
+    """The calibrated log-odds of a clip as a linear function of what was embedded.
+
+    Attributes:
+        gradient: (L, D) float32, log-odds for a unit of each number.
+        added: (L, D) float32, the gradient times how far each number is from its training mean.
+    """
+
+    gradient: Floats
+    added: Floats
+
+    def of(self, run: Run, stream: str) -> "Slope":
+        """The part of one stream."""
+        streams = list(run.config.widths)
+        end = sum(run.config.widths[s] for s in streams[: streams.index(stream) + 1])
+        own = slice(end - run.config.widths[stream], end)
+        return Slope(self.gradient[:, own], self.added[:, own])
+
+
+def slope_of(run: Run, x: torch.Tensor) -> Slope:
+    """Differentiate a run's verdict on one clip.
+
+    Args:
+        run: a trained run; all its heads and windows of time count, as in its verdict.
+        x: (L, D) float32, the clip.
+    """
+    gradient, added = torch.zeros_like(x), torch.zeros_like(x)
+    for head in run.ensemble.heads:
+        assert isinstance(head, Head)
+        z = head.standardised(x[None]).requires_grad_()
+        with torch.enable_grad():
+            logit = clip_logits(head.logits, z, run.ensemble.window)
+            (by_z,) = torch.autograd.grad(logit.sum(), z)
+        z, by_z = z.detach()[0], by_z[0] / (len(run.ensemble.heads) * run.config.temperature)
+        added += z * by_z
+        gradient += by_z / head.std * (z.abs() < FARTHEST)
+    return Slope(gradient.numpy(), added.numpy())
+
+
+def heat_of(backbone: Backbone, pictures: Pictures, slope: Slope, every: int = 1) -> Floats:
+    """What each cell of each picture adds to the log-odds of being fake, to first order.
+
+    It is measured from the training mean: where the network averages its last map, a cell adds the
+    gradient times how far its features are from the mean of the training clips. What the cells of a
+    row of the clip sum to is what the row adds. Where it does not average, the same number is
+    added to every cell of a row to make that so.
+
+    Args:
+        backbone: the network.
+        pictures: M of one stream, as they are embedded.
+        slope: of that stream.
+        every: as of `Backbone.embed`.
+
+    Returns:
+        (M, h, w) float32. A row of the clip that is about several pictures is shared out equally
+        among them; a network for videos has its own moments.
+    """
+    maps = weighted_maps(backbone, pictures, slope.gradient, every)  # (L, t, h, w)
+    missing = slope.added.sum(1) - maps.sum((1, 2, 3))
+    maps += (missing / maps[0].size)[:, None, None, None]
+    heat = np.zeros((len(pictures), *maps.shape[2:]), np.float32)
+    rows, windows = (of(len(pictures), every) for of in (backbone.rows, backbone.windows))
+    for (first, last), window, row in zip(rows, windows, maps, strict=True):
+        about = window if len(window) > 1 else np.arange(first, last + 1)
+        moments = np.arange(len(about)) * len(row) // len(about)
+        shares = np.bincount(moments, minlength=len(row))[moments]
+        np.add.at(heat, about, row[moments] / shares[:, None, None])
+    return heat

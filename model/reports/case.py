@@ -1,0 +1,287 @@
+"""The report of one video: a page that needs nothing else, and the video of its evidence."""
+
+import base64
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from features.backbones import Backbone
+from model.evidence.explain import explain_clip
+from model.evidence.explanation import Band, Faithfulness
+from model.evidence.moments import load_band
+from model.reports.moments import Moment, strangest
+from model.reports.overlay import (
+    FAKE,
+    REAL,
+    TITLES,
+    Evidence,
+    Overlay,
+    Picture,
+    Scales,
+    encode,
+    flow_colours,
+    panes,
+    resized,
+    scales_of,
+)
+from model.reports.record import looked_at, record, tested
+from model.reports.timeline import HEIGHT, Plot, plots
+from model.run import Run
+from model.verdicts.prediction import Examined, Prediction, examine
+from pipeline.files import whole_file, write_whole
+from pipeline.probe import Probe
+from pipeline.workers import Pool
+
+VIDEO_BYTES = 13e6  # at most, so that a page stays below 20 MB
+STILL = 224  # pixels, the longer side
+TICKS = 5  # times written below the curves
+DRIVERS = 6  # of the strangeness of a video
+_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 80, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Still:
+    """A moment and its pictures: the title of each → a data URI."""
+
+    moment: Moment
+    pictures: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything that a page shows of a video that could be looked at."""
+
+    clips: Sequence[Evidence]
+    plots: Sequence[Plot]
+    band: Band | None
+    stills: Sequence[Still]
+    scales: Scales
+    overlay: Overlay
+    drivers: Sequence[tuple[str, float, float]]
+
+
+def page_of(folder: Path, path: Path) -> Path:
+    """Where the page of a video is written: named after it, and after the folder it is in."""
+    absolute = os.path.abspath(path)  # noqa: PTH100 - any name will do, and links are not followed
+    digest = hashlib.sha256(os.fsencode(absolute)).hexdigest()[:8]
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem).strip("_-")[:80] or "video"
+    return folder / f"{name}-{digest}.html"
+
+
+def overlay_of(page: Path) -> Path:
+    """Where the video of evidence beside a page is written."""
+    return page.with_suffix(".mp4")
+
+
+def judge_with_cases(
+    run: Run, paths: Sequence[Path], backbone: Backbone, pool: Pool, *, folder: Path
+) -> Generator[tuple[int, Prediction], None, None]:
+    """Judge videos, as `model.verdicts.prediction.judge` does, and write a page of each.
+
+    Args:
+        run: a trained run.
+        paths: video files.
+        backbone: as `model.verdicts.prediction.backbone_of` gives it.
+        pool: where decoding runs.
+        folder: where the pages are written; it is made.
+    """
+    with contextlib.closing(examine(run, paths, backbone, pool)) as examined:
+        for number, one in examined:
+            write_case(run, one, backbone, folder)
+            yield number, one.prediction
+
+
+def make_case(run: Run, path: Path, backbone: Backbone, pool: Pool, folder: Path) -> Path:
+    """Judge one video and write its page; the arguments are those of `judge_with_cases`.
+
+    Returns:
+        the path of the page.
+    """
+    for _ in judge_with_cases(run, [path], backbone, pool, folder=folder):
+        pass
+    return page_of(folder, path)
+
+
+def write_case(run: Run, examined: Examined, backbone: Backbone, folder: Path) -> Path:
+    """Write the page of a video and, if it has a probability, the video of its evidence.
+
+    Args:
+        run: that judged.
+        examined: what it found.
+        backbone: that it looked with.
+        folder: is made.
+
+    Returns:
+        the path of the page.
+    """
+    if examined.prediction.probability is None:
+        return write_undecidable(run, examined.prediction, folder, examined.facts)
+    folder.mkdir(parents=True, exist_ok=True)
+    page = page_of(folder, Path(examined.prediction.path))
+    case = _case(run, examined, backbone, overlay_of(page))
+    _write(page, _render(run, examined, case, overlay_of(page).name))
+    return page
+
+
+def write_undecidable(
+    run: Run, prediction: Prediction, folder: Path, facts: Probe | None = None
+) -> Path:
+    """Write the page of a video without a probability: it says why.
+
+    Args:
+        run: that could not judge.
+        prediction: the reason.
+        folder: is made.
+        facts: of the file, if it could be read.
+
+    Returns:
+        the path of the page.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    page = page_of(folder, Path(prediction.path))
+    overlay_of(page).unlink(missing_ok=True)  # of what the file was before
+    _write(page, _render(run, Examined(prediction, facts), None, ""))
+    return page
+
+
+def _write(page: Path, text: str) -> None:
+    content = text.encode("utf-8", "backslashreplace")  # a file's name need not be text
+    write_whole(page, lambda temporary: temporary.write_bytes(content))
+
+
+def _case(run: Run, examined: Examined, backbone: Backbone, path: Path) -> Case:
+    clips = _explained(run, examined, backbone)
+    prediction, band = examined.prediction, load_band(run.folder)
+    scales = scales_of(clips)
+    curves = plots(clips, prediction.threshold, band)
+    leans = (prediction.probability or 0.0) >= prediction.threshold
+    moments = strangest(clips, curves, examined.anomaly, fake=leans)
+    with whole_file(path) as temporary:
+        overlay = encode(clips, scales, temporary, most_bytes=VIDEO_BYTES)
+    drivers = examined.anomaly.drivers(examined.motion) if examined.anomaly else []
+    stills = [_still(clips[moment.clip], moment, scales) for moment in moments]
+    return Case(clips, curves, band, stills, scales, overlay, drivers[:DRIVERS])
+
+
+def _explained(run: Run, examined: Examined, backbone: Backbone) -> list[Evidence]:
+    found = []
+    for arrays, motion in zip(examined.clips, examined.motion, strict=True):
+        explanation = explain_clip(
+            run, arrays, backbone, anomaly=examined.anomaly, faithfulness=True
+        )
+        found.append(Evidence(arrays, motion, explanation))
+    return sorted(found, key=lambda clip: float(clip.times[0]))
+
+
+def _still(clip: Evidence, moment: Moment, scales: Scales) -> Still:
+    pictures = panes(clip, moment.row, scales)
+    return Still(moment, {TITLES[name]: _data_uri(one) for name, one in pictures.items()})
+
+
+def _data_uri(pixels: Picture) -> str:
+    height, width = pixels.shape[:2]
+    scale = STILL / max(height, width)
+    shown = resized(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
+    jpeg = cv2.imencode(".jpg", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), _JPEG)[1].tobytes()
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
+def _render(run: Run, examined: Examined, case: Case | None, overlay: str) -> str:
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["percent"] = _percent
+    script = (_HERE / "case.js").read_text(encoding="utf-8")
+    return templates.get_template("case.html").render(
+        name=Path(examined.prediction.path).name,
+        prediction=examined.prediction,
+        warnings=run.config.warnings,
+        config=run.config,
+        tested=tested(run),
+        n_reference=len(examined.anomaly.reference) if examined.anomaly else 0,
+        case=case,
+        page=_of_player(case) if case else {},
+        faithfulness=_faithfulness(case.clips) if case else {},
+        seconds=looked_at(case.clips) if case else [],
+        record=record(run, examined, case.clips if case else ()),
+        overlay=overlay,
+        fake=_css(FAKE),
+        real=_css(REAL),
+        flow_colours=[_css(colour) for colour in _flow_legend()],
+        height=HEIGHT,
+        script=Markup(script),
+        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _of_player(case: Case) -> dict[str, Any]:
+    """What the script and the drawing of the curves need."""
+    layout = case.overlay.layout
+    seconds = np.concatenate([clip.times for clip in case.clips])
+    starts = np.cumsum([0, *(len(clip.times) for clip in case.clips)])[:-1].tolist()
+    ticks = np.unique(np.linspace(0, len(seconds) - 1, TICKS).astype(int)).tolist()
+    return {
+        "video": base64.b64encode(case.overlay.content).decode(),
+        "names": {name: TITLES[name] for name in layout.panes},
+        "ticks": {place: float(seconds[place]) for place in ticks},
+        "n": len(seconds),
+        "data": {
+            "fps": case.overlay.fps,
+            "width": layout.width,
+            "height": layout.height,
+            "panes": {
+                name: dict(zip("xywh", rectangle, strict=True))
+                for name, rectangle in layout.panes.items()
+            },
+            "seconds": np.round(seconds, 3).tolist(),
+            "clips": starts,
+            "curves": [
+                {
+                    "title": plot.title,
+                    "values": [None if np.isnan(v) else round(v, 3) for v in plot.values.tolist()],
+                }
+                for plot in case.plots
+            ],
+        },
+    }
+
+
+def _faithfulness(clips: Sequence[Evidence]) -> dict[str, Faithfulness]:
+    """Of each stream the mean over all clips."""
+    return {
+        stream: Faithfulness(
+            *(
+                float(np.mean([getattr(c.explanation.faithfulness[stream], name) for c in clips]))
+                for name in ("share", "hottest", "random")
+            )
+        )
+        for stream in clips[0].explanation.faithfulness
+    }
+
+
+def _flow_legend() -> Picture:
+    return flow_colours(np.linspace(0, 255, 9).astype(np.uint8)[None])[0]
+
+
+def _css(colour: Any) -> str:
+    return f"rgb({', '.join(str(int(part)) for part in colour)})"
+
+
+def _percent(share: float) -> str:
+    """A share as a percentage that is never rounded up."""
+    return f"{int(100 * share + 1e-9)}%"

@@ -1,0 +1,65 @@
+"""Pages of real runs on a video whose every frame has a brightness of its own."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from features.backbones import Backbone
+from model.reports.case import make_case
+from model.run import Run, load_run
+from model.verdicts.prediction import backbone_of
+
+HOSTILE = "<img src=x onerror=alert(1)>.mp4"
+FRAMES, CLIP = 19, 9  # of the video, and of each of the two clips that the detector looks at
+
+
+def brightness(place):
+    """The grey of the frame that a moment of the page shows."""
+    clip, row = divmod(place, CLIP - 1)
+    return 30 + 10 * (clip * CLIP + row + 1)
+
+
+def _write_stairs(path):
+    """A video whose frames are 10 greys brighter one after the other."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "4"})
+        stream.width, stream.height, stream.pix_fmt = 96, 72, "yuv420p"
+        for n in range(FRAMES):
+            grey = np.full((72, 96, 3), 30 + 10 * n, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@dataclass(frozen=True)
+class Judge:
+    """All that judges."""
+
+    run: Run
+    backbone: Backbone
+    weights: Path
+
+
+@pytest.fixture(scope="session")
+def detector(chain):
+    run = load_run(chain.folder)
+    return Judge(run, backbone_of(run, str(chain.weights), "cpu"), chain.weights)
+
+
+@pytest.fixture(scope="session")
+def stairs(tmp_path_factory):
+    return _write_stairs(tmp_path_factory.mktemp("videos") / HOSTILE)
+
+
+@pytest.fixture(scope="session")
+def case_page(detector, stairs, in_process, tmp_path_factory):
+    """The page of `stairs`; it must stay as it is."""
+    folder = tmp_path_factory.mktemp("cases") / "out"
+    page = make_case(detector.run, stairs, detector.backbone, in_process, folder)
+    before = hashlib.sha256(page.read_bytes()).digest()
+    yield page
+    assert hashlib.sha256(page.read_bytes()).digest() == before
