@@ -7,8 +7,8 @@ import numpy as np
 
 from model.evidence.anomaly import load_anomaly
 from model.run import Run
+from model.sources import named
 from model.statistics.metrics import distance
-from model.sweep.sources import named
 from model.videos import PREDICTIONS
 from pipeline.cache import Cache
 from pipeline.files import read_csv

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from features.backbones import Backbone
 from model.plots import plot_sweep
 from model.run import Run, cache_of, digest_of
+from model.sources import LOST, find_videos
 from model.statistics.metrics import Metric, all_metrics, auc_drop
 from model.sweep.perturbations import PERTURBATIONS, Perturbation, perturb
-from model.sweep.sources import LOST, find_videos
 from model.verdicts.prediction import judge
 from model.videos import PREDICTIONS, UNSEEN
 from pipeline.cache import Cache, Clip

@@ -28,7 +28,7 @@ from model.evidence.anomaly import load_anomaly, read_motion
 from model.reports.run_report import write_report
 from model.run import load_run, save_run
 from model.sequences import load_sequences
-from model.sweep.sources import named
+from model.sources import named
 from pipeline.files import write_csv
 
 

@@ -19,8 +19,8 @@ from model.evaluate import main as evaluate_command
 from model.evaluation.evaluation import evaluate
 from model.reports.run_report import write_report
 from model.run import load_run, save_run
+from model.sources import CHANGED, MISSING, UNKNOWN
 from model.sweep.perturbations import PERTURBATIONS, Perturbation
-from model.sweep.sources import CHANGED, MISSING, UNKNOWN
 from model.sweep.sweep import UNCHANGED, read_sweep, sweep
 from model.sweep.table import sweep_table
 from model.verdicts.prediction import backbone_of, judge
