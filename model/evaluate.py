@@ -9,11 +9,12 @@ import cloup
 from model.evaluation.cross import evaluate_elsewhere
 from model.evaluation.evaluation import METRICS, evaluate
 from model.evaluation.rivalry import compare_runs, rivalry_table
+from model.reports.cases import write_cases
 from model.reports.run_report import write_report
 from model.reports.summary import table
 from model.run import allow_leaks_option, cache_of, controls_option, load_run
 from model.sweep.sweep import RESULT, sweep
-from model.sweep.table import sweep_options, sweep_table
+from model.sweep.table import sweep_table
 from model.verdicts.prediction import backbone_of
 from pipeline.cache import Cache
 from pipeline.cli import Command
@@ -37,7 +38,39 @@ from pipeline.cli import Command
 @cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 @controls_option
 @allow_leaks_option
-@sweep_options
+@cloup.option_group(
+    "Looking at the videos again",
+    cloup.option(
+        "--cases",
+        metavar="N",
+        type=click.IntRange(1),
+        help="Write a page about each of the N worst mistakes, as model.predict --report does; the "
+        "report leads to them.",
+    ),
+    cloup.option(
+        "--sweep",
+        "sweeps",
+        is_flag=True,
+        help="Also judge re-encoded, resized, slower, blurred, noisy, lighter and darker "
+        "copies of the test videos, each like a new video. A sweep that was stopped goes on.",
+    ),
+    cloup.option(
+        "--videos",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        help="Folder of the videos, if they are not where they were.",
+    ),
+    cloup.option(
+        "--weights",
+        metavar="PATH",
+        help="The backbone's weights, if they were given to features.embed as a file.",
+    ),
+    cloup.option(
+        "--jobs",
+        metavar="N",
+        type=click.IntRange(1),
+        help="Processes.  [default: one per core]",
+    ),
+)
 def main(
     run: Path,
     rival: Path | None,
@@ -46,6 +79,7 @@ def main(
     device: str,
     no_controls: bool,
     allow_leaks: bool,
+    cases: int | None,
     sweeps: bool,
     videos: Path | None,
     weights: str | None,
@@ -57,38 +91,40 @@ def main(
     and over metadata alone (size, frame rate, duration, bit rate: does the corpus give itself
     away?), and heads like the detector's that see the moments in random order, or one stream
     alone. Writes metrics.json, curves and report.html into RUN, and those of another corpus into
-    RUN/cross; with --sweep also sweep.csv, sweep.json and sweep.png. With a second run, compares
-    the two and writes nothing.
+    RUN/cross; with --sweep also sweep.csv, sweep.json and sweep.png; with --cases pages in cases/.
+    With a second run, compares the two and writes nothing.
 
     \b
     Example:
       python -m model.evaluate runs/first
-      python -m model.evaluate runs/first --sweep
+      python -m model.evaluate runs/first --sweep --cases 5
     """
     about_videos = {"--videos": videos, "--weights": weights, "--jobs": jobs}
     given = [name for name, value in about_videos.items() if value is not None]
-    if given and not sweeps:
-        raise click.UsageError(f"{', '.join(given)} without --sweep: no video is looked at")
+    if given and not sweeps and not cases:
+        raise click.UsageError(f"{', '.join(given)} without --sweep or --cases: no video is needed")
     loaded = load_run(run)
     if rival:
-        if cache or sweeps:
-            raise click.UsageError("--cache and --sweep are for one run, not for two")
+        if cache or sweeps or cases:
+            raise click.UsageError("--cache, --sweep and --cases are for one run, not for two")
         found = compare_runs(loaded, load_run(rival), allow_leaks=allow_leaks)
         click.echo(json.dumps(found.as_json(), indent=1) if as_json else rivalry_table(found))
         return
     opened = Cache(cache, "embed") if cache else cache_of(loaded)
-    swept = None
+    backbone = backbone_of(loaded, weights, device) if sweeps or cases else None
+    swept = written = None
     if opened.sha256 != loaded.config.cache_sha256:
         if sweeps:
             raise click.UsageError("--sweep is for the test videos of the run's own corpus")
         evaluation = evaluate_elsewhere(loaded, opened, allow_leaks=allow_leaks)
     else:
-        backbone = backbone_of(loaded, weights, device) if sweeps else None
         evaluation = evaluate(
             loaded, opened, controls=not no_controls, device=device, allow_leaks=allow_leaks
         )
-        if backbone:
+        if backbone and sweeps:
             swept = sweep(loaded, backbone, opened, folder=videos, jobs=jobs)
+    if backbone and cases:
+        written = write_cases(loaded, opened, evaluation, backbone, cases, folder=videos, jobs=jobs)
     report = write_report(loaded, evaluation)
     if as_json:
         click.echo((evaluation.folder / (RESULT if swept else METRICS)).read_text(), nl=False)
@@ -96,6 +132,8 @@ def main(
     click.echo(table(evaluation))
     if swept:
         click.echo("\n" + sweep_table(swept))
+    if written is not None:
+        click.echo(f"\n{written}")
     click.echo(f"report: {report}")
 
 

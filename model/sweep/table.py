@@ -1,11 +1,7 @@
-"""What is shown of a sweep, and the options that ask for one."""
+"""What is shown of a sweep."""
 
 import base64
-from pathlib import Path
 from typing import Any
-
-import click
-import cloup
 
 from model.run import Run
 from model.sweep.perturbations import NEARLY_LOSSLESS
@@ -71,33 +67,3 @@ def for_report(run: Run) -> dict[str, Any] | None:
         "explained": EXPLAINED,
         "picture": base64.b64encode(picture.read_bytes()).decode(),
     }
-
-
-def sweep_options(command: Any) -> Any:
-    """The options of a sweep, for a command that evaluates."""
-    return cloup.option_group(
-        "Changed copies of the videos",
-        cloup.option(
-            "--sweep",
-            "sweeps",
-            is_flag=True,
-            help="Also judge re-encoded, resized, slower, blurred, noisy, lighter and darker "
-            "copies of the test videos, each like a new video. A sweep that was stopped goes on.",
-        ),
-        cloup.option(
-            "--videos",
-            type=click.Path(path_type=Path, exists=True, file_okay=False),
-            help="Folder of the videos, if they are not where they were.",
-        ),
-        cloup.option(
-            "--weights",
-            metavar="PATH",
-            help="The backbone's weights, if they were given to features.embed as a file.",
-        ),
-        cloup.option(
-            "--jobs",
-            metavar="N",
-            type=click.IntRange(1),
-            help="Processes.  [default: one per core]",
-        ),
-    )(command)
