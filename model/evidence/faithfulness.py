@@ -38,21 +38,25 @@ def faithfulness_of(
         heat: (M, h, w).
     """
     whole = log_odds(run, embedded)
-    towards = 1 if run.probabilities(np.array(whole * run.config.temperature)) >= (
-        run.config.threshold
-    ) else -1  # fmt: skip
+    sign = towards(run, whole)
 
     def fall(order: npt.NDArray[np.float64]) -> float:
         shown = cover(pictures, most(order, SHARE))
         found = half(backbone.embed(shown, run.config.options.every))
-        return towards * (whole - log_odds(run, {**embedded, stream: found}))
+        return sign * (whole - log_odds(run, {**embedded, stream: found}))
 
     rng = np.random.default_rng(0)
     return Faithfulness(
         SHARE,
-        fall(towards * heat.astype(np.float64)),
+        fall(sign * heat.astype(np.float64)),
         float(np.mean([fall(rng.random(heat.shape)) for _ in range(DRAWS)])),
     )
+
+
+def towards(run: Run, log_odds: float) -> int:
+    """Which way a verdict lies: 1 if a clip of these log-odds is called fake, else -1."""
+    probability = run.probabilities(np.array(log_odds * run.config.temperature))
+    return 1 if probability >= run.config.threshold else -1
 
 
 def log_odds(run: Run, embedded: Mapping[str, npt.NDArray[Any]]) -> float:

@@ -1,0 +1,241 @@
+"""Does heat lie where a fake was manipulated, and does the verdict hang on it?
+
+Run ``python -m benchmarks.heatmaps CLIPS RUN WEIGHTS CORPUS...`` with a cache of clips of corpora
+that data.demo made, a run over embeddings of it, the backbone's weights (a file, or imagenet), and
+these corpora: their truth.json has the box of the swapped face in every frame. No video is
+explained by a head that trained on it: training videos by the head of the fold that left them out,
+those of test split and holdout by all heads.
+
+It tells how often the middle of the hottest cell of a map lies in the box, which part of the
+hottest fifth of cells does, and which part of all cells does, which is what chance gives; each the
+mean over moments of a video, then over videos, with the 95% interval of a bootstrap over groups of
+linked videos. Beside heat there are rankings of cells that look at no network. Then what is left of
+the log-odds of the verdict while the hottest cells, or random ones, are covered (deletion), or
+while nothing else is shown (insertion), and what each step costs. In the environment ``LIMIT=N``
+takes N videos of each group, and ``CURVES=N`` covers cells of N clips at most.
+"""
+
+import dataclasses
+import json
+import os
+import resource
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from features.embedding import embed_clip, half, stream_pictures
+from features.last_map import weighted_maps
+from model.evidence.explain import explain_clip
+from model.evidence.faithfulness import cover, log_odds, most, towards
+from model.fitting import training_folds
+from model.heads import Ensemble
+from model.run import cache_of, load_run
+from model.statistics.metrics import with_intervals
+from model.tuning.objective import load_training
+from model.verdicts.prediction import backbone_of
+from model.videos import UNSEEN
+from pipeline.cache import Cache
+from pipeline.splits import groups
+
+SHARES = (0.1, 0.2, 0.4, 0.6)
+HOTTEST = 0.2
+
+
+def main():
+    clips, folder, weights, *corpora = sys.argv[1:]
+    source, run = Cache(Path(clips), "extract"), load_run(Path(folder))
+    backbone = backbone_of(run, weights if Path(weights).is_file() else None, "cpu")
+    truth = {}
+    for corpus in map(Path, corpora):
+        boxes = json.loads((corpus / "truth.json").read_text())
+        truth |= {str(corpus.resolve() / path): box for path, box in boxes.items()}
+    names = source.names()
+    limit = int(os.environ.get("LIMIT", "0")) or None
+    drawn = int(os.environ.get("CURVES", "1000"))
+    for group, parts in (("out of fold", by_fold(run)), ("test and holdout", unseen(run))):
+        hits, curves = [], []
+        for clip, judge in islice(parts, limit):
+            path = str(Path(names[clip.video]).resolve())
+            covers = group != "out of fold" and len(curves) < drawn
+            if path not in truth and not covers:
+                continue
+            keys = ("flow", "flow_range", "timestamps", "camera", "frames")
+            arrays = {key: source.read(clip, key) for key in keys}
+            explained = explain_clip(judge, arrays, backbone)
+            if path in truth:
+                hits.append((clip, of_box(judge, arrays, explained, clip, truth[path])))
+            if covers:
+                curves.append(of_covering(judge, arrays, explained, backbone))
+        print(f"\n{group}: {len(hits)} fakes")
+        tell_hits(hits)
+        if curves:
+            print(f"\nleft of the log-odds of the verdict, {group}: {len(curves)} clips")
+            tell_curves(curves)
+    cost(run, backbone, source)
+
+
+def by_fold(run):
+    """Training clips that are fake, each with the run as the head has it that did not see it."""
+    cache = cache_of(run)
+    training = load_training(cache.folder, cache.sha256, run.config.training.streams)
+    folds = training_folds(training, run.config.n_heads, run.config.seed)
+    for head, (_, val) in zip(run.ensemble.heads, folds, strict=True):
+        alone = dataclasses.replace(run, ensemble=Ensemble([head], run.ensemble.window).eval())
+        for n in val:
+            if training.clips[n].label:
+                yield training.clips[n], alone
+
+
+def unseen(run):
+    """Clips that no head learned from or was chosen on."""
+    for clip in cache_of(run).clips:
+        if clip.split in UNSEEN:
+            yield clip, run
+
+
+def inside(arrays, clip, box, shape):
+    """(M, h, w) bool, the cells whose middle lies in the box of the frame that a map leads to."""
+    height, width = shape
+    left, top, across, down = map(int, clip.crop.split(","))
+    at = np.rint((arrays["timestamps"][1:]) * box["fps"]).astype(int)
+    x, y, w, h = np.array(box["boxes_xywh"])[at].T[:, :, None]  # (M, 1)
+    columns = left + (np.arange(width) + 0.5) / width * across
+    rows = top + (np.arange(height) + 0.5) / height * down
+    in_x = (x <= columns) & (columns < x + w)
+    in_y = (y <= rows) & (rows < y + h)
+    return in_y[:, :, None] & in_x[:, None, :]
+
+
+def of_box(run, arrays, explained, clip, box):
+    """Each ranking → (hottest cell, hottest fifth, chance) of one video."""
+    found = {}
+    for stream, heat in explained.heat.items():
+        truth = inside(arrays, clip, box, heat.shape[1:])
+        if not truth.any():
+            continue
+        shown = stream_pictures(arrays, stream, run.config.options)
+        usual = heat - heat.mean(0)
+        rankings = {
+            "heat": heat,
+            "heat, absolute": abs(heat),
+            "heat, mean over the clip": np.broadcast_to(heat.mean(0), heat.shape),
+            "heat beside the cell's own mean": usual,
+            "heat, smoothed over 5 moments": smoothed(heat),
+            "middle of the picture": middle(heat.shape),
+            "random": np.random.default_rng(0).random(heat.shape),
+        }
+        if stream == "flow":
+            rankings["motion"] = by_cell(shown, heat.shape[1:])
+        for name, order in rankings.items():
+            found[f"{stream}: {name}"] = (
+                truth[most(order, 1 / truth[0].size)].mean(),
+                truth[most(order, HOTTEST)].mean(),
+                truth.mean(),
+            )
+        weight = np.maximum(explained.contribution, 0) + 1e-9
+        first = truth[most(heat, 1 / truth[0].size)]
+        fifth = truth[most(heat, HOTTEST)].reshape(len(heat), -1).mean(1)
+        found[f"{stream}: heat, moments weighted by contribution"] = (
+            np.average(first, weights=weight),
+            np.average(fifth, weights=weight),
+            truth.mean(),
+        )
+    return found
+
+
+def smoothed(heat):
+    """The mean over five moments."""
+    padded = np.pad(heat, ((2, 2), (0, 0), (0, 0)), mode="edge")
+    return np.mean([padded[n : n + len(heat)] for n in range(5)], axis=0)
+
+
+def middle(shape):
+    """Cells by how near they are to the middle."""
+    rows, columns = (np.abs(np.arange(n) - (n - 1) / 2) / n for n in shape[1:])
+    return np.broadcast_to(-(rows[:, None] ** 2 + columns**2), shape)
+
+
+def by_cell(pictures, shape):
+    """The mean brightness of each cell of grey pictures; of maps, how fast it moves."""
+    rows = [
+        np.array_split(part, shape[1], axis=2) for part in np.array_split(pictures, shape[0], 1)
+    ]
+    return np.stack([np.stack([c.mean((1, 2)) for c in r], -1) for r in rows], 1)
+
+
+def of_covering(run, arrays, explained, backbone):
+    """(stream, way) → what is left of the log-odds of the verdict, at each of `SHARES`."""
+    options = run.config.options
+    embedded = embed_clip(arrays, backbone, options)
+    sign = towards(run, explained.log_odds)
+    rng = np.random.default_rng(0)
+    found = {"": [sign * explained.log_odds] * len(SHARES)}
+    for stream, heat in explained.heat.items():
+        shown = stream_pictures(arrays, stream, options)
+        draw = rng.random(heat.shape)
+        cells = {
+            "deletion, hottest": lambda s, heat=heat: most(sign * heat, s),
+            "deletion, random": lambda s, draw=draw: most(draw, s),
+            "insertion, hottest": lambda s, heat=heat: ~most(sign * heat, s),
+            "insertion, random": lambda s, draw=draw: ~most(draw, s),
+        }
+        for way, covered in cells.items():
+            found[f"{stream}: {way}"] = [
+                sign
+                * log_odds(
+                    run,
+                    {
+                        **embedded,
+                        stream: half(backbone.embed(cover(shown, covered(s)), options.every)),
+                    },
+                )
+                for s in SHARES
+            ]
+    return found
+
+
+def tell_hits(hits):
+    linked = np.array(groups([clip.ties for clip, _ in hits]))
+    for name in dict.fromkeys(name for _, found in hits for name in found):
+        rows = [n for n, (_, found) in enumerate(hits) if name in found]
+        table = np.array([hits[n][1][name] for n in rows])
+
+        def means(some, table=table):
+            return dict(
+                zip(("first", "fifth", "chance"), table[some].mean(0).tolist(), strict=True)
+            )
+
+        told = with_intervals(means, linked[rows])
+        print(f"  {name:52} " + "  ".join(f"{key} {value}" for key, value in told.items()))
+
+
+def tell_curves(curves):
+    print(f"  {'share':24} " + " ".join(f"{share:24g}" for share in SHARES))
+    for name in curves[0]:
+        values = np.array([curve[name] for curve in curves])  # (clips, shares)
+        low, mid, high = np.quantile(values, (0.25, 0.5, 0.75), axis=0)
+        cells = [f"{m:7.2f} ({a:6.2f} to {b:6.2f})" for a, m, b in zip(low, mid, high, strict=True)]
+        print(f"  {name or 'nothing covered':24} " + " ".join(cells))
+
+
+def cost(run, backbone, source):
+    """Seconds for a hundred maps, beside embedding them; peak memory of this process."""
+    pictures = np.concatenate([source.read(clip, "flow") for clip in source.clips[:3]])[:100]
+    by = np.ones((len(pictures), backbone.dimension), np.float32)
+    for name, do in (
+        ("embedding", lambda: backbone.embed(pictures)),
+        ("heat", lambda: weighted_maps(backbone, pictures, by)),
+    ):
+        before = time.process_time(), time.perf_counter()
+        do()
+        spent, waited = time.process_time() - before[0], time.perf_counter() - before[1]
+        print(f"{backbone.name}: {name} of 100 maps, {waited:.1f} s, {spent:.1f} s of processors")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"peak memory {peak:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()

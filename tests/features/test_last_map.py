@@ -1,0 +1,55 @@
+"""The last map of a network, found by structure: each family has its own."""
+
+import numpy as np
+import pytest
+
+from features.backbones import load_backbone
+from features.last_map import weighted_maps
+
+
+def pictures(n, side=64):
+    coarse = np.random.default_rng(0).integers(0, 200, (n, side // 8, side // 8, 3))
+    return np.kron(coarse, np.ones((1, 8, 8, 1))).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "grid"),
+    [
+        ("resnet18", (1, 2, 2)),
+        ("efficientnet_b0", (1, 2, 2)),
+        ("convnext_tiny", (1, 2, 2)),
+        ("mobilenet_v2", (1, 2, 2)),
+        ("mobilenet_v3_small", (1, 2, 2)),
+        ("googlenet", (1, 2, 2)),
+        ("swin_t", (1, 7, 7)),
+        ("vit_b_32", (1, 7, 7)),
+    ],
+)
+def test_every_family_gives_maps_of_its_own_grid(name, grid):
+    backbone, shown = load_backbone(name, "random:0", "cpu"), pictures(3)
+    by = np.random.default_rng(1).normal(size=(3, backbone.dimension)).astype(np.float32)
+    found = weighted_maps(backbone, shown, by)
+    assert found.shape == (3, *grid)
+    assert np.isfinite(found).all()
+    assert found.reshape(3, -1).std(1).min() > 0, "cells differ"
+    double = weighted_maps(backbone, shown, 2 * by)
+    np.testing.assert_allclose(double, 2 * found, rtol=1e-3, atol=1e-5 * abs(found).max())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "efficientnet_b0"])
+def test_where_a_network_averages_its_map_the_cells_sum_to_the_embedding(name):
+    backbone, shown = load_backbone(name, "random:0", "cpu"), pictures(3, 96)
+    by = np.random.default_rng(1).normal(size=(2, backbone.dimension)).astype(np.float32)
+    summed = weighted_maps(backbone, shown, by, every=2).sum((1, 2, 3))
+    expected = (by * backbone.embed(shown, every=2)).sum(1)
+    np.testing.assert_allclose(summed, expected, rtol=1e-3, atol=1e-4 * abs(expected).max())
+
+
+def test_a_network_of_videos_has_its_own_moments():
+    backbone, shown = load_backbone("r3d_18", "random:0", "cpu"), pictures(16)
+    rows = len(backbone.rows(16))
+    by = np.random.default_rng(1).normal(size=(rows, backbone.dimension)).astype(np.float32)
+    found = weighted_maps(backbone, shown, by)
+    assert found.shape == (rows, 2, 7, 7)
+    summed, expected = found.sum((1, 2, 3)), (by * backbone.embed(shown)).sum(1)
+    np.testing.assert_allclose(summed, expected, rtol=1e-3, atol=1e-4 * abs(expected).max())
