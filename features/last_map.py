@@ -2,9 +2,10 @@
 
 That map is found by structure, not by name: it is the last result of a computation that lies on a
 grid and of which more than one cell still reaches the embedding. Behind an average pool that is
-what is averaged; of a transformer that reads a class token, what its last attention looks at.
+what is averaged. A transformer that reads a class token has its own way: `features.rollout`.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from features.backbones import Backbone, Pictures
+from features.rollout import AT_ONCE, reads_class_token, rolled_out
 
 LOOKED_AT = 48  # results from the end, among which the last map is; the longest block has 30
 Grid = tuple[int, int, int]  # moments, height and width in cells
@@ -30,7 +33,8 @@ def weighted_maps(
 
     The gradient with respect to the map times the map, summed over channels: HiResCAM, which is
     Grad-CAM wherever a network averages its last map. Nothing is differentiated below that map, so
-    that memory stays that of a batch.
+    that memory stays that of a batch. Transformers with windows or pooled tokens (Swin, MaxViT,
+    MViT) are no exception; only those that read a class token get `rolled_out`.
 
     Args:
         backbone: the network; computed in float32.
@@ -46,19 +50,31 @@ def weighted_maps(
     """
     backbone = replace(backbone, precision="float32")
     windows = backbone.windows(len(pictures), every)
-    call, grid = _last_map(backbone, pictures, windows)
-    at_once = max(1, backbone.batch // backbone.kind.window)
+    of_batch: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    if reads_class_token(backbone.module):
+        at_once = AT_ONCE
+        of_batch = functools.partial(rolled_out, backbone.module)
+    else:
+        at_once = max(1, backbone.batch // backbone.kind.window)
+        call, grid = _last_map(backbone, pictures, windows)
+        of_batch = functools.partial(_at_last_map, backbone.module, call, grid)
     parts = []
     for start in range(0, len(windows), at_once):
         some = slice(start, start + at_once)
         with torch.no_grad():
             x = backbone.prepared(pictures, windows[some])
-        with torch.enable_grad(), _Leaf(call) as tap:
-            embeddings = backbone.module(x)
-        by = torch.from_numpy(weights[some]).to(embeddings)
-        (gradient,) = torch.autograd.grad(embeddings, tap.leaf, by)
-        parts.append(_cells(gradient * tap.leaf.detach(), grid).cpu().numpy())
+        parts.append(of_batch(x, torch.from_numpy(weights[some]).to(x)).cpu().numpy())
     return np.concatenate(parts)
+
+
+def _at_last_map(
+    module: nn.Module, call: int, grid: Grid, x: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Gradient times activation of the last map: (n, t, h, w)."""
+    with torch.enable_grad(), _Leaf(call) as tap:
+        embeddings = module(x)
+    (gradient,) = torch.autograd.grad(embeddings, tap.leaf, weights)
+    return _cells(gradient * tap.leaf.detach(), grid)
 
 
 def _last_map(
