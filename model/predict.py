@@ -134,9 +134,10 @@ def main(
             for found in predictions:
                 page = {}
                 if report:
+                    path = page_of(report, Path(found.path))
                     if Path(found.path) in listing.outside:
-                        write_undecidable(loaded, found, report)
-                    page = {"report": str(page_of(report, Path(found.path)))}
+                        write_undecidable(loaded, found, path)
+                    page = {"report": str(path)}
                 click.echo(_line(found, page, as_json=as_json))
         if len(listing.paths) > 1:
             click.echo(tally, err=True)

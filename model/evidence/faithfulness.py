@@ -82,13 +82,13 @@ def cover(pictures: Pictures, cells: Covered) -> Pictures:
         cells: (M, h, w) bool, which ones.
     """
     height, width = pictures.shape[1:3]
-    sigma = max(height / cells.shape[1], width / cells.shape[2])  # a cell
     covered = []
     for picture, of_picture in zip(pictures, cells, strict=True):
         mask = cv2.resize(
             of_picture.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST
         )
         mask = mask if picture.ndim == 2 else mask[..., None]
-        blurred = cv2.GaussianBlur(picture, (0, 0), sigma)
+        means = cv2.resize(picture, cells.shape[:0:-1], interpolation=cv2.INTER_AREA)
+        blurred = cv2.resize(means, (width, height), interpolation=cv2.INTER_LINEAR)
         covered.append(np.rint(picture + mask * (blurred.astype(np.float32) - picture)))
     return np.array(covered).astype(np.uint8)

@@ -98,61 +98,41 @@ def judge_with_cases(
     """
     with contextlib.closing(examine(run, paths, backbone, pool)) as examined:
         for number, one in examined:
-            write_case(run, one, backbone, folder)
+            write_case(run, one, backbone, page_of(folder, paths[number]))
             yield number, one.prediction
 
 
-def make_case(run: Run, path: Path, backbone: Backbone, pool: Pool, folder: Path) -> Path:
-    """Judge one video and write its page; the arguments are those of `judge_with_cases`.
-
-    Returns:
-        the path of the page.
-    """
-    for _ in judge_with_cases(run, [path], backbone, pool, folder=folder):
-        pass
-    return page_of(folder, path)
-
-
-def write_case(run: Run, examined: Examined, backbone: Backbone, folder: Path) -> Path:
+def write_case(run: Run, examined: Examined, backbone: Backbone, page: Path) -> None:
     """Write the page of a video and, if it has a probability, the video of its evidence.
 
     Args:
         run: that judged.
         examined: what it found.
         backbone: that it looked with.
-        folder: is made.
-
-    Returns:
-        the path of the page.
+        page: its path; the folder is made.
     """
     if examined.prediction.probability is None:
-        return write_undecidable(run, examined.prediction, folder, examined.facts)
-    folder.mkdir(parents=True, exist_ok=True)
-    page = page_of(folder, Path(examined.prediction.path))
+        write_undecidable(run, examined.prediction, page, examined.facts)
+        return
+    page.parent.mkdir(parents=True, exist_ok=True)
     case = _case(run, examined, backbone, overlay_of(page))
     _write(page, _render(run, examined, case, overlay_of(page).name))
-    return page
 
 
 def write_undecidable(
-    run: Run, prediction: Prediction, folder: Path, facts: Probe | None = None
-) -> Path:
+    run: Run, prediction: Prediction, page: Path, facts: Probe | None = None
+) -> None:
     """Write the page of a video without a probability: it says why.
 
     Args:
         run: that could not judge.
         prediction: the reason.
-        folder: is made.
+        page: its path; the folder is made.
         facts: of the file, if it could be read.
-
-    Returns:
-        the path of the page.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    page = page_of(folder, Path(prediction.path))
+    page.parent.mkdir(parents=True, exist_ok=True)
     overlay_of(page).unlink(missing_ok=True)  # of what the file was before
     _write(page, _render(run, Examined(prediction, facts), None, ""))
-    return page
 
 
 def _write(page: Path, text: str) -> None:

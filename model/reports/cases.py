@@ -31,9 +31,13 @@ class Cases:
     def __str__(self) -> str:
         if not self.pages and not self.lost:
             return "no page about a mistake: there is none"
-        lines = [f"pages about the {len(self.pages)} worst mistakes:", *map(str, self.pages)]
-        lines += [f"no page about {video}: {why}" for video, why in self.lost.items()]
-        return "\n  ".join(lines)
+        lines = [f"pages about {len(self.pages)} of the worst mistakes:" if self.pages else ""]
+        lines += [f"  {page}" for page in self.pages]
+        lines += [
+            f"no page about {video}: {why}; --videos FOLDER says where videos are"
+            for video, why in self.lost.items()
+        ]
+        return "\n".join(filter(None, lines))
 
 
 def write_cases(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from features.embedding import scaled_maps
 from model.evidence.explanation import Explanation
+from pipeline.x264 import x264_params
 
 SIDE = 224  # pixels, the longer side of a pane
 SMALLEST = 96  # below that nothing can be seen
@@ -212,7 +213,7 @@ def _write(
         "crf": str(quality),
         "preset": "fast",
         "threads": "1",
-        "x264-params": f"keyint={KEYFRAMES}:bframes=0:colormatrix=smpte170m:range=tv",
+        **x264_params(f"keyint={KEYFRAMES}", "bframes=0", "colormatrix=smpte170m", "range=tv"),
     }
     with av.open(
         str(path), "w", format="mp4", options={"movflags": "faststart", "fflags": "bitexact"}

@@ -100,7 +100,7 @@ def test_a_saved_run_predicts_what_it_predicted(fitted):
     with torch.inference_mode():
         again = run.probabilities(run.ensemble(unseen.x).double().numpy())
     written = {row["id"]: row["probability"] for row in predictions(fitted.folder)}
-    assert [f"{p:.6f}" for p in again] == [written[clip.video] for clip in unseen.clips]
+    assert again.tolist() == [float(written[clip.video]) for clip in unseen.clips]
 
 
 def test_training_videos_are_judged_by_heads_that_never_saw_them(fitted):

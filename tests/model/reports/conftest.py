@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from features.backbones import Backbone
-from model.reports.case import make_case
+from model.reports.case import judge_with_cases, page_of
 from model.run import Run, load_run
 from model.verdicts.prediction import backbone_of
 
@@ -59,7 +59,8 @@ def stairs(tmp_path_factory):
 def case_page(detector, stairs, in_process, tmp_path_factory):
     """The page of `stairs`; it must stay as it is."""
     folder = tmp_path_factory.mktemp("cases") / "out"
-    page = make_case(detector.run, stairs, detector.backbone, in_process, folder)
+    list(judge_with_cases(detector.run, [stairs], detector.backbone, in_process, folder=folder))
+    page = page_of(folder, stairs)
     before = hashlib.sha256(page.read_bytes()).digest()
     yield page
     assert hashlib.sha256(page.read_bytes()).digest() == before

@@ -20,7 +20,7 @@ from model.evidence.explain import explain_clip
 from model.evidence.moments import load_band
 from model.fitting import fit
 from model.predict import main as predict_command
-from model.reports.case import judge_with_cases, make_case, overlay_of, page_of
+from model.reports.case import judge_with_cases, overlay_of, page_of
 from model.reports.moments import strangest
 from model.reports.overlay import Evidence, encode, panes, scales_of
 from model.reports.timeline import plots
@@ -66,6 +66,11 @@ def data_of(page):
     return json.loads(found[1])
 
 
+def page_for(run, path, backbone, pool, folder):
+    assert len(list(judge_with_cases(run, [path], backbone, pool, folder=folder))) == 1
+    return page_of(folder, path)
+
+
 def judged(detector, path, in_process, folder, **config):
     """The prediction and the page of one video, of a run with other settings."""
     run = dataclasses.replace(
@@ -101,7 +106,7 @@ def test_it_says_what_the_threshold_did_in_the_runs_own_test_and_that_a_band_is_
     run = dataclasses.replace(detector.run, folder=folder)
     evaluate(run, controls=False, device="cpu")
     (folder / "band.json").unlink()
-    text = text_of(make_case(run, unseen, detector.backbone, in_process, tmp_path / "out"))
+    text = text_of(page_for(run, unseen, detector.backbone, in_process, tmp_path / "out"))
     confusion = json.loads((folder / "metrics.json").read_text())["test"]["confusion"]
     real, fake = sum(confusion[:2]), sum(confusion[2:])
     said = f"{confusion[1]} of {real} real videos fake, and {confusion[3]} of {fake} fake ones."
@@ -190,7 +195,7 @@ def test_a_detector_of_motion_alone_has_no_heat_and_says_so(
 ):
     settings = dataclasses.replace(fast, max_epochs=1, sequence_length=5, streams=("motion",))
     run = fit(chain.cache, tmp_path / "run", settings=settings, n_folds=2, device="cpu")
-    page = make_case(run, unseen, detector.backbone, in_process, tmp_path / "out")
+    page = page_for(run, unseen, detector.backbone, in_process, tmp_path / "out")
     assert set(data_of(page)["panes"]) == {"frames", "flow"}
     assert "There is none: the detector looks at descriptors of motion alone." in text_of(page)
     assert "heat: towards" not in text_of(page)

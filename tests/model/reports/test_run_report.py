@@ -141,6 +141,7 @@ def test_the_second_evaluation_trains_nothing_and_says_the_same(fitted, tmp_path
 def test_controls_of_another_run_or_a_damaged_file_are_not_taken(fitted, tmp_path, run_command):
     shutil.copytree(fitted.folder, tmp_path / "run")
     run = load_run(tmp_path / "run")
+    (run.folder / CONTROLS).unlink(missing_ok=True)  # of a test before this one
     evaluate(run, controls=False, device="cpu")
     kept = kept_controls(run)
     assert kept

@@ -137,7 +137,9 @@ def test_the_keyboard_is_enough(shown):
     search.send_keys("img\ue007")  # and Enter, which must not lead anywhere
     assert cells(shown, "file") == [HOSTILE]
     shown.find_element("css selector", "#videos-filter button").send_keys(" ")
-    assert "(split: unseen)" in status(shown) and len(cells(shown, "id")) > 1
+    wait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait(shown, 10)
+    wait.until(lambda _: "(split: unseen)" in status(shown))
+    assert len(cells(shown, "id")) > 1
     assert shown.current_url == address and shown.get_log("browser") == []
 
 
