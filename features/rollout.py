@@ -89,8 +89,10 @@ def _attend(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The layer's own computation, with its attention at hand: torch gives only a copy of it."""
     joined = F.linear(x, layer.in_proj_weight, layer.in_proj_bias)  # (n, L, 3 C)
+    n, length = x.shape[:2]
     query, key, value = (
-        part.unflatten(2, (layer.num_heads, -1)).transpose(1, 2) for part in joined.chunk(3, 2)
+        part.reshape(n, length, layer.num_heads, layer.head_dim).transpose(1, 2)
+        for part in joined.chunk(3, 2)
     )
     looked = torch.softmax(query @ key.transpose(2, 3) * layer.head_dim**-0.5, -1)
     if first:

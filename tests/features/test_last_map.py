@@ -53,3 +53,26 @@ def test_a_network_of_videos_has_its_own_moments():
     assert found.shape == (rows, 2, 7, 7)
     summed, expected = found.sum((1, 2, 3)), (by * backbone.embed(shown)).sum(1)
     np.testing.assert_allclose(summed, expected, rtol=1e-3, atol=1e-4 * abs(expected).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "grid"),
+    [
+        ("vit_b_16", (1, 14, 14)),
+        ("maxvit_t", (1, 7, 7)),
+        ("s3d", (2, 7, 7)),
+        ("mvit_v1_b", (8, 7, 7)),
+        ("mvit_v2_s", (8, 7, 7)),
+        ("swin3d_t", (8, 7, 7)),
+    ],
+)
+def test_slow_families_give_maps_of_their_own_grid_too(name, grid):
+    backbone = load_backbone(name, "random:0", "cpu")
+    shown = pictures(max(2, backbone.kind.window))
+    rows = len(backbone.rows(len(shown)))
+    by = np.random.default_rng(1).normal(size=(rows, backbone.dimension)).astype(np.float32)
+    found = weighted_maps(backbone, shown, by)
+    assert found.shape == (rows, *grid)
+    assert np.isfinite(found).all()
+    assert found.reshape(rows, -1).std(1).min() > 0, "cells differ"

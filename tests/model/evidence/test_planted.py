@@ -109,6 +109,23 @@ def test_heat_is_complete_where_the_network_averages_and_the_head_is_linear(plan
         assert heat(planted, pictures, x).sum() == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["lstm", "gru", "tcn", "transformer"])
+def test_what_rows_add_sums_to_the_verdict_beside_the_training_mean(fitted, kind):
+    """Though the heads are steep, and some numbers farther out than they are looked at."""
+    run = timed(fitted, kind, window=10)
+    for head in run.ensemble.heads:
+        head.branches[0].classify[1].weight.data *= 50
+    x = 3 * torch.from_numpy(np.random.default_rng(0).normal(size=(24, 3)).astype(np.float32))
+    x[5, 1] = 30
+    usual = run.ensemble.heads[0].mean.expand_as(x).numpy()
+    expected = log_odds(run, x.numpy()) - log_odds(run, usual)
+    slope = slope_of(run, x)
+    assert abs(expected) > 0.1
+    assert slope.added.sum() == pytest.approx(expected, rel=0.02, abs=0.02)
+    x_beside = (x - run.ensemble.heads[0].mean).numpy()
+    np.testing.assert_allclose(slope.gradient * x_beside, slope.added, rtol=1e-3, atol=1e-5)
+
+
 def test_a_cell_adds_its_share_of_features_beside_the_training_mean(planted):
     """Before anything is made complete, the map is already: it only lacks the mean."""
     pictures, x, _ = planted.new[0]
