@@ -75,7 +75,7 @@ def most(order: npt.NDArray[np.float64], share: float) -> Covered:
 
 
 def cover(pictures: Pictures, cells: Covered) -> Pictures:
-    """Blur cells of pictures away: what is there keeps its colour and brightness, not its detail.
+    """Cover cells of pictures: what is there keeps its mean colour and brightness, not its detail.
 
     Args:
         pictures: (M, H, W) or (M, H, W, 3) uint8.
@@ -89,6 +89,6 @@ def cover(pictures: Pictures, cells: Covered) -> Pictures:
         )
         mask = mask if picture.ndim == 2 else mask[..., None]
         means = cv2.resize(picture, cells.shape[:0:-1], interpolation=cv2.INTER_AREA)
-        blurred = cv2.resize(means, (width, height), interpolation=cv2.INTER_LINEAR)
-        covered.append(np.rint(picture + mask * (blurred.astype(np.float32) - picture)))
+        smooth = cv2.resize(means, (width, height), interpolation=cv2.INTER_LINEAR)
+        covered.append(np.rint(picture + mask * (smooth.astype(np.float32) - picture)))
     return np.array(covered).astype(np.uint8)
