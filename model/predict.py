@@ -13,7 +13,7 @@ import cloup
 from model.reports.case import judge_with_cases, page_of, write_undecidable
 from model.run import load_run, warn
 from model.verdicts.batch import Tally, judge_in_order, judge_into, list_videos, read_list
-from model.verdicts.prediction import Prediction, backbone_of
+from model.verdicts.prediction import KNOWN, Prediction, backbone_of
 from model.verdicts.results import check_ending
 from pipeline.cli import Command
 from pipeline.errors import NothingUsable, TooManyRejects
@@ -173,6 +173,7 @@ def sentence(prediction: Prediction) -> str:
     return (
         f"{prediction.path}: {prediction.verdict}{reason}, probability of being fake "
         f"{prediction.probability:.3f} (called fake from {prediction.threshold:.3f} on){motion}"
+        + (f"\n  WARNING: {KNOWN}" if KNOWN in prediction.warning else "")
     )
 
 

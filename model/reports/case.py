@@ -37,7 +37,7 @@ from model.reports.overlay import (
 from model.reports.record import looked_at, record, tested
 from model.reports.timeline import HEIGHT, Plot, plots
 from model.run import Run
-from model.verdicts.prediction import Examined, Prediction, examine
+from model.verdicts.prediction import KNOWN, Examined, Prediction, examine
 from pipeline.files import whole_file, write_whole
 from pipeline.probe import Probe
 from pipeline.workers import Pool
@@ -190,7 +190,7 @@ def _render(run: Run, examined: Examined, case: Case | None, overlay: str) -> st
     return templates.get_template("case.html").render(
         name=Path(examined.prediction.path).name,
         prediction=examined.prediction,
-        warnings=run.config.warnings,
+        warnings=[*run.config.warnings, *[KNOWN] * (KNOWN in examined.prediction.warning)],
         config=run.config,
         tested=tested(run),
         n_reference=len(examined.anomaly.reference) if examined.anomaly else 0,

@@ -19,6 +19,7 @@ from model.evidence.attribution import stream_shares
 from model.run import Run
 from model.sequences import join_streams
 from model.statistics.metrics import distance
+from model.ties import TRAINING, trained_on
 from pipeline import extraction
 from pipeline.cache import read_shard
 from pipeline.errors import IntegrityError, Rejected, SettingsError
@@ -26,6 +27,8 @@ from pipeline.probe import Probe
 from pipeline.scratch import scratch_folder
 from pipeline.settings import Settings
 from pipeline.workers import LocalPool, Pool
+
+KNOWN = "The detector was trained on this very file: what it says of it is too good to be true."
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Prediction:
         threshold: from which on a video is called fake.
         clips: how many clips of the video were looked at.
         reason: why it is undecidable, else empty.
-        warning: what to know about the run itself, usually empty.
+        warning: what to know about the run, or that it was trained on this file; usually empty.
         anomaly: the share of real training videos that move less strangely, 0..1; None if it is
             not known.
         strangest: what is strange about the motion, in robust standard deviations of real clips.
@@ -199,6 +202,7 @@ def examine(
         Settings.from_json(run.config.extraction), keep_frames=True
     )
     anomaly = load_anomaly(run.folder)
+    learned = trained_on(run.folder) if (run.folder / TRAINING).is_file() else set()
     with (
         scratch_folder() as folder,
         contextlib.closing(
@@ -212,6 +216,9 @@ def examine(
             clips = tuple(read_shard(folder, video.shard).values())
             (folder / video.shard).unlink()
             prediction, motion = _judge(run, paths[number], clips, backbone, anomaly)
+            if f"sha256:{video.facts.sha256}" in learned:
+                warning = " ".join(filter(None, [prediction.warning, KNOWN]))
+                prediction = dataclasses.replace(prediction, warning=warning)
             yield number, Examined(prediction, video.facts, clips, motion, anomaly)
 
 

@@ -95,7 +95,7 @@ def moved(chain, tmp_path):
 def test_options_that_only_a_sweep_heeds_are_refused_without_it(option, value, chain):
     done = CliRunner().invoke(evaluate_command, [str(chain.folder), option, value])
     assert done.exit_code == 2
-    assert f"{option} without --sweep: no video is looked at" in done.stderr
+    assert f"{option} without --sweep or --cases: no video is needed" in done.stderr
 
 
 # ------------------------------------------------------------------------------------ the numbers

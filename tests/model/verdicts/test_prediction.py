@@ -16,7 +16,7 @@ from model.predict import main as predict_command
 from model.predict import sentence
 from model.run import load_run
 from model.sequences import join_streams
-from model.verdicts.prediction import Prediction, backbone_of, predict
+from model.verdicts.prediction import KNOWN, Prediction, backbone_of, predict
 from pipeline.errors import IntegrityError, SettingsError
 
 # Decoding, flow and embedding are the same bit by bit; the LSTM in float32 sees other batches.
@@ -111,6 +111,20 @@ def test_what_cannot_be_judged_says_why_and_the_order_is_that_of_the_arguments(
             assert (prediction["verdict"], prediction["probability"]) == ("undecidable", None)
             assert undecidable[path] in prediction["reason"].lower()
             assert prediction["clips"] == 0
+
+
+def test_a_video_that_was_trained_on_says_so_under_any_name(chain, unseen, tmp_path, run_command):
+    known = next(clip.video for clip in chain.cache.clips if clip.split == "train")
+    copy = tmp_path / "copy.mp4"
+    shutil.copy(chain.videos[known], copy)
+    paths = [copy, chain.videos[unseen[0]["id"]]]
+    done = run_command(predict_command, *arguments(chain, *paths))
+    assert done.stdout.count(f"WARNING: {KNOWN}") == 1
+    of_copy, of_unseen = done.stdout.split(str(paths[1]))
+    assert KNOWN in of_copy and KNOWN not in of_unseen
+    done = run_command(predict_command, *arguments(chain, *paths), "--json")
+    warned = [KNOWN in json.loads(line)["warning"] for line in done.stdout.splitlines()]
+    assert warned == [True, False]
 
 
 def test_if_nothing_could_be_judged_the_command_fails(chain, undecidable, run_command):
