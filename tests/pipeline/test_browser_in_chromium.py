@@ -87,7 +87,9 @@ def test_the_keyboard_is_enough(shown):
     assert status(shown) == "4 of 8 clips shown (label: real; text: talking)"
     tab_to(shown, "reset")
     press(shown, "\ue007")
-    assert status(shown) == "8 of 8 clips shown" and len(visible(shown)) == 8
+    wait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
+    wait(shown, 10).until(lambda _: status(shown) == "8 of 8 clips shown")  # after the event
+    assert len(visible(shown)) == 8
     assert shown.current_url == address and shown.get_log("browser") == []
 
 
