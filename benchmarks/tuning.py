@@ -75,7 +75,7 @@ def by_chance(objective, n_trials, space, start, seed):
     n_folds = len(objective.folds)
     drawn = Space(space).rvs(n_trials - 1, random_state=seed)
     settings = [to_settings(plain(p), space, start) for p in [to_point(start, space), *drawn]]
-    outcomes = [run_trial(objective, n_folds, finished_losses([], n_folds), s) for s in settings]
+    outcomes = [run_trial(objective, finished_losses([], n_folds), s) for s in settings]
     losses = [outcome.loss for outcome in outcomes]
     best = settings[int(np.nanargmin(losses))]
     return convergence(outcomes), best, sum(len(outcome.losses) for outcome in outcomes)

@@ -94,14 +94,16 @@ def fit(
         **settings_as_json(settings),
     }
     _begin(folder, begun)
+    checkpoints = folder / CHECKPOINTS
+    checkpoints.mkdir(exist_ok=True)
     if n_trials:
         space = search_space(training.x.shape[1], available_streams(cache), scope=search)
-        objective = FoldLoss(cache.folder, cache.sha256, folds, seed, where)
+        objective = FoldLoss(
+            cache.folder, cache.sha256, folds, seed, where, checkpoints=checkpoints
+        )
         settings = _tune(objective, n_trials, space, folder, settings, warm, jobs, seconds)
         n_trials = len(read_trials(folder / TRIALS, space, len(folds)))
         training = load_training(cache.folder, cache.sha256, settings.streams)
-    checkpoints = folder / CHECKPOINTS
-    checkpoints.mkdir(exist_ok=True)
     with tqdm(total=len(folds), desc="train", unit="fold", disable=None) as bar:
         fitted = cross_fit(
             training,

@@ -217,6 +217,7 @@ class _Transformer(nn.Module):
             batch_first=True,
             norm_first=True,
         )
+        layer.self_attn.dropout = 0.0  # on a CPU it takes longer than all else together
         self.layers = nn.TransformerEncoder(layer, settings.layers, enable_nested_tensor=False)
 
     def forward(

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +20,10 @@ from torch.nn import functional as F
 from model.heads import Ensemble, Fusion, Head, HeadKind, HeadSettings, Pooling, clip_logits
 from model.sequences import Sequences
 from model.statistics.metrics import auc_roc
-from pipeline.files import write_whole
 
 Indices = npt.NDArray[np.int64]
 BLOCK = 64  # clips that lie side by side in a file, and are read together
+LEAST = 1e-3  # nats by which the validation loss must fall for an epoch to count as better
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,12 @@ class Fold:
     val: Indices  # rows of the validation clips
     val_logits: npt.NDArray[np.float64]  # of the best epoch
     history: list[Epoch]
+    best_epoch: int  # of the history
 
     @property
     def best(self) -> Epoch:
         """The epoch that was kept."""
-        return min(self.history, key=lambda epoch: epoch.val_loss)
+        return self.history[self.best_epoch]
 
 
 def train_fold(
@@ -90,7 +92,7 @@ def train_fold(
     *,
     seed: int = 0,
     device: str = "cpu",
-    checkpoint: Path | None = None,
+    checkpoints: Path | None = None,
 ) -> Fold:
     """Train a head until the validation loss stops falling, and keep the best epoch.
 
@@ -101,8 +103,8 @@ def train_fold(
         settings: of the head and its training.
         seed: of initial weights, order and windows.
         device: as torch names it.
-        checkpoint: a file that is written after each epoch; if it is there, and of this very
-            training, it is gone on with, and ends with the same weights.
+        checkpoints: a folder with a file for each training, written after each epoch. One that is
+            there is gone on with, and ends with the same weights; if it had ended, it has.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # these matrices are too small to share out
@@ -110,8 +112,8 @@ def train_fold(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             training = _Training(data.of(settings.streams), train, val, settings, device)
-            if checkpoint is not None:
-                training.keep_in(checkpoint, seed)
+            if checkpoints is not None:
+                training.keep_in(checkpoints, seed)
             while not training.ended:
                 training.epoch()
             return training.fold()
@@ -144,7 +146,6 @@ class _Training:
         self._best_epoch, self._best_logits = -1, torch.zeros(len(val), dtype=torch.float64)
         self._best_state = self._head.state_dict()
         self._checkpoint: Path | None = None
-        self._key = ""
 
     @property
     def ended(self) -> bool:
@@ -180,16 +181,22 @@ class _Training:
         scores = logits.cpu().double()
         auc = auc_roc(self._data.labels[self._val.numpy()], scores.numpy())
         self._history.append(Epoch(torch.stack(losses).mean().item(), val_loss, auc))
-        if self._best_epoch < 0 or val_loss < self._history[self._best_epoch].val_loss:
+        if self._best_epoch < 0 or val_loss < self._history[self._best_epoch].val_loss - LEAST:
             self._best_epoch, self._best_logits = len(self._history) - 1, scores
             self._best_state = {k: v.clone() for k, v in self._head.state_dict().items()}
         if self._checkpoint is not None:
-            write_whole(self._checkpoint, lambda path: torch.save(self._state(), path))
+            _write(self._checkpoint, self._state())
 
     def fold(self) -> Fold:
         """What came of it."""
         self._head.load_state_dict(self._best_state)
-        return Fold(self._head.cpu(), self._val.numpy(), self._best_logits.numpy(), self._history)
+        return Fold(
+            self._head.cpu(),
+            self._val.numpy(),
+            self._best_logits.numpy(),
+            self._history,
+            self._best_epoch,
+        )
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         cuda = self._device.type == "cuda"
@@ -199,41 +206,50 @@ class _Training:
     def _loss(self, logits: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return F.binary_cross_entropy_with_logits(logits, y, weight[y.long()])
 
-    def keep_in(self, checkpoint: Path, seed: int) -> None:
-        """Write a file after each epoch; go on with the one that is there."""
-        self._checkpoint = checkpoint
+    def keep_in(self, folder: Path, seed: int) -> None:
+        """Write a file after each epoch; go on with the one of this very training."""
         told = [seed, self._train.tolist(), self._val.tolist(), str(self._device)]
         clips = [clip.id for clip in self._data.clips]
         text = json.dumps([told, clips, dataclasses.asdict(self._settings)])
-        self._key = hashlib.sha256(text.encode()).hexdigest()
+        self._checkpoint = folder / f"{hashlib.sha256(text.encode()).hexdigest()}.pt"
         try:
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
             return
-        if state["key"] != self._key:
-            return
-        self._head.load_state_dict(state["head"])
-        self._optimiser.load_state_dict(state["optimiser"])
         self._history = [Epoch(*values) for values in state["history"]]
         self._best_epoch, self._best_logits = state["best_epoch"], state["best_logits"]
         self._best_state = state["best"]
+        if self.ended:
+            return
+        self._head.load_state_dict(state["head"])
+        self._optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["random"])
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"], self._device)
 
     def _state(self) -> dict[str, Any]:
         cuda = self._device.type == "cuda"
-        return {
-            "key": self._key,
-            "head": self._head.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
+        result = {
             "history": [dataclasses.astuple(epoch) for epoch in self._history],
             "best_epoch": self._best_epoch,
             "best_logits": self._best_logits,
             "best": self._best_state,
+        }
+        if self.ended:
+            return result
+        return result | {
+            "head": self._head.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self._device) if cuda else None,
         }
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    """Replace a checkpoint. One that a power cut spoils is not read: the training begins anew."""
+    temporary = path.with_suffix(f".{os.getpid()}")
+    torch.save(state, temporary)
+    temporary.replace(path)
 
 
 class _Windows:
@@ -358,14 +374,13 @@ def cross_fit(
         seed: fold n uses ``seed + n``.
         device: as torch names it.
         progress: called after each fold.
-        checkpoints: a folder with a file for each fold, see `train_fold`.
+        checkpoints: as of `train_fold`.
     """
     trained = []
     out_of_fold = np.full(len(data.clips), np.nan)
     for n, (train, val) in enumerate(folds):
-        checkpoint = checkpoints / f"{n}.pt" if checkpoints else None
         fold = train_fold(
-            data, train, val, settings, seed=seed + n, device=device, checkpoint=checkpoint
+            data, train, val, settings, seed=seed + n, device=device, checkpoints=checkpoints
         )
         out_of_fold[val] = fold.val_logits
         trained.append(fold)

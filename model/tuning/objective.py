@@ -28,6 +28,7 @@ class FoldLoss:
         seed: of training.
         device: as torch names it.
         splits: whose clips the rows are of.
+        checkpoints: a folder in which what was trained is kept, as of `train_fold`.
     """
 
     cache: Path
@@ -36,6 +37,7 @@ class FoldLoss:
     seed: int
     device: str
     splits: tuple[str, ...] = TRAINING
+    checkpoints: Path | None = None
 
     def __call__(self, settings: TrainingSettings, fold: int) -> float:
         """Train one head as `cross_fit` over all folds trains it.
@@ -46,7 +48,12 @@ class FoldLoss:
         """
         data = load_training(self.cache, self.sha256, settings.streams, self.splits)
         return cross_fit(
-            data, [self.folds[fold]], settings, seed=self.seed + fold, device=self.device
+            data,
+            [self.folds[fold]],
+            settings,
+            seed=self.seed + fold,
+            device=self.device,
+            checkpoints=self.checkpoints,
         ).loss
 
 

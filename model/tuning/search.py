@@ -1,9 +1,11 @@
 """Choosing settings by Gaussian processes (scikit-optimize), on validation folds only."""
 
+import itertools
 import math
 import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from model.tuning.space import Point, plain, to_point, to_settings
 from model.tuning.trials import (
     FAILED,
     OK,
+    FoldResult,
     Losses,
     Objective,
     Outcome,
@@ -25,7 +28,9 @@ from model.tuning.trials import (
     append_trial,
     estimated_losses,
     finished_losses,
+    outcome_of,
     read_trials,
+    run_fold,
     run_trial,
 )
 from pipeline.errors import NothingUsable, Rejected
@@ -168,18 +173,32 @@ def _run(
     objective: Objective, finished: Losses, tried: dict[int, TrainingSettings], pool: LocalPool
 ) -> Iterator[tuple[int, Outcome]]:
     """Run trials, one in this process or several in others, and give outcomes as they come."""
-    run = partial(run_trial, objective, finished.shape[1], finished)
     if pool.slots == 1:
-        yield from ((number, run(settings)) for number, settings in tried.items())
+        for number, settings in tried.items():
+            yield number, run_trial(objective, finished, settings)
         return
-    task = partial(_run_numbered, run)
-    for (number, _), outcome in pool.run(task, list(tried.items())):
-        if isinstance(outcome, Rejected):
-            outcome = Outcome((), f"{FAILED}: its process died ({outcome.detail})", 0.0)
-        yield number, outcome
+    # A trial that passed its first fold will probably run on all: the others wait side by side.
+    waiting = deque((number, 0) for number in tried)
+    results: dict[int, dict[int, FoldResult]] = {number: {} for number in tried}
+    for (number, fold), result in pool.run(partial(_run_fold, objective, tried), waiting):
+        if number not in results:  # decided meanwhile
+            continue
+        if isinstance(result, Rejected):
+            result = FoldResult(math.nan, 0.0, f"its process died ({result.detail})")
+        known = results[number]
+        known[fold] = result
+        first = [known[n] for n in itertools.takewhile(known.__contains__, itertools.count())]
+        if outcome := outcome_of(first, finished):
+            del results[number]
+            for item in [item for item in waiting if item[0] == number]:
+                waiting.remove(item)
+            yield number, outcome
+        elif fold == 0:
+            waiting.extend((number, other) for other in range(1, finished.shape[1]))
 
 
-def _run_numbered(
-    run: Callable[[TrainingSettings], Outcome], item: tuple[int, TrainingSettings]
-) -> Outcome:
-    return run(item[1])
+def _run_fold(
+    objective: Objective, tried: dict[int, TrainingSettings], item: tuple[int, int]
+) -> FoldResult:
+    number, fold = item
+    return run_fold(objective, tried[number], fold)

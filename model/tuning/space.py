@@ -13,6 +13,7 @@ from model.training import TrainingSettings
 Scope = Literal["training", "architecture"]
 Point = list[Any]  # a value for each dimension
 
+LONGEST = 128  # flow maps that a head sees at once: what an epoch takes grows with them
 LOG = "log2_"  # before the name of a setting whose logarithm is a dimension
 STREAM_SETS = (
     "flow", "motion", "flow+motion", "frames", "flow+frames", "flow+frames+motion",
@@ -41,9 +42,10 @@ def search_space(
         Real(0.0, 0.6, name="dropout"),
         Integer(4, 7, name="log2_hidden"),
     ]
-    shortest = max(2, round(n_steps / 4))
-    if shortest < n_steps:
-        space.append(Integer(shortest, n_steps, name="sequence_length"))
+    longest = min(n_steps, LONGEST)
+    shortest = max(2, round(longest / 4))
+    if shortest < longest:
+        space.append(Integer(shortest, longest, name="sequence_length"))
     if scope == "training":
         return space
     held = set(held_streams)

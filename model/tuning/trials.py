@@ -1,5 +1,6 @@
 """Trials of a search: how one runs, when one is hopeless, what is told of it, and their log."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -64,35 +65,68 @@ class Trial:
     outcome: Outcome
 
 
-def run_trial(
-    objective: Objective, n_folds: int, finished: Losses, settings: TrainingSettings
-) -> Outcome:
+@dataclass(frozen=True)
+class FoldResult:
+    """What came of some settings on one fold.
+
+    Attributes:
+        loss: in nats.
+        seconds: that it took.
+        failure: why there is no loss, or nothing.
+    """
+
+    loss: float
+    seconds: float
+    failure: str = ""
+
+
+def run_trial(objective: Objective, finished: Losses, settings: TrainingSettings) -> Outcome:
     """Run the folds of a trial one after the other, as long as there is hope.
 
     Args:
         objective: the validation loss of some settings on a fold.
-        n_folds: K.
         finished: (N, K), the losses of the trials that it has to be compared with.
         settings: to be tried.
     """
+    results: list[FoldResult] = []
+    while (outcome := outcome_of(results, finished)) is None:
+        results.append(run_fold(objective, settings, len(results)))
+    return outcome
+
+
+def run_fold(objective: Objective, settings: TrainingSettings, fold: int) -> FoldResult:
+    """Try settings on one fold."""
     clock = time.monotonic()
+    try:
+        loss = objective(settings, fold)
+    except FAILURES as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        return FoldResult(math.nan, time.monotonic() - clock, first[:200])
+    failure = "" if loss < DIVERGED else f"the loss of fold {fold + 1} is {loss:.3g}"
+    return FoldResult(loss, time.monotonic() - clock, failure)
+
+
+def outcome_of(results: Sequence[FoldResult], finished: Losses) -> Outcome | None:
+    """What becomes of settings, by the first of their folds that decide; None if none does yet.
+
+    Args:
+        results: of the first folds, in their order.
+        finished: (N, K), the losses of the trials that they have to be compared with.
+    """
     losses: list[float] = []
-    status = OK
-    for fold in range(n_folds):
-        try:
-            loss = objective(settings, fold)
-        except FAILURES as error:
-            first = (str(error) or type(error).__name__).splitlines()[0]
-            status = f"{FAILED}: {first[:200]}"
+    status, seconds = "", 0.0
+    for result in results:
+        seconds += result.seconds
+        if result.failure:
+            status = f"{FAILED}: {result.failure}"
             break
-        if not loss < DIVERGED:
-            status = f"{FAILED}: the loss of fold {fold + 1} is {loss:.3g}"
-            break
-        losses.append(loss)
+        losses.append(result.loss)
         if is_hopeless(losses, finished):
             status = STOPPED
             break
-    return Outcome(tuple(losses), status, time.monotonic() - clock)
+    if not status and len(losses) < finished.shape[1]:
+        return None
+    return Outcome(tuple(losses), status or OK, seconds)
 
 
 def corrected_loss(losses: Sequence[float], finished: Losses) -> float:

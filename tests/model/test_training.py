@@ -110,8 +110,8 @@ def test_every_clip_is_scored_by_the_head_that_never_saw_it(noisy, fast):
 def test_a_killed_training_goes_on_to_the_same_weights(noisy, fast, tmp_path, monkeypatch, epochs):
     settings = dataclasses.replace(fast, dropout=0.3, max_epochs=6, patience=6)
     whole = train_fold(noisy, TRAIN, VAL, settings, seed=3)
-    path, done = tmp_path / "0.pt", []
-    write = training.write_whole
+    done = []
+    write = training._write
 
     def killed(target, content):
         write(target, content)
@@ -120,9 +120,9 @@ def test_a_killed_training_goes_on_to_the_same_weights(noisy, fast, tmp_path, mo
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "write_whole", killed)
-        train_fold(noisy, TRAIN, VAL, settings, seed=3, checkpoint=path)
-    resumed = train_fold(noisy, TRAIN, VAL, settings, seed=3, checkpoint=path)
+        patch.setattr(training, "_write", killed)
+        train_fold(noisy, TRAIN, VAL, settings, seed=3, checkpoints=tmp_path)
+    resumed = train_fold(noisy, TRAIN, VAL, settings, seed=3, checkpoints=tmp_path)
     assert same(resumed.head.state_dict(), whole.head.state_dict())
     assert resumed.history == whole.history
     np.testing.assert_array_equal(resumed.val_logits, whole.val_logits)
@@ -130,15 +130,38 @@ def test_a_killed_training_goes_on_to_the_same_weights(noisy, fast, tmp_path, mo
 
 @pytest.mark.parametrize("other", ["seed", "settings", "damaged"])
 def test_a_checkpoint_of_something_else_is_not_gone_on_with(noisy, fast, tmp_path, other):
-    path, settings = tmp_path / "0.pt", dataclasses.replace(fast, max_epochs=3)
+    settings = dataclasses.replace(fast, max_epochs=3)
     whole = train_fold(noisy, TRAIN, VAL, settings, seed=3)
     if other == "damaged":
+        train_fold(noisy, TRAIN, VAL, settings, seed=3, checkpoints=tmp_path)
+        (path,) = tmp_path.glob("*.pt")
         path.write_bytes(b"PK\x03\x04 not a model")
     else:
         changed = dataclasses.replace(settings, dropout=0.1 if other == "settings" else 0.3)
-        train_fold(noisy, TRAIN, VAL, changed, seed=4 if other == "seed" else 3, checkpoint=path)
-    again = train_fold(noisy, TRAIN, VAL, settings, seed=3, checkpoint=path)
+        train_fold(
+            noisy, TRAIN, VAL, changed, seed=4 if other == "seed" else 3, checkpoints=tmp_path
+        )
+    again = train_fold(noisy, TRAIN, VAL, settings, seed=3, checkpoints=tmp_path)
     assert same(again.head.state_dict(), whole.head.state_dict())
+
+
+def test_a_training_that_has_ended_is_not_repeated(noisy, fast, tmp_path, monkeypatch):
+    first = train_fold(noisy, TRAIN, VAL, fast, seed=3, checkpoints=tmp_path)
+    monkeypatch.delattr(training._Training, "epoch")
+    again = train_fold(noisy, TRAIN, VAL, fast, seed=3, checkpoints=tmp_path)
+    assert same(again.head.state_dict(), first.head.state_dict())
+    assert again.history == first.history and again.best_epoch == first.best_epoch
+    np.testing.assert_array_equal(again.val_logits, first.val_logits)
+
+
+def test_what_is_hardly_better_is_not_better(noisy, sequences, fast):
+    easy = sequences(noisy.x.numpy() + 3 * noisy.labels[:, None, None], noisy.labels)
+    settings = dataclasses.replace(fast, max_epochs=200, patience=2, learning_rate=1e-2)
+    fold = train_fold(easy, TRAIN, VAL, settings)
+    losses = [epoch.val_loss for epoch in fold.history]
+    assert len(losses) < 200 and fold.best_epoch == len(losses) - 3
+    assert min(losses[-2:]) > fold.best.val_loss - training.LEAST
+    assert min(losses) < fold.best.val_loss, "it went on to fall, for this test"
 
 
 def test_what_memory_does_not_hold_is_read_from_a_file(fabricate, easy_corpus, fast):

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from model import training
 from model.fit import main as fit_command
 from model.fitting import best_settings, fit, training_folds
 from model.training import TrainingSettings, cross_fit
@@ -20,6 +22,7 @@ from model.tuning.objective import FoldLoss, load_training
 from model.tuning.trials import run_trial
 from pipeline.errors import IntegrityError
 
+EPOCH = training._Training.epoch
 NONE = np.zeros((0, 3))  # no trial on three folds is finished
 
 
@@ -51,7 +54,7 @@ def test_the_objective_is_the_loss_of_the_heads_that_are_trained_in_the_end(smal
     objective = objective_of(small)
     for streams in (("flow",), ("flow", "motion"), ("motion",)):
         settings = dataclasses.replace(quick, streams=streams)
-        outcome = run_trial(objective, 3, NONE, settings)
+        outcome = run_trial(objective, NONE, settings)
         data = load_training(small.folder, small.sha256, streams)
         assert outcome.loss == cross_fit(data, objective.folds, settings, seed=0).loss
 
@@ -60,19 +63,30 @@ def test_the_objective_is_the_loss_of_the_heads_that_are_trained_in_the_end(smal
 def test_tuning_refuses_to_see_what_it_must_not(split, small, quick):
     objective = objective_of(small, splits=("train", split))
     with pytest.raises(IntegrityError, match=f"of the {split} split of .* came to training"):
-        run_trial(objective, 3, NONE, quick)
+        run_trial(objective, NONE, quick)
 
 
 def test_a_cache_that_was_made_anew_is_not_what_the_search_is_about(small, quick):
     with pytest.raises(IntegrityError, match="was made anew"):
-        run_trial(objective_of(small, sha256="0" * 64), 3, NONE, quick)
+        run_trial(objective_of(small, sha256="0" * 64), NONE, quick)
 
 
 def test_a_head_that_diverges_is_a_failed_trial(fabricate, easy_corpus, quick):
     clips, x = easy_corpus(16)
     x[6] = np.nan  # of the training split
-    outcome = run_trial(objective_of(fabricate(clips, x)), 3, NONE, quick)
+    outcome = run_trial(objective_of(fabricate(clips, x)), NONE, quick)
     assert outcome.status.startswith("failed: the loss of fold ")
+
+
+def test_what_the_best_trial_trained_is_the_detector(small, quick, tmp_path, monkeypatch):
+    run = fit(small, tmp_path / "run", settings=quick, n_trials=3, device="cpu")
+    again = fit(small, tmp_path / "again", settings=run.config.training, device="cpu")
+    for one, other in zip(run.ensemble.parameters(), again.ensemble.parameters(), strict=True):
+        assert torch.equal(one, other)
+    epochs = []
+    monkeypatch.setattr(training._Training, "epoch", lambda self: epochs.append(1) or EPOCH(self))
+    fit(small, tmp_path / "third", settings=quick, n_trials=3, device="cpu")
+    assert len(epochs) == 3 * 3 * quick.max_epochs, "those of the trials and no others"
 
 
 def test_a_tuned_run_uses_the_streams_that_were_found_and_shows_the_search(small, quick, tmp_path):
@@ -141,4 +155,4 @@ def test_ctrl_c_ends_all_processes_and_the_search_goes_on(small, tmp_path, monke
     assert len(rows(log)) == len(found) + 1
     alone = objective_of(small, folds=training_folds(load("flow", small), 2, 0))
     first = dataclasses.replace(settings, sequence_length=12, streams=("flow",))
-    assert run_trial(alone, 2, NONE[:, :2], first).loss == float(found[0]["val_loss"])
+    assert run_trial(alone, NONE[:, :2], first).loss == float(found[0]["val_loss"])
