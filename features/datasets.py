@@ -2,7 +2,7 @@
 
 Example:
     >>> from torch.utils.data import DataLoader
-    >>> from features.datasets import ByShard, CacheDataset
+    >>> from features import ByShard, CacheDataset
     >>> clips = CacheDataset("caches/dfd", "flow", split="train")           # doctest: +SKIP
     >>> loader = DataLoader(clips, 4, sampler=ByShard(clips), num_workers=2)  # doctest: +SKIP
     >>> maps, labels = next(iter(loader))                                   # doctest: +SKIP
