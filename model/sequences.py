@@ -1,5 +1,6 @@
 """Embeddings of a cache as one array per corpus, and who is who in it."""
 
+import itertools
 import math
 import os
 import tempfile
@@ -46,11 +47,7 @@ class Sequences:
         """The same clips as some of their streams show them."""
         if tuple(streams) == tuple(self.widths):
             return self
-        ends = np.cumsum(list(self.widths.values()))
-        place = {
-            stream: slice(end - width, end)
-            for (stream, width), end in zip(self.widths.items(), ends.tolist(), strict=True)
-        }
+        place = columns_of(self.widths)
 
         def chosen(x: torch.Tensor) -> torch.Tensor:
             return torch.cat([x[..., place[stream]] for stream in streams], dim=-1)
@@ -72,6 +69,23 @@ class Sequences:
             clips=tuple(self.clips[n] for n in rows),
             copies=tuple(copy[rows] for copy in self.copies),
         )
+
+
+def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:
+    """Where the numbers of each stream are in vectors that have all of them side by side.
+
+    Args:
+        widths: stream → how many numbers it has, in their order.
+
+    Example:
+        >>> columns_of({"flow": 512, "motion": 13})["motion"]
+        slice(512, 525, None)
+    """
+    ends = itertools.accumulate(widths.values())
+    return {
+        stream: slice(end - width, end)
+        for (stream, width), end in zip(widths.items(), ends, strict=True)
+    }
 
 
 def join_streams(
