@@ -122,6 +122,12 @@ def scaled_maps(
         flow: (n, H, W) uint8, each map min-max scaled.
         flow_range: (n, 2) float32, what 0 and 255 stand for, in pixels per frame.
         scale: what 255 shall stand for; faster motion is 255 as well. None leaves maps as they are.
+
+    Example:
+        >>> two_maps = np.array([[[0, 51, 255]], [[0, 51, 255]]], np.uint8)  # (2, 1, 3)
+        >>> up_to = np.array([[0, 10], [0, 20]], np.float32)  # px/frame
+        >>> scaled_maps(two_maps, up_to, 10).tolist()
+        [[[0, 51, 255]], [[0, 102, 255]]]
     """
     if scale is None:
         return flow
