@@ -57,7 +57,7 @@ class Options:
         return cls(**values)
 
 
-def settings_of(backbone: Backbone, options: Options, source: Cache) -> dict[str, Any]:
+def _settings_of(backbone: Backbone, options: Options, source: Cache) -> dict[str, Any]:
     """Everything that decides the embeddings of a given cache."""
     return dataclasses.asdict(options) | {
         "backbone": backbone.name,
@@ -171,7 +171,7 @@ def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | No
         raise SettingsError(
             f"{source.folder} was extracted with --no-frames", "embed it with --streams flow"
         )
-    settings = settings_of(backbone, options, source)
+    settings = _settings_of(backbone, options, source)
     if finished := finished_cache(folder, STAGE, settings):
         remove_work(folder)
         return finished

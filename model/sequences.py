@@ -154,7 +154,7 @@ def load_sequences(
     widths = {stream: first[stream].shape[1] for stream in streams}
     shape = len(names), len(clips), len(first["rows"]), sum(widths.values())
     n_bytes = 4 * math.prod(shape)
-    mapped = n_bytes > (available_memory() // 3 if limit is None else limit)
+    mapped = n_bytes > (_available_memory() // 3 if limit is None else limit)
     everything = empty(shape, in_a_file=mapped)
     order = sorted(range(len(clips)), key=lambda n: clips[n].shard)  # a shard is read in one go
     for n in order:
@@ -165,7 +165,7 @@ def load_sequences(
     return Sequences(x, clips, widths, tuple(copies), mapped)
 
 
-def available_memory() -> int:
+def _available_memory() -> int:
     """Bytes that this machine can give without swapping."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
