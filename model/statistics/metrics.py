@@ -225,9 +225,7 @@ def _confusion(labels: Labels, verdicts: Labels) -> list[int]:
     return np.bincount(2 * labels + verdicts, minlength=4).tolist()
 
 
-def auc_drop(
-    labels: Labels, before: Scores, after: Scores, groups: Labels, *, seed: int = 0
-) -> Metric:
+def auc_drop(labels: Labels, before: Scores, after: Scores, groups: Labels) -> Metric:
     """How much lower the AUC of one score is than that of another on the very same videos.
 
     Args:
@@ -235,14 +233,13 @@ def auc_drop(
         before: (N,) scores.
         after: (N,) scores of the same videos.
         groups: (N,) videos of one group share an identity and are drawn together.
-        seed: of the resampling, in which both scores of a video stay together.
     """
 
     def drop(rows: Indices) -> dict[str, float]:
         lower = auc_roc(labels[rows], after[rows])
         return {"drop": auc_roc(labels[rows], before[rows]) - lower}
 
-    return with_intervals(drop, groups, seed=seed)["drop"]
+    return with_intervals(drop, groups)["drop"]
 
 
 def bootstrap(
