@@ -53,9 +53,7 @@ def main():
                 cache = embed(clips, folder / f"{scale}", network, options)
                 found.setdefault(scale, []).append(scores(cache, seed))
                 lstm, linear = found[scale][-1]
-                print(
-                    f"  {scale or 'per map'}: LSTM {lstm:.3f}, regression {linear:.3f}", flush=True
-                )
+                print(said(scale, lstm, linear), flush=True)
     print("means:")
     for scale, pairs in found.items():
         lstm, linear = np.mean(pairs, axis=0)

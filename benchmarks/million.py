@@ -53,7 +53,7 @@ def run(step, folder):
         videos = read_corpus([folder / "videos.csv"])
         with CacheInProgress(cache, {}) as work:
             for video in videos:
-                work.remember(str(video.path), {"stamp": [], "probe": probe_of(video, Probe)})
+                work.remember(str(video.path), {"stamp": [0, 0], "probe": probe_of(video, Probe)})
         begin = time.perf_counter()
         with CacheInProgress(cache, {}) as work:
             selection = select(videos, work, settings, LocalPool(1))

@@ -18,7 +18,8 @@ import click
 import cloup
 import numpy as np
 
-from data.heads import SIZE, Array, cast_actor, render
+from data.heads import SIZE, render
+from data.looks import Array, cast_actor
 from pipeline.cli import Command
 from pipeline.errors import Rejected, SettingsError
 from pipeline.progress import Progress

@@ -1,13 +1,13 @@
 """Caches for whoever trains something else over them: PyTorch datasets, and the clips as a table.
 
-Example:
-    >>> from torch.utils.data import DataLoader
-    >>> from features.datasets import ByShard, CacheDataset
-    >>> clips = CacheDataset("caches/dfd", "flow", split="train")           # doctest: +SKIP
-    >>> loader = DataLoader(clips, 4, sampler=ByShard(clips), num_workers=2)  # doctest: +SKIP
-    >>> maps, labels = next(iter(loader))                                   # doctest: +SKIP
-    >>> maps.shape                                                          # doctest: +SKIP
-    torch.Size([4, 304, 224, 224])
+Example::
+
+    from features import ByShard, CacheDataset
+    from torch.utils.data import DataLoader
+
+    clips = CacheDataset("caches/dfd", "flow", split="train")
+    for maps, labels in DataLoader(clips, 4, sampler=ByShard(clips), num_workers=2):
+        ...  # (4, T-1, H, W) uint8, (4,) int64
 """
 
 from collections.abc import Iterator

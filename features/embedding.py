@@ -57,7 +57,7 @@ class Options:
         return cls(**values)
 
 
-def settings_of(backbone: Backbone, options: Options, source: Cache) -> dict[str, Any]:
+def _settings_of(backbone: Backbone, options: Options, source: Cache) -> dict[str, Any]:
     """Everything that decides the embeddings of a given cache."""
     return dataclasses.asdict(options) | {
         "backbone": backbone.name,
@@ -122,6 +122,12 @@ def scaled_maps(
         flow: (n, H, W) uint8, each map min-max scaled.
         flow_range: (n, 2) float32, what 0 and 255 stand for, in pixels per frame.
         scale: what 255 shall stand for; faster motion is 255 as well. None leaves maps as they are.
+
+    Example:
+        >>> two_maps = np.array([[[0, 51, 255]], [[0, 51, 255]]], np.uint8)  # (2, 1, 3)
+        >>> up_to = np.array([[0, 10], [0, 20]], np.float32)  # px/frame
+        >>> scaled_maps(two_maps, up_to, 10).tolist()
+        [[[0, 51, 255]], [[0, 102, 255]]]
     """
     if scale is None:
         return flow
@@ -165,7 +171,7 @@ def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | No
         raise SettingsError(
             f"{source.folder} was extracted with --no-frames", "embed it with --streams flow"
         )
-    settings = settings_of(backbone, options, source)
+    settings = _settings_of(backbone, options, source)
     if finished := finished_cache(folder, STAGE, settings):
         remove_work(folder)
         return finished

@@ -45,6 +45,14 @@ def motion_descriptors(
         (T-1, K) float32, in the order of `NAMES`; the centre is the middle half of each side. The
         camera's speed is that at the middle of the map, 0 where it is not known. Jerk is 0 for the
         first two maps.
+
+    Example:
+        >>> flow = np.zeros((4, 32, 32), np.uint8)  # no contrast: everything moves alike,
+        >>> by_two = np.full((4, 2), 2, np.float32)  # by two pixels a frame,
+        >>> times = np.arange(5) / 25  # at 25 frames a second
+        >>> found = motion_descriptors(flow, by_two, times, np.zeros((4, 6), np.float32))
+        >>> np.expm1(found[:, NAMES.index("mean")]).round().tolist()
+        [50.0, 50.0, 50.0, 50.0]
     """
     _, height, width = flow.shape
     middle = flow[:, height // 4 : -(height // 4), width // 4 : -(width // 4)]

@@ -1,1 +1,44 @@
-"""From a cache of embeddings to a trained temporal head, its evaluation and predictions."""
+"""From a cache of embeddings to a trained temporal head, its evaluation and predictions.
+
+Example::
+
+    from pathlib import Path
+    from model import TrainingSettings, load_run
+    from model.evaluation import evaluate
+    from model.fitting import fit
+    from model.verdicts import backbone_of, predict
+    from pipeline import Cache
+
+    if __name__ == "__main__":
+        embeddings = Cache("caches/dfd-resnet18")
+        run = fit(embeddings, Path("runs/first"), settings=TrainingSettings())
+        print(evaluate(run, embeddings).metrics["detector"]["test"]["auc_roc"])
+
+        run = load_run(Path("runs/first"))
+        for verdict in predict(run, [Path("some_video.mp4")], backbone_of(run)):
+            print(verdict.verdict, verdict.probability)
+
+`fit`, `evaluate` and `predict` are in `model.fitting`, `model.evaluation` and `model.verdicts`, as
+`model.fit`, `model.evaluate` and `model.predict` are the commands; `model.reports` writes reports.
+"""
+
+from typing import TYPE_CHECKING
+
+from pipeline.lazy import lazily
+
+if TYPE_CHECKING:
+    from model.heads import Head as Head
+    from model.heads import HeadSettings as HeadSettings
+    from model.run import Run as Run
+    from model.run import load_run as load_run
+    from model.training import TrainingSettings as TrainingSettings
+
+_HOMES = {
+    "Head": "model.heads",
+    "HeadSettings": "model.heads",
+    "Run": "model.run",
+    "TrainingSettings": "model.training",
+    "load_run": "model.run",
+}
+__all__ = list(_HOMES)
+__getattr__ = lazily(__name__, _HOMES)

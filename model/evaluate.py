@@ -9,10 +9,11 @@ import cloup
 from model.evaluation.cross import evaluate_elsewhere
 from model.evaluation.evaluation import METRICS, evaluate
 from model.evaluation.rivalry import compare_runs, rivalry_table
+from model.options import allow_leaks_option, controls_option, jobs_option, weights_option
 from model.reports.cases import write_cases
 from model.reports.run_report import write_report
 from model.reports.summary import table
-from model.run import allow_leaks_option, cache_of, controls_option, load_run
+from model.run import cache_of, load_run
 from model.sweep.sweep import RESULT, sweep
 from model.sweep.table import sweep_table
 from model.verdicts.prediction import backbone_of
@@ -59,17 +60,8 @@ from pipeline.cli import Command
         type=click.Path(path_type=Path, exists=True, file_okay=False),
         help="Folder of the videos, if they are not where they were.",
     ),
-    cloup.option(
-        "--weights",
-        metavar="PATH",
-        help="The backbone's weights, if they were given to features.embed as a file.",
-    ),
-    cloup.option(
-        "--jobs",
-        metavar="N",
-        type=click.IntRange(1),
-        help="Processes.  [default: one per core]",
-    ),
+    weights_option,
+    jobs_option,
 )
 def main(
     run: Path,

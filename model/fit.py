@@ -10,9 +10,10 @@ from click.core import ParameterSource
 from model.evaluation.evaluation import evaluate
 from model.fitting import best_settings, fit, refit
 from model.heads import FUSIONS, HEADS, POOLINGS
+from model.options import allow_leaks_option, controls_option, warn
 from model.reports.run_report import write_report
 from model.reports.summary import headline
-from model.run import allow_leaks_option, cache_of, controls_option, load_run, warn
+from model.run import cache_of, load_run
 from model.sequences import STREAMS
 from model.training import TrainingSettings
 from model.tuning.space import Scope

@@ -52,6 +52,11 @@ class Head(nn.Module):
     Args:
         widths: stream → its length in the joined vectors, in their order.
         settings: the shape.
+
+    Example:
+        >>> head = Head({"flow": 512, "motion": 13}, HeadSettings(kind="gru", hidden=16))
+        >>> head(torch.zeros(2, 32, 525), lengths=torch.tensor([32, 20])).shape
+        torch.Size([2])
     """
 
     mean: torch.Tensor

@@ -10,8 +10,9 @@ from typing import Any
 import click
 import cloup
 
+from model.options import jobs_option, warn, weights_option
 from model.reports.case import judge_with_cases, page_of, write_undecidable
-from model.run import load_run, warn
+from model.run import load_run
 from model.verdicts.batch import Tally, judge_in_order, judge_into, list_videos, read_list
 from model.verdicts.prediction import KNOWN, Prediction, backbone_of
 from model.verdicts.results import check_ending
@@ -72,15 +73,9 @@ from pipeline.errors import NothingUsable, TooManyRejects
 )
 @cloup.option_group(
     "How the work is done",
-    cloup.option(
-        "--weights",
-        metavar="PATH",
-        help="The backbone's weights, if they were given to features.embed as a file.",
-    ),
+    weights_option,
     cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ..."),
-    cloup.option(
-        "--jobs", metavar="N", type=click.IntRange(1), help="Processes.  [default: one per core]"
-    ),
+    jobs_option,
 )
 def main(
     run: Path,

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
-import cloup
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -184,25 +182,3 @@ def cache_of(run: Run, cache: Cache | None = None) -> Cache:
             "evaluate on the cache the run was fitted on, or fit again",
         )
     return cache
-
-
-allow_leaks_option = cloup.option(
-    "--allow-leaks",
-    is_flag=True,
-    help="Go on where somebody or something is on two sides of the split; every metric and report "
-    "then says so.",
-)
-
-
-controls_option = cloup.option(
-    "--no-controls",
-    is_flag=True,
-    help="Do not train the controls that are heads like the detector's: shuffled time, flow only, "
-    "frames only.",
-)
-
-
-def warn(run: Run) -> None:
-    """Say on the terminal what every result of a run rests on, where that is not sound."""
-    for warning in run.config.warnings:
-        click.secho(f"WARNING: {warning}", fg="yellow", err=True)

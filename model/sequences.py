@@ -1,5 +1,6 @@
 """Embeddings of a cache as one array per corpus, and who is who in it."""
 
+import itertools
 import math
 import os
 import tempfile
@@ -46,11 +47,7 @@ class Sequences:
         """The same clips as some of their streams show them."""
         if tuple(streams) == tuple(self.widths):
             return self
-        ends = np.cumsum(list(self.widths.values()))
-        place = {
-            stream: slice(end - width, end)
-            for (stream, width), end in zip(self.widths.items(), ends.tolist(), strict=True)
-        }
+        place = columns_of(self.widths)
 
         def chosen(x: torch.Tensor) -> torch.Tensor:
             return torch.cat([x[..., place[stream]] for stream in streams], dim=-1)
@@ -72,6 +69,23 @@ class Sequences:
             clips=tuple(self.clips[n] for n in rows),
             copies=tuple(copy[rows] for copy in self.copies),
         )
+
+
+def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:
+    """Where the numbers of each stream are in vectors that have all of them side by side.
+
+    Args:
+        widths: stream → how many numbers it has, in their order.
+
+    Example:
+        >>> columns_of({"flow": 512, "motion": 13})["motion"]
+        slice(512, 525, None)
+    """
+    ends = itertools.accumulate(widths.values())
+    return {
+        stream: slice(end - width, end)
+        for (stream, width), end in zip(widths.items(), ends, strict=True)
+    }
 
 
 def join_streams(
@@ -140,7 +154,7 @@ def load_sequences(
     widths = {stream: first[stream].shape[1] for stream in streams}
     shape = len(names), len(clips), len(first["rows"]), sum(widths.values())
     n_bytes = 4 * math.prod(shape)
-    mapped = n_bytes > (available_memory() // 3 if limit is None else limit)
+    mapped = n_bytes > (_available_memory() // 3 if limit is None else limit)
     everything = empty(shape, in_a_file=mapped)
     order = sorted(range(len(clips)), key=lambda n: clips[n].shard)  # a shard is read in one go
     for n in order:
@@ -151,7 +165,7 @@ def load_sequences(
     return Sequences(x, clips, widths, tuple(copies), mapped)
 
 
-def available_memory() -> int:
+def _available_memory() -> int:
     """Bytes that this machine can give without swapping."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

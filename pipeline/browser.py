@@ -1,7 +1,5 @@
 """The cache browser: one HTML file of clips, rejected files and figures, with filters."""
 
-import base64
-import hashlib
 import heapq
 import json
 from collections import Counter
@@ -11,26 +9,26 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
-import jinja2
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup
 from tqdm import tqdm
 
 from pipeline.cache import Cache, Clip
 from pipeline.caveats import caveats
 from pipeline.census import identities
-from pipeline.files import Row, readable_bytes, write_whole
-from pipeline.sheet import LABELS, TILE
+from pipeline.files import Row, readable_bytes
+from pipeline.pages import jpeg_uri, write_page
+from pipeline.sheet import TILE
 from pipeline.splits import SPLITS
+from pipeline.video import LABEL_NAMES
 
 CLIPS = 400  # on a page, unless told otherwise
 PICTURE_BYTES = 17e6  # then at most, so that a page stays below 20 MB
 REJECTED = 2000  # files listed
 MOMENTS = 4  # of each clip
 COMMON = 4  # values named before "and N more"
-_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 70, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
-_HERE = Path(__file__).parent
+QUALITY = 70  # of their JPEGs, of 100
+_TEMPLATE = Path(__file__).parent / "browser.html"
 _Item = TypeVar("_Item")
 
 
@@ -92,9 +90,8 @@ def write_browser(cache: Cache, path: Path, n_clips: int | None = None) -> str:
         OSError: the file cannot be written.
     """
     cards = _cards(cache, n_clips)
-    page = _render(cache, cards).encode("utf-8", "backslashreplace")  # file names need not be text
-    write_whole(path, lambda temporary: temporary.write_bytes(page))
-    return f"{path}: {len(cards)} of {len(cache.clips)} clips, {readable_bytes(len(page))}"
+    size = write_page(path, _TEMPLATE, _shown(cache, cards), {"bytes": readable_bytes})
+    return f"{path}: {len(cards)} of {len(cache.clips)} clips, {readable_bytes(size)}"
 
 
 def storage(cache: Cache) -> list[Stored]:
@@ -168,10 +165,7 @@ def _picture(pixels: npt.NDArray[np.uint8]) -> str:
     """A small JPEG of (H, W, 3) RGB or (H, W) grey, as a data URI."""
     size = _tile(*pixels.shape[:2])
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    if small.ndim == 3:
-        small = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
-    jpeg = cv2.imencode(".jpg", small, _JPEG)[1].tobytes()
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+    return jpeg_uri(np.asarray(small, np.uint8), QUALITY)
 
 
 def _tile(height: int, width: int) -> tuple[int, int]:
@@ -180,40 +174,30 @@ def _tile(height: int, width: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _render(cache: Cache, cards: list[Card]) -> str:
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["bytes"] = readable_bytes
-    script = (_HERE / "browser.js").read_text(encoding="utf-8")
+def _shown(cache: Cache, cards: list[Card]) -> dict[str, Any]:
+    """What the page shows, by the names that it has in the template."""
     rejected = cache.rejected()
     listed = [row for _, row in sorted(some_of_each(rejected, _reason, REJECTED), key=_place)]
     width, height = _tile(cache.settings["height"], cache.settings["width"])
-    return templates.get_template("browser.html").render(
-        name=cache.folder.resolve().name,
-        cards=cards,
-        n_clips=len(cache.clips),
-        labels=LABELS,
-        tile={"width": width, "height": height},
-        moments=MOMENTS,
-        figures=_figures(cache),
-        caveats=caveats(cache.clips, cache.settings),
-        splits=_splits(cache),
-        filters=_filters(cards),
-        rejected=listed,
-        n_rejected=len(rejected),
-        reasons=Counter(row["reason"] for row in rejected).most_common(),
-        listed_reasons=Counter(row["reason"] for row in listed),
-        storage=storage(cache),
-        on_disk=sum(shard.n_bytes for shard in cache.shards),
-        settings=json.dumps(cache.settings, indent=1),
-        script=Markup(script),
-        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
+    return {
+        "name": cache.folder.resolve().name,
+        "cards": cards,
+        "n_clips": len(cache.clips),
+        "labels": LABEL_NAMES,
+        "tile": {"width": width, "height": height},
+        "moments": MOMENTS,
+        "figures": _figures(cache),
+        "caveats": caveats(cache.clips, cache.settings),
+        "splits": _splits(cache),
+        "filters": _filters(cards),
+        "rejected": listed,
+        "n_rejected": len(rejected),
+        "reasons": Counter(row["reason"] for row in rejected).most_common(),
+        "listed_reasons": Counter(row["reason"] for row in listed),
+        "storage": storage(cache),
+        "on_disk": sum(shard.n_bytes for shard in cache.shards),
+        "settings": json.dumps(cache.settings, indent=1),
+    }
 
 
 def _reason(row: Row) -> str:
@@ -262,7 +246,7 @@ def _splits(cache: Cache) -> list[tuple[str, int, int]]:
 def _filters(cards: list[Card]) -> dict[str, dict[str, int]]:
     """The values that one can filter by, with how many of the clips shown have each."""
     columns = {
-        "label": Counter(LABELS[card.clip.label] for card in cards),
+        "label": Counter(LABEL_NAMES[card.clip.label] for card in cards),
         "split": Counter(card.clip.split for card in cards),
         "source": Counter(card.clip.source for card in cards),
         "manipulation": Counter(card.clip.manipulation for card in cards),

@@ -16,7 +16,7 @@ def caveats(clips: Sequence[Clip], extraction: Mapping[str, Any]) -> list[str]:
         clips: rows of an index.
         extraction: the settings they were extracted with, as a cache stores them.
     """
-    found = [nobody_known(clips), mixed_rates(clips, fps=extraction["fps"])]
+    found = [nobody_known(clips), _mixed_rates(clips, fps=extraction["fps"])]
     found += [_one_sided(clips, column) for column in ("source", "compression")]
     found += [_same_footage(clips), _moving_camera(clips, extraction["stabilise"])]
     found += [*_faces(clips, extraction["crop"]), _labels(clips)]
@@ -35,7 +35,7 @@ def nobody_known(clips: Sequence[Clip]) -> str:
     )
 
 
-def mixed_rates(clips: Sequence[Clip], *, fps: float | None) -> str:
+def _mixed_rates(clips: Sequence[Clip], *, fps: float | None) -> str:
     """What to say of videos that were sampled at different rates, or nothing."""
     rates = sorted(clip.fps for clip in clips)
     if fps is not None or not rates or rates[-1] < 1.02 * rates[0]:

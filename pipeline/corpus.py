@@ -16,17 +16,6 @@ from pipeline.leaks import find_leaks
 from pipeline.splits import SPLITS
 from pipeline.video import EXTENSIONS, FAKE, LABELS, REAL, Video, looks_like_video
 
-__all__ = [
-    "EXTENSIONS",
-    "FAKE",
-    "LABELS",
-    "REAL",
-    "Video",
-    "find_videos",
-    "looks_like_video",
-    "read_corpus",
-]
-
 
 def read_corpus(
     roots: Sequence[Path], layout: str = layouts.AUTO, *, follow_links: bool = False

@@ -93,6 +93,10 @@ def frame_rate(times: npt.NDArray[np.float64]) -> float:
 
     Raises:
         Rejected: fewer than two different timestamps.
+
+    Example:
+        >>> round(frame_rate(np.array([0.0, 0.04, 0.08, 0.12, 0.16])), 6)
+        25.0
     """
     gaps = np.diff(times)
     gaps = gaps[gaps > 0]
@@ -130,6 +134,10 @@ def at_equal_intervals(
 
     Raises:
         Rejected: as ``frames`` does, after the last frame before.
+
+    Example:
+        >>> list(at_equal_intervals([(0.0, "a"), (0.04, "b"), (0.08, "c"), (0.12, "d")], rate=12.5))
+        [(0.0, 'a'), (0.08, 'c')]
     """
     start: float | None = None
     best: tuple[float, Item] | None = None

@@ -23,6 +23,7 @@ try:
     from pipeline.errors import SettingsError
     from pipeline.faces.models import NAME, URL, kept_model, model_folder
     from pipeline.files import readable_bytes
+    from pipeline.versions import version_of
     from pipeline.workers import available_cores
 except ImportError as missing:  # this command is for whoever's installation is not whole
     sys.exit(
@@ -117,7 +118,7 @@ def _libraries() -> Iterator[Finding]:
     right: list[str] = []
     wrong: list[str] = []
     for one in (r for r in requirements if not r.marker or r.marker.evaluate({"extra": ""})):
-        version = _version(one.name)
+        version = version_of(one.name)
         fits = bool(version) and one.specifier.contains(version, prereleases=True)
         (right if fits else wrong).append(f"{one.name} {version or 'not there'}")
     yield Finding("libraries", ", ".join(right))
@@ -127,18 +128,11 @@ def _libraries() -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     for name, purpose in EXTRAS.items():
-        if version := _version(name):
+        if version := version_of(name):
             yield Finding(f"extra {name}", f"{version}, {purpose}")
         else:
             hint = f"{sys.executable} -m pip install {name}, if you want that"
             yield Finding(f"extra {name}", f"not there; {purpose}", hint)
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _cores() -> Finding:

@@ -2,12 +2,10 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +27,7 @@ from pipeline.resume import CacheInProgress, remove_work
 from pipeline.settings import Settings
 from pipeline.sharding import Made, VideoTask, extract_video, make_shards, video_task
 from pipeline.splits import groups
+from pipeline.versions import versions
 from pipeline.video import Video
 from pipeline.workers import LocalPool, Pool
 
@@ -68,7 +67,7 @@ def extract(
         return finished
     with CacheInProgress(folder, everything) as work:
         if begun := readable_cache(folder, STAGE):
-            remake(begun, work, settings, pool, versions=versions())
+            remake(begun, work, settings, pool)
         else:
             selection = select(videos, work, settings, pool)
             plans = _plans(selection, work, settings)
@@ -107,7 +106,6 @@ def _plans(
             alone=size == 1,
             settings=settings,
             n_frames=selection.n_frames,
-            versions=versions(),
             model=model,
         )
         plans.setdefault(shard, []).append(task)
@@ -325,25 +323,3 @@ def _with_footage(clips: Sequence[Clip], recording: npt.NDArray[np.int64]) -> li
     return [
         dataclasses.replace(clip, footage=names[n]) for clip, n in zip(clips, shown, strict=True)
     ]
-
-
-@cache
-def versions() -> str:
-    """The versions of what decides the bytes of a cache, as JSON."""
-    packages = (
-        "deepfake-motion",
-        "av",
-        "deflate",
-        "h5py",
-        "numba",
-        "numpy",
-        "opencv-contrib-python",
-    )
-    return json.dumps({name: _version(name) for name in packages}, sort_keys=True)
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

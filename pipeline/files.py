@@ -27,6 +27,15 @@ def sha256_of(path: Path) -> str:
         return digest.hexdigest()
 
 
+def stamp_of(path: Path) -> list[int]:
+    """A file's size in bytes and time in ns, which tell that it has changed; 0, 0 if it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return [0, 0]
+    return [status.st_size, status.st_mtime_ns]
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A file that is either whole or not there, whatever happens meanwhile.

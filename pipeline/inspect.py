@@ -15,10 +15,12 @@ from tqdm import tqdm
 from pipeline.browser import CLIPS, storage, write_browser
 from pipeline.cache import Cache, Clip, set_aside_damaged
 from pipeline.caveats import nobody_known
+from pipeline.census import identities
 from pipeline.cli import Command
 from pipeline.errors import IntegrityError
 from pipeline.files import readable_bytes, write_whole
-from pipeline.sheet import LABELS, contact_sheet
+from pipeline.sheet import contact_sheet
+from pipeline.video import FAKE, LABEL_NAMES, REAL
 
 CLIPS_SAMPLED = 32  # for flow quantiles of a large cache
 ROWS_ON_SHEET = 12
@@ -109,13 +111,13 @@ def describe(cache: Cache) -> str:
     raw = sum(dataset.raw for dataset in datasets)
     n = max(len(cache.clips), 1)
     lines = [f"{cache.folder}  ({cache.stage} stage)", "", "clips"]
-    splits = [s for s in ("train", "val", "test", "holdout", "") if s in _splits(cache)]
-    for split in splits:
-        labels = Counter(LABELS[clip.label] for clip in cache.clips if clip.split == split)
+    there = {clip.split for clip in cache.clips}
+    for split in [s for s in ("train", "val", "test", "holdout", "") if s in there]:
+        labels = Counter(LABEL_NAMES[clip.label] for clip in cache.clips if clip.split == split)
         lines.append(f"  {split or 'no split':9} {labels['real']:6} real {labels['fake']:6} fake")
-    identities = {identity for clip in cache.clips for identity in clip.identities}
     videos = len({clip.video for clip in cache.clips})
-    lines.append(f"  {len(cache.clips)} clips of {videos} videos, {len(identities)} identities")
+    people = len(identities(cache.clips))
+    lines.append(f"  {len(cache.clips)} clips of {videos} videos, {people} identities")
     if warning := nobody_known(cache.clips):
         lines.append(f"  {warning}")
     lines += ["", "datasets of a clip, and their mean size on disk"]
@@ -147,7 +149,7 @@ def describe_clip(cache: Cache, clip: Clip) -> str:
         for name, value in dataclasses.asdict(clip).items()
         if name not in ("label", "identities")
     ]
-    lines.insert(2, f"label         {LABELS[clip.label]}")
+    lines.insert(2, f"label         {LABEL_NAMES[clip.label]}")
     lines.append(f"identities    {', '.join(clip.identities) or 'unknown'}")
     if file := cache.names().get(clip.video):
         lines.append(f"file          {file}")
@@ -195,14 +197,10 @@ def _repair(folder: Path) -> str:
     )
 
 
-def _splits(cache: Cache) -> set[str]:
-    return {clip.split for clip in cache.clips}
-
-
 def _mixed(clips: Sequence[Clip]) -> list[Clip]:
     """Real and fake clips in turn, so that a sheet shows both."""
-    real = [clip for clip in clips if clip.label == 0]
-    fake = [clip for clip in clips if clip.label == 1]
+    real = [clip for clip in clips if clip.label == REAL]
+    fake = [clip for clip in clips if clip.label == FAKE]
     both = min(len(real), len(fake))
     pairs = [clip for pair in zip(real, fake, strict=False) for clip in pair]
     return pairs + real[both:] + fake[both:]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pipeline import farneback
 from pipeline.errors import SettingsError
-from pipeline.extraction import versions
 from pipeline.resume import LOCK, this_process
+from pipeline.versions import versions
 
 
 def node_check(

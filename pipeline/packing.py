@@ -20,7 +20,16 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pipeline.cache import BESIDE, DAMAGED, INDEX, SUMS, Cache, read_sums, writing_hdf5
+from pipeline.cache import (
+    BESIDE,
+    CHUNK_BYTES,
+    DAMAGED,
+    INDEX,
+    SUMS,
+    Cache,
+    read_sums,
+    writing_hdf5,
+)
 from pipeline.errors import IntegrityError, SettingsError
 from pipeline.files import fsync
 from pipeline.progress import Progress
@@ -28,7 +37,6 @@ from pipeline.scratch import scratch_folder
 
 VERSION = 1
 FILES = "files"
-CHUNK_BYTES = 2**20
 BLOCK_BYTES = 2**24
 _HOW = "python -m pipeline.pack CACHE -o FILE makes one"
 _AGAIN = "copy it here again, or pack the cache again"

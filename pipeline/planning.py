@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.corpus import Video, looks_like_video
 from pipeline.errors import Rejected
+from pipeline.files import stamp_of
 from pipeline.probe import Probe, probe, sampling_rate, sound_samples
 from pipeline.progress import Progress
 from pipeline.resume import CacheInProgress
 from pipeline.settings import Settings
+from pipeline.video import Video, looks_like_video
 from pipeline.workers import Pool
 
 # What a very slow disk reads in a second, and a very slow decoder needs for a million pixels.
@@ -82,7 +83,7 @@ def _probe_all(
     }
     paths = [video.path for video in videos if str(video.path) not in rejected]
     unknown = [path for path in paths if not _still_holds(path, work.note(str(path)))]
-    unknown.sort(key=lambda path: _stamp(path)[:1], reverse=True)  # the longest first
+    unknown.sort(key=lambda path: stamp_of(path)[0], reverse=True)  # the longest first
     look = partial(probe, fps=settings.fps, stride=settings.stride)
     with Progress("probe", len(unknown)) as progress:
         for path, result in pool.run(look, unknown, seconds_to_probe):
@@ -105,21 +106,12 @@ def _probe_all(
 
 def _note(path: Path, result: Probe | Rejected) -> dict[str, Any]:
     if isinstance(result, Rejected):
-        return {"stamp": _stamp(path), "rejected": [result.reason, result.detail]}
-    return {"stamp": _stamp(path), "probe": dataclasses.asdict(result)}
+        return {"stamp": stamp_of(path), "rejected": [result.reason, result.detail]}
+    return {"stamp": stamp_of(path), "probe": dataclasses.asdict(result)}
 
 
 def _still_holds(path: Path, note: dict[str, Any] | None) -> bool:
-    return note is not None and note["stamp"] == _stamp(path)
-
-
-def _stamp(path: Path) -> list[int]:
-    """What tells that a file has changed since it was probed."""
-    try:
-        status = path.stat()
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
+    return note is not None and note["stamp"] == stamp_of(path)
 
 
 def _reject_duplicates(
@@ -197,8 +189,7 @@ def _count_sound(path: Path, rate: float, seconds: float, pool: Pool) -> int:
 
 def seconds_to_probe(path: Path) -> float:
     """How long probing a file may take: so long that only what hangs meets it."""
-    size = (_stamp(path) or [0])[0]
-    return SECONDS + size / BYTES_PER_SECOND
+    return SECONDS + stamp_of(path)[0] / BYTES_PER_SECOND
 
 
 def seconds_to_decode(video: Probe, n_frames: int | None = None) -> float:

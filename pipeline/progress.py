@@ -27,7 +27,7 @@ class Progress:
         self._stage, self._total = stage, total
         self._done = self._frames = self._rejected = 0
         self._begun = time.monotonic()
-        hidden = True if logs_json() else None  # None: shown on a terminal only
+        hidden = True if _logs_json() else None  # None: shown on a terminal only
         self._bar = tqdm(total=total, desc=stage, unit=unit, disable=hidden)
 
     def __enter__(self) -> "Progress":
@@ -95,6 +95,6 @@ def log_json() -> None:
     _log.setLevel(logging.INFO)
 
 
-def logs_json() -> bool:
+def _logs_json() -> bool:
     """Whether `log_json` was called."""
     return any(isinstance(h.formatter, _JSONLines) for h in logging.getLogger().handlers)

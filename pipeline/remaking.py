@@ -12,19 +12,13 @@ from pipeline.probe import Probe, probe
 from pipeline.resume import CacheInProgress, remove_work
 from pipeline.settings import Settings
 from pipeline.sharding import VideoTask, make_shards, video_task
+from pipeline.versions import versions
 from pipeline.workers import Pool
 
 ANEW = "bring the old state back, or remove the folder and extract everything anew"
 
 
-def remake(
-    cache: Cache,
-    work: CacheInProgress,
-    settings: Settings,
-    pool: Pool,
-    *,
-    versions: str,
-) -> None:
+def remake(cache: Cache, work: CacheInProgress, settings: Settings, pool: Pool) -> None:
     """Make the missing shards of a cache again. What the index says of them must come true.
 
     Args:
@@ -32,15 +26,14 @@ def remake(
         work: the same folder.
         settings: of the cache.
         pool: where the work runs.
-        versions: of the libraries that decide the bytes of a cache.
 
     Raises:
         IntegrityError: a video or a library is no longer the same, or a shard comes out otherwise.
     """
-    if cache.attrs["versions"] != versions:
+    if cache.attrs["versions"] != versions():
         raise IntegrityError(
             f"shards of {work.folder} are missing, and the libraries that made it were "
-            f"{cache.attrs['versions']}, now {versions}",
+            f"{cache.attrs['versions']}, now {versions()}",
             "install those versions, or remove the folder and extract everything anew",
         )
     missing = set(cache.missing())
@@ -60,7 +53,6 @@ def remake(
             alone=cache.attrs["shard_size"] == 1,
             settings=settings,
             n_frames=clips[0].n_frames,
-            versions=versions,
             model=model,
         )
         plans.setdefault(task.shard, []).append(task)

@@ -53,6 +53,10 @@ class Geometry:
 
         Raises:
             Rejected: the crop lies outside this picture.
+
+        Example:
+            >>> Geometry(224, 224).box(1920, 1080)
+            (420, 0, 1080, 1080)
         """
         x, y, w, h = self.crop or (0, 0, width, height)
         if x + w > width or y + h > height:

@@ -20,6 +20,7 @@ from pipeline.cache import Shard, Unfilled, shard_row, writing_shard
 from pipeline.clips import ClipFacts, extract_clips
 from pipeline.errors import IntegrityError, Rejected
 from pipeline.faces import Followed
+from pipeline.files import stamp_of
 from pipeline.footage import perceptual_hashes
 from pipeline.planning import SECONDS, seconds_to_decode
 from pipeline.probe import Probe, sampling_rate
@@ -27,6 +28,7 @@ from pipeline.progress import Progress
 from pipeline.resume import PARTS, CacheInProgress
 from pipeline.scaling import Box
 from pipeline.settings import Settings
+from pipeline.versions import versions
 from pipeline.workers import Pool
 
 PACKED_PER_SECOND = 1e6  # bytes; so slow that only what hangs takes longer
@@ -195,7 +197,7 @@ class _Making:
 
     def _stands(self, name: str, note: dict[str, Any]) -> bool:
         """Whether a file is as it was when it was noted, as far as its size and time tell."""
-        return _stamp(self._work.folder / name) == note["stamp"]
+        return stamp_of(self._work.folder / name) == note["stamp"]
 
     def _pack(self, tasks: list[VideoTask]) -> None:
         shard = tasks[0].shard
@@ -209,7 +211,7 @@ class _Making:
                 shard=shard,
                 recipe=_recipe(there),
                 parts=tuple((task.target, tuple(parts[task.video_id])) for task in there),
-                n_bytes=sum(_stamp(self._work.folder / task.target)[0] for task in there),
+                n_bytes=sum(stamp_of(self._work.folder / task.target)[0] for task in there),
             )
         )
 
@@ -243,7 +245,6 @@ def video_task(
     alone: bool,
     settings: Settings,
     n_frames: int,
-    versions: str,
     model: bytes = b"",
 ) -> VideoTask:
     """What is to be done with a video.
@@ -256,7 +257,6 @@ def video_task(
         alone: whether they are all that the shard may hold.
         settings: of the cache.
         n_frames: T.
-        versions: of the libraries that decide the bytes of a cache.
         model: the file of the detector of faces, if the settings ask for one.
     """
     n_clips = min(settings.clips, video.n_samples // n_frames)
@@ -274,7 +274,7 @@ def video_task(
         n_clips=n_clips,
         seconds=SECONDS + seconds_to_decode(video, n_decoded) + n_clips * n_frames,
         settings=settings,
-        recipe=work.recipe(video=video.sha256, n_frames=n_frames, versions=versions),
+        recipe=work.recipe(video=video.sha256, n_frames=n_frames, versions=versions()),
         model=model,
     )
 
@@ -287,11 +287,11 @@ def _do(task: VideoTask | PackTask) -> dict[str, Any]:
             for part, names in task.parts:
                 shard.copy(folder / part, names)
         return {
-            "stamp": _stamp(folder / task.shard),
+            "stamp": stamp_of(folder / task.shard),
             "sha256": shard_row(folder, task.shard).sha256,
         }
     clips = extract_video(task, task.n_clips)
-    result = {"stamp": _stamp(folder / task.target), "clips": _noted(clips)}
+    result = {"stamp": stamp_of(folder / task.target), "clips": _noted(clips)}
     if task.target == task.shard:
         result["sha256"] = shard_row(folder, task.target).sha256
     return result
@@ -334,15 +334,6 @@ def extract_video(task: VideoTask, n_clips: int) -> Clips:
 def _recipe(tasks: Sequence[VideoTask]) -> str:
     """What a file with these videos is made of, as a digest."""
     return hashlib.sha256("".join(task.recipe for task in tasks).encode()).hexdigest()
-
-
-def _stamp(path: Path) -> list[int]:
-    """What tells that a file has changed since it was noted."""
-    try:
-        status = path.stat()
-    except OSError:
-        return [0, 0]
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _noted(clips: Clips) -> dict[str, tuple[float, str, Box, float, int, float]]:

@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.cache import Cache, Clip
+from pipeline.video import LABEL_NAMES
 
 TILE = 112  # pixels, the larger side of one picture
 GAP = 4
 WHOLE = 224  # the whole picture's width at most
 HEADING = 22
-LABELS = ("real", "fake")
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _INK, _PAPER = (230, 230, 230), 24
 _CROP, _FACE = (255, 200, 0), (0, 220, 255)
@@ -65,7 +65,7 @@ def _clip_rows(cache: Cache, clip: Clip, columns: int) -> Picture:
     body = np.pad(body, ((0, 0), (0, width - body.shape[1]), (0, 0)), constant_values=_PAPER)
     body = np.concatenate([_kept_part(cache, clip, body.shape[0]), body], axis=1)
     heading = np.full((HEADING, body.shape[1], 3), _PAPER, np.uint8)
-    label = f"{LABELS[clip.label]}  {clip.split or 'no split'}  {clip.id}"
+    label = f"{LABEL_NAMES[clip.label]}  {clip.split or 'no split'}  {clip.id}"
     if clip.face_share:
         label += f"  face at {clip.face_share:.0%} of the moments, {clip.n_faces} seen at most"
     elif "faces" in cache.datasets(clip):

@@ -26,11 +26,10 @@ from pipeline.placement import (
     place,
     sides_of_sets,
 )
+from pipeline.video import FAKE
 
 SPLITS = ("train", "test", "val", "holdout")
 HOLDOUT = SPLITS.index("holdout")
-FAKE = 1
-
 CANDIDATES = 16  # for the holdout
 
 
@@ -127,6 +126,12 @@ def folds(
     Raises:
         SettingsError: k is below 2, or there are not even two folds.
         ValueError: as in `partition`.
+
+    Example:
+        >>> for train, val in folds([{"ann"}, {"ann"}, {"bo"}, {"bo"}], [0, 1, 0, 1], 2):
+        ...     print(train, val)
+        [2 3] [0 1]
+        [0 1] [2 3]
     """
     if k < 2:
         raise SettingsError(f"{k} folds cannot validate anything.", "Ask for 2 or more.")
@@ -155,6 +160,10 @@ def groups(identities: Sequence[Collection[str]]) -> Ints:
 
     Returns:
         (N,) int64, from 0 in the order of first appearance.
+
+    Example:
+        >>> groups([{"ann"}, {"cy"}, {"bo", "di"}, {"ann", "bo"}]).tolist()
+        [0, 1, 0, 0]
     """
     graph = _graph(identities, [0] * len(identities), None, 0)
     of_sets = components(graph.members)[graph.members.indices[graph.members.indptr[:-1]]]

@@ -12,7 +12,7 @@ from model.statistics.metrics import distance
 from model.videos import PREDICTIONS
 from pipeline.cache import Cache
 from pipeline.files import read_csv
-from pipeline.sheet import LABELS
+from pipeline.video import LABEL_NAMES
 
 ENSEMBLE, OUT_OF_FOLD = "whole model", "out of fold"
 RIGHT, WRONG, UNDECIDED, UNKNOWN = "right", "wrong", "undecided", "no verdict"
@@ -87,7 +87,7 @@ def video_results(
                 video,
                 files[video][0].name if files.get(video) else "",
                 clip.split,
-                LABELS[clip.label],
+                LABEL_NAMES[clip.label],
                 clip.source,
                 clip.manipulation,
                 probability,
@@ -119,7 +119,7 @@ def _judged(run: Run, label: int, probability: float | None) -> tuple[str, str, 
     log_odds = away if called == label else -away
     if away < run.config.margin:
         return "undecidable", UNDECIDED, log_odds
-    return LABELS[called], RIGHT if called == label else WRONG, log_odds
+    return LABEL_NAMES[called], RIGHT if called == label else WRONG, log_odds
 
 
 def worst_mistakes(videos: Sequence[VideoResult], n: int) -> list[VideoResult]:

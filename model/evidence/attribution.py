@@ -4,6 +4,7 @@ import torch
 
 from model.heads import Head, clip_logits
 from model.run import Run
+from model.sequences import columns_of
 
 
 def stream_shares(run: Run, x: torch.Tensor) -> dict[str, float]:
@@ -20,10 +21,10 @@ def stream_shares(run: Run, x: torch.Tensor) -> dict[str, float]:
     Returns:
         stream → log-odds, positive towards fake.
     """
-    ends = torch.tensor(list(run.config.widths.values())).cumsum(0).tolist()
-    keep = torch.ones(len(ends) + 1, x.shape[-1])  # the last leaves nothing out
-    for row, (stream, end) in enumerate(zip(run.config.streams, ends, strict=True)):
-        keep[row, end - run.config.widths[stream] : end] = 0
+    columns = columns_of(run.config.widths)
+    keep = torch.ones(len(columns) + 1, x.shape[-1])  # the last leaves nothing out
+    for row, left_out in enumerate(columns.values()):
+        keep[row, left_out] = 0
 
     def log_odds(kept: torch.Tensor) -> float:
         def masked(head: Head, windows: torch.Tensor) -> torch.Tensor:
@@ -38,4 +39,4 @@ def stream_shares(run: Run, x: torch.Tensor) -> dict[str, float]:
 
     with torch.inference_mode():
         *without, whole = [log_odds(kept) for kept in keep]
-    return {s: whole - rest for s, rest in zip(run.config.streams, without, strict=True)}
+    return {s: whole - rest for s, rest in zip(columns, without, strict=True)}

@@ -10,7 +10,7 @@ from features.backbones import Backbone
 from features.embedding import embed_clip, stream_pictures
 from model.evidence.anomaly import Anomaly
 from model.evidence.explanation import Explanation
-from model.evidence.faithfulness import faithfulness_of
+from model.evidence.faithfulness import faithfulness_of, log_odds
 from model.evidence.heatmaps import heat_of, slope_of
 from model.evidence.moments import by_moment, contributions, moments_of
 from model.run import Run
@@ -38,8 +38,6 @@ def explain_clip(
     options = run.config.options
     embedded = embed_clip(arrays, backbone, options)
     x = torch.from_numpy(join_streams(embedded, run.config.streams))
-    with torch.inference_mode():
-        logit = float(run.ensemble(x[None]).double())
     slope = slope_of(run, x)
     pictures = {s: stream_pictures(arrays, s, options) for s in options.streams}
     heat = {
@@ -48,7 +46,7 @@ def explain_clip(
     }
     rows, n = embedded["rows"], len(arrays["flow"])
     return Explanation(
-        log_odds=logit / run.config.temperature,
+        log_odds=log_odds(run, embedded),
         moments=by_moment(moments_of(run, x), rows, n),
         contribution=by_moment(contributions(run, x), rows, n),
         heat=heat,

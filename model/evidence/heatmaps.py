@@ -10,6 +10,7 @@ from features.backbones import Backbone, Pictures
 from features.last_map import weighted_maps
 from model.heads import Head, clip_logits
 from model.run import Run
+from model.sequences import columns_of
 
 PLACES = 32  # on the line from the training mean, where a verdict is differentiated
 ROWS = 1024  # of copies of a clip at once: bounds the memory
@@ -30,9 +31,7 @@ class Slope:
 
     def of(self, run: Run, stream: str) -> "Slope":
         """The part of one stream."""
-        streams = list(run.config.widths)
-        end = sum(run.config.widths[s] for s in streams[: streams.index(stream) + 1])
-        own = slice(end - run.config.widths[stream], end)
+        own = columns_of(run.config.widths)[stream]
         return Slope(self.gradient[:, own], self.added[:, own])
 
 

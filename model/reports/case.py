@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import jinja2
 import numpy as np
-from markupsafe import Markup
 
 from features.backbones import Backbone
 from model.evidence.explain import explain_clip
@@ -38,7 +35,8 @@ from model.reports.record import looked_at, record, tested
 from model.reports.timeline import HEIGHT, Plot, plots
 from model.run import Run
 from model.verdicts.prediction import KNOWN, Examined, Prediction, examine
-from pipeline.files import whole_file, write_whole
+from pipeline.files import whole_file
+from pipeline.pages import jpeg_uri, write_page
 from pipeline.probe import Probe
 from pipeline.workers import Pool
 
@@ -46,8 +44,8 @@ VIDEO_BYTES = 13e6  # at most, so that a page stays below 20 MB
 STILL = 224  # pixels, the longer side
 TICKS = 5  # times written below the curves
 DRIVERS = 6  # of the strangeness of a video
-_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 80, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
-_HERE = Path(__file__).parent
+QUALITY = 80  # of its JPEG, of 100
+_TEMPLATE = Path(__file__).parent / "case.html"
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def write_case(run: Run, examined: Examined, backbone: Backbone, page: Path) -> 
         return
     page.parent.mkdir(parents=True, exist_ok=True)
     case = _case(run, examined, backbone, overlay_of(page))
-    _write(page, _render(run, examined, case, overlay_of(page).name))
+    _write(page, run, examined, case)
 
 
 def write_undecidable(
@@ -132,12 +130,12 @@ def write_undecidable(
     """
     page.parent.mkdir(parents=True, exist_ok=True)
     overlay_of(page).unlink(missing_ok=True)  # of what the file was before
-    _write(page, _render(run, Examined(prediction, facts), None, ""))
+    _write(page, run, Examined(prediction, facts), None)
 
 
-def _write(page: Path, text: str) -> None:
-    content = text.encode("utf-8", "backslashreplace")  # a file's name need not be text
-    write_whole(page, lambda temporary: temporary.write_bytes(content))
+def _write(page: Path, run: Run, examined: Examined, case: Case | None) -> None:
+    shown = _shown(run, examined, case, overlay_of(page).name if case else "")
+    write_page(page, _TEMPLATE, shown, {"percent": _percent})
 
 
 def _case(run: Run, examined: Examined, backbone: Backbone, path: Path) -> Case:
@@ -173,40 +171,29 @@ def _data_uri(pixels: Picture) -> str:
     height, width = pixels.shape[:2]
     scale = STILL / max(height, width)
     shown = resized(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
-    jpeg = cv2.imencode(".jpg", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), _JPEG)[1].tobytes()
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+    return jpeg_uri(shown, QUALITY)
 
 
-def _render(run: Run, examined: Examined, case: Case | None, overlay: str) -> str:
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["percent"] = _percent
-    script = (_HERE / "case.js").read_text(encoding="utf-8")
-    return templates.get_template("case.html").render(
-        name=Path(examined.prediction.path).name,
-        prediction=examined.prediction,
-        warnings=[*run.config.warnings, *[KNOWN] * (KNOWN in examined.prediction.warning)],
-        config=run.config,
-        tested=tested(run),
-        n_reference=len(examined.anomaly.reference) if examined.anomaly else 0,
-        case=case,
-        page=_of_player(case) if case else {},
-        faithfulness=_faithfulness(case.clips) if case else {},
-        seconds=looked_at(case.clips) if case else [],
-        record=record(run, examined, case.clips if case else ()),
-        overlay=overlay,
-        fake=_css(FAKE),
-        real=_css(REAL),
-        flow_colours=[_css(colour) for colour in _flow_legend()],
-        height=HEIGHT,
-        script=Markup(script),
-        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
+def _shown(run: Run, examined: Examined, case: Case | None, overlay: str) -> dict[str, Any]:
+    """What the page shows, by the names that it has in the template."""
+    return {
+        "name": Path(examined.prediction.path).name,
+        "prediction": examined.prediction,
+        "warnings": [*run.config.warnings, *[KNOWN] * (KNOWN in examined.prediction.warning)],
+        "config": run.config,
+        "tested": tested(run),
+        "n_reference": len(examined.anomaly.reference) if examined.anomaly else 0,
+        "case": case,
+        "page": _of_player(case) if case else {},
+        "faithfulness": _faithfulness(case.clips) if case else {},
+        "seconds": looked_at(case.clips) if case else [],
+        "record": record(run, examined, case.clips if case else ()),
+        "overlay": overlay,
+        "fake": _css(FAKE),
+        "real": _css(REAL),
+        "flow_colours": [_css(colour) for colour in _flow_legend()],
+        "height": HEIGHT,
+    }
 
 
 def _of_player(case: Case) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib.metadata
 import json
 import platform
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from model.run import Run, digest_of
 from model.verdicts.prediction import Examined
 from pipeline.files import readable_bytes, sha256_of
 from pipeline.settings import Settings
+from pipeline.versions import version_of
 
 PACKAGES = ("deepfake-motion", "av", "numpy", "opencv-contrib-python", "torch", "torchvision")
 
@@ -104,8 +104,5 @@ def _named(versions: dict[str, str]) -> str:
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    found = {"Python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+    found = {package: version_of(package) for package in PACKAGES}
+    return {"Python": platform.python_version()} | {k: v for k, v in found.items() if v}

@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import hashlib
 import json
 import shlex
 from collections import Counter
@@ -10,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from model.evaluation.controls import EXPLAINED
@@ -20,7 +18,7 @@ from model.reports.summary import CONFUSION, PARTS, SHOWN, chance, headline
 from model.run import Run
 from model.sweep.table import for_report
 from model.videos import PREDICTIONS, UNSEEN
-from pipeline.files import write_whole
+from pipeline.pages import write_page
 
 CURVES = {
     "roc.png": "ROC curves",
@@ -51,58 +49,51 @@ DIGITS = 6
 MOST = 20_000  # videos in the table; each takes about 120 bytes
 MISTAKES = 10
 CASES = "cases"  # a folder with a page about each of some videos
-_HERE = Path(__file__).parent
+_TEMPLATE = Path(__file__).parent / "run.html"
 
 
 def write_report(run: Run, evaluation: Evaluation) -> Path:
     """Write ``report.html`` into the evaluation's folder and return its path."""
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script = (_HERE / "run.js").read_text(encoding="utf-8")
+    path = evaluation.folder / "report.html"
+    write_page(path, _TEMPLATE, _shown(run, evaluation))
+    return path
+
+
+def _shown(run: Run, evaluation: Evaluation) -> dict[str, Any]:
+    """What the report shows, by the names that it has in the template."""
     elsewhere = evaluation.folder != run.folder
     listed = _listed(evaluation.videos, elsewhere=elsewhere)
     cases = sorted(path.stem for path in (evaluation.folder / CASES).glob("*.html"))
-    page = templates.get_template("run.html").render(
-        title=f"Run {run.folder.name}" + (f" on {evaluation.folder.name}" if elsewhere else ""),
-        elsewhere=elsewhere,
-        warnings=evaluation.warnings,
-        headline=headline(evaluation).splitlines(),
-        config=run.config,
-        evaluation=evaluation,
-        shown=SHOWN,
-        confusion=CONFUSION,
-        chance=chance,
-        detector=DETECTOR,
-        explained=EXPLAINED,
-        parts=PARTS,
-        curves=_images(evaluation.folder, CURVES),
-        training=_images(evaluation.folder, TRAINING),
-        mistakes=worst_mistakes(evaluation.videos, MISTAKES),
-        n_wrong=len(worst_mistakes(evaluation.videos, len(evaluation.videos))),
-        cases=cases,
-        more_cases=f"python -m model.evaluate {shlex.quote(str(run.folder))} --cases {MISTAKES}",
-        columns=_columns(listed),
-        numbers=NUMBERS,
-        videos=_table(listed, cases, elsewhere=elsewhere),
-        n_listed=len(listed),
-        filters=_filters(listed),
-        n_unseen=sum(_unseen(video, elsewhere=elsewhere) for video in listed),
-        out_of_fold=OUT_OF_FOLD,
-        predictions=PREDICTIONS,
-        settings=json.dumps(dataclasses.asdict(run.config), indent=1),
-        sweep=None if elsewhere else for_report(run),
-        script=Markup(script),
-        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
-    content = page.encode("utf-8", "backslashreplace")  # file names need not be text
-    path = evaluation.folder / "report.html"
-    write_whole(path, lambda temporary: temporary.write_bytes(content))
-    return path
+    return {
+        "title": f"Run {run.folder.name}" + (f" on {evaluation.folder.name}" if elsewhere else ""),
+        "elsewhere": elsewhere,
+        "warnings": evaluation.warnings,
+        "headline": headline(evaluation).splitlines(),
+        "config": run.config,
+        "evaluation": evaluation,
+        "shown": SHOWN,
+        "confusion": CONFUSION,
+        "chance": chance,
+        "detector": DETECTOR,
+        "explained": EXPLAINED,
+        "parts": PARTS,
+        "curves": _images(evaluation.folder, CURVES),
+        "training": _images(evaluation.folder, TRAINING),
+        "mistakes": worst_mistakes(evaluation.videos, MISTAKES),
+        "n_wrong": len(worst_mistakes(evaluation.videos, len(evaluation.videos))),
+        "cases": cases,
+        "more_cases": f"python -m model.evaluate {shlex.quote(str(run.folder))} --cases {MISTAKES}",
+        "columns": _columns(listed),
+        "numbers": NUMBERS,
+        "videos": _table(listed, cases, elsewhere=elsewhere),
+        "n_listed": len(listed),
+        "filters": _filters(listed),
+        "n_unseen": sum(_unseen(video, elsewhere=elsewhere) for video in listed),
+        "out_of_fold": OUT_OF_FOLD,
+        "predictions": PREDICTIONS,
+        "settings": json.dumps(dataclasses.asdict(run.config), indent=1),
+        "sweep": None if elsewhere else for_report(run),
+    }
 
 
 def _images(folder: Path, captions: dict[str, str]) -> dict[str, str]:

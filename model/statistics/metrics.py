@@ -77,6 +77,14 @@ def equal_error(labels: Labels, scores: Scores) -> tuple[float, float]:
     """The equal error rate, and the threshold where misses and false alarms are as near as can be.
 
     The threshold lies half-way between two scores, so that it does not hang on one video.
+
+    Args:
+        labels: (N,) 0 real, 1 fake; both are there.
+        scores: (N,) the higher, the likelier fake.
+
+    Example:
+        >>> equal_error(np.array([0, 0, 1, 1]), np.array([0.125, 0.5, 0.375, 0.875]))
+        (0.5, 0.4375)
     """
     sweep = _Sweep.of(labels, scores)
     rate, row = sweep.equal_error()
@@ -91,6 +99,11 @@ def false_alarm_threshold(labels: Labels, scores: Scores, max_fpr: float) -> flo
     """The lowest threshold at which at most a share ``max_fpr`` of the real videos is called fake.
 
     It lies half-way between two scores. There must be a real video.
+
+    Example:
+        >>> labels, scores = np.array([0, 0, 0, 0, 1]), np.array([0.125, 0.25, 0.5, 0.75, 0.875])
+        >>> false_alarm_threshold(labels, scores, 0.25)
+        0.625
     """
     real = np.sort(scores[labels == 0])[::-1]
     allowed = int(max_fpr * len(real) + 1e-9)
@@ -111,7 +124,12 @@ def distance(probabilities: Scores, threshold: float) -> Scores:
 
 
 def auc_roc(labels: Labels, scores: Scores) -> float:
-    """Area under the ROC curve; NaN with one class only."""
+    """Area under the ROC curve; NaN with one class only.
+
+    Example:
+        >>> auc_roc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]))
+        0.75
+    """
     return _Sweep.of(labels, scores).auc_roc() if 0 < labels.sum() < len(labels) else float("nan")
 
 
@@ -207,9 +225,7 @@ def _confusion(labels: Labels, verdicts: Labels) -> list[int]:
     return np.bincount(2 * labels + verdicts, minlength=4).tolist()
 
 
-def auc_drop(
-    labels: Labels, before: Scores, after: Scores, groups: Labels, *, seed: int = 0
-) -> Metric:
+def auc_drop(labels: Labels, before: Scores, after: Scores, groups: Labels) -> Metric:
     """How much lower the AUC of one score is than that of another on the very same videos.
 
     Args:
@@ -217,14 +233,13 @@ def auc_drop(
         before: (N,) scores.
         after: (N,) scores of the same videos.
         groups: (N,) videos of one group share an identity and are drawn together.
-        seed: of the resampling, in which both scores of a video stay together.
     """
 
     def drop(rows: Indices) -> dict[str, float]:
         lower = auc_roc(labels[rows], after[rows])
         return {"drop": auc_roc(labels[rows], before[rows]) - lower}
 
-    return with_intervals(drop, groups, seed=seed)["drop"]
+    return with_intervals(drop, groups)["drop"]
 
 
 def bootstrap(

@@ -25,10 +25,10 @@ from model.verdicts.prediction import judge
 from model.videos import PREDICTIONS, UNSEEN
 from pipeline.cache import Cache, Clip
 from pipeline.errors import NothingUsable
-from pipeline.extraction import versions
 from pipeline.files import read_csv, write_csv, write_whole
 from pipeline.settings import Settings
 from pipeline.splits import groups
+from pipeline.versions import versions
 from pipeline.workers import LocalPool, Pool
 
 ROWS, RESULT, PICTURE = "sweep.csv", "sweep.json", "sweep.png"

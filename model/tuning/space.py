@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from skopt.space import Categorical, Dimension, Integer, Real
 
-from model.heads import HEADS, POOLINGS, HeadKind
+from model.heads import HEADS, POOLINGS
 from model.training import TrainingSettings
 
 Scope = Literal["training", "architecture"]
@@ -24,7 +24,6 @@ def search_space(
     n_steps: int,
     held_streams: Sequence[str],
     *,
-    heads: Sequence[HeadKind] = HEADS,
     scope: Scope = "architecture",
 ) -> list[Dimension]:
     """What is tuned. A dimension with one value only is left out.
@@ -32,7 +31,6 @@ def search_space(
     Args:
         n_steps: flow maps per clip.
         held_streams: what the cache holds.
-        heads: the kinds of heads that are tried.
         scope: ``training`` leaves head, layers, pooling, direction and streams as they are.
     """
     space: list[Dimension] = [
@@ -54,9 +52,8 @@ def search_space(
         Integer(1, 2, name="layers"),
         Categorical([False, True], name="bidirectional"),
         Categorical(POOLINGS, name="pooling"),
+        Categorical(HEADS, name="head"),
     ]
-    if len(heads) > 1:
-        space.append(Categorical(heads, name="head"))
     if len(streams) > 1:
         space.append(Categorical(streams, name="streams"))
     return space

@@ -23,6 +23,7 @@ Losses = npt.NDArray[np.float64]
 DIVERGED = 5.0  # nats; to say 1/2 of every clip costs 0.69
 FEWEST = 4  # finished trials before one may be called hopeless
 SURE = 2.0  # standard deviations
+BEST = 3  # settings that another search begins with
 # What torch and numpy raise when settings do not work; anything else is a fault of the program.
 FAILURES = (RuntimeError, ValueError, ArithmeticError, MemoryError)
 OK, STOPPED, FAILED = "ok", "stopped", "failed"
@@ -215,8 +216,8 @@ def read_trials(log: Path, space: Sequence[Dimension], n_folds: int) -> dict[int
     return trials
 
 
-def best_of_log(log: Path, start: TrainingSettings, most: int = 3) -> list[TrainingSettings]:
-    """The best settings in the log of any search; what was not tuned there is as in ``start``.
+def best_of_log(log: Path, start: TrainingSettings) -> list[TrainingSettings]:
+    """The three best settings in the log of any search; what was not tuned is as in ``start``.
 
     Raises:
         OSError, KeyError, ValueError: it cannot be read, or is no log.
@@ -225,7 +226,7 @@ def best_of_log(log: Path, start: TrainingSettings, most: int = 3) -> list[Train
     well.sort(key=lambda row: float(row["val_loss"]))
     if not well:
         raise ValueError("no trial went well")
-    return [parse_settings(row, start) for row in well[:most]]
+    return [parse_settings(row, start) for row in well[:BEST]]
 
 
 def append_trial(log: Path, space: Sequence[Dimension], n_folds: int, trial: Trial) -> None:

@@ -40,11 +40,11 @@ class Cache:
         SettingsError: no cache is there, it is of another stage, or of a later version.
         IntegrityError: the index is damaged, or a shard is missing or has another size.
 
-    Example:
-        >>> cache = Cache(Path("caches/dfd"))             # doctest: +SKIP
-        >>> clip = cache.clips[0]                          # doctest: +SKIP
-        >>> cache.read(clip, "flow").shape                 # doctest: +SKIP
-        (304, 224, 224)
+    Example::
+
+        cache = Cache("caches/dfd")
+        for clip in cache.clips:
+            flow = cache.read(clip, "flow")  # (T-1, H, W) uint8
     """
 
     def __init__(self, folder: str | Path, stage: str | None = None, *, whole: bool = True) -> None:

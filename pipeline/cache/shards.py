@@ -200,7 +200,7 @@ class _Unfailing(io.FileIO):
 
 
 @contextlib.contextmanager
-def unfailing_file(path: Path) -> Iterator[BinaryIO]:
+def _unfailing_file(path: Path) -> Iterator[BinaryIO]:
     """A file for HDF5 to write to; it is there when the block ends, whole or not at all.
 
     Raises:
@@ -233,7 +233,7 @@ def writing_shard(
         OSError: the disk is full, or the like.
     """
     with (
-        unfailing_file(cache / name) as file,
+        _unfailing_file(cache / name) as file,
         ShardWriter(file, attrs=attrs, compression=compression) as shard,
     ):
         yield shard
@@ -242,7 +242,7 @@ def writing_shard(
 @contextlib.contextmanager
 def writing_hdf5(path: Path) -> Iterator[h5py.File]:
     """Write an HDF5 file; it is there when the block ends, whole or not at all."""
-    with unfailing_file(path) as file, h5py.File(file, "w") as hdf5:
+    with _unfailing_file(path) as file, h5py.File(file, "w") as hdf5:
         yield hdf5
 
 

@@ -13,7 +13,6 @@ from pipeline.faces.policy import FaceCrop
 
 Detections = npt.NDArray[np.float64]  # (N, 5): x, y, width, height in pixels, score in 0..1
 
-ERRORS = 2  # of OpenCV's levels of logging
 SCORE = 0.7  # of YuNet, below which a face is none
 OVERLAP = 0.3  # of two boxes, above which they are one face
 STEP, VOTES = 1.2, 3  # of the cascade: between two sizes, and windows that agree

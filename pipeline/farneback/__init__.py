@@ -196,6 +196,13 @@ def flow(
     Raises:
         ValueError: the frames are something else.
         SettingsError: the backend is not on this machine.
+
+    Example:
+        >>> y, x = np.mgrid[:64, :64]
+        >>> frame = (128 + 60 * np.sin(x / 4) + 60 * np.sin(y / 5)).astype(np.uint8)
+        >>> moved = np.roll(frame, 2, axis=1)  # by two pixels to the right
+        >>> np.median(flow(np.stack([frame, moved])), axis=(1, 2)).round().astype(int).tolist()
+        [[2, 0]]
     """
     pairs, height, width = _checked(frames)
     if initial is not None:

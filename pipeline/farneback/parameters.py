@@ -55,23 +55,23 @@ def level_sizes(height: int, width: int, parameters: Parameters) -> list[tuple[i
 
 
 @functools.lru_cache(maxsize=64)
-def smoothing_taps(n: int, m: int, level: int, pyr_scale: float = 0.5) -> tuple[Ints, Floats]:
+def smoothing_taps(n: int, m: int, level: int) -> tuple[Ints, Floats]:
     """Blurring and shrinking along one axis as a single linear map.
 
     OpenCV blurs the whole picture (``cv2.GaussianBlur``, mirrored borders) and then resizes it
     bilinearly. Both are linear and separable, so that each pixel of the level is a weighted sum of
     a few neighbouring pixels of the picture along each axis, and the rest need not be blurred.
+    Each level is half the size of the one below, as everywhere in our own backends.
 
     Args:
         n: pixels of the picture.
         m: pixels of the level.
         level: 0 is the picture itself, which is blurred by [1/4 1/2 1/4] all the same.
-        pyr_scale: see `Parameters`.
 
     Returns:
         where the sums start, (m,), and their weights, (m, taps).
     """
-    sigma = (1 / pyr_scale**level - 1) / 2
+    sigma = (2.0**level - 1) / 2
     size = max(int(np.rint(sigma * 5)) | 1, 3)
     kernel = cv2.getGaussianKernel(size, sigma, cv2.CV_32F).ravel().astype(np.float64)
     taps = min(size + 1, n)

@@ -15,7 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data.demo import FAKE, FPS, REAL, main, make_demo, plan_corpus, write_video
-from data.heads import cast_actor, drift, render
+from data.heads import drift, render
+from data.looks import cast_actor
 from pipeline.errors import SettingsError
 
 SMALL = {"size": (96, 72), "lengths": (4, 8)}

@@ -12,10 +12,10 @@ import torchvision
 from click.testing import CliRunner
 
 from features.backbones import load_backbone
-from pipeline.corpus import Video
 from pipeline.extraction import extract
 from pipeline.protocols import Splitting
 from pipeline.settings import Settings
+from pipeline.video import Video
 from pipeline.workers import LocalPool
 
 SIZE = 64

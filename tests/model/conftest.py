@@ -24,10 +24,10 @@ from model.fitting import fit
 from model.sequences import Sequences
 from model.training import TrainingSettings
 from pipeline.cache import Cache, write_index, write_shard
-from pipeline.corpus import Video
 from pipeline.extraction import extract
 from pipeline.protocols import Splitting
 from pipeline.settings import Settings
+from pipeline.video import Video
 from pipeline.workers import LocalPool
 
 

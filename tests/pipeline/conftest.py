@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from data.heads import cast_actor, render
+from data.heads import render
+from data.looks import cast_actor
 from pipeline.browser import write_browser
 from pipeline.cache import Cache, ShardWriter
 from pipeline.clips import extract_clips

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.corpus import FAKE, REAL, known_by_path, read_corpus
+from pipeline.corpus import known_by_path, read_corpus
 from pipeline.errors import NothingUsable, SettingsError
+from pipeline.video import FAKE, REAL
 
 
 def touch(root, *names):

@@ -12,12 +12,13 @@ import pytest
 
 from pipeline import farneback
 from pipeline.cache import Cache
-from pipeline.corpus import Video, read_corpus
+from pipeline.corpus import read_corpus
 from pipeline.errors import NothingUsable, SettingsError
 from pipeline.extraction import extract
 from pipeline.files import read_csv
 from pipeline.leaks import find_leaks
 from pipeline.settings import Settings
+from pipeline.video import Video
 
 
 def small(**settings):

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import layouts
-from pipeline.corpus import FAKE, REAL, read_corpus
+from pipeline.corpus import read_corpus
 from pipeline.errors import NothingUsable, SettingsError
 from pipeline.layouts import ffpp
+from pipeline.video import FAKE, REAL
 
 
 @pytest.fixture

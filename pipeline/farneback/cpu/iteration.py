@@ -47,7 +47,6 @@ RING = 16  # rows of G and h that are kept: the window, and the one that leaves 
 RESTART = 16  # rows after which column sums are made anew, lest rounding errors add up
 REGULARISATION = 1e-3  # added to the determinant
 SCATTERED = 36  # weighing more pixels than this for a vector is slower than lane by lane
-UNIT = 5 * RING  # rows of a ring buffer: five numbers for each row
 
 
 @kernel

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from model.heads import HEADS
 from model.training import TrainingSettings
 from model.tuning.space import LONGEST, STREAM_SETS, search_space, to_point, to_settings
 
@@ -37,17 +38,17 @@ def test_streams_are_chosen_among_those_that_the_cache_holds(held, expected):
 
 def test_training_alone_leaves_the_architecture_as_it_is():
     start = TrainingSettings(head="gru", layers=2, pooling="last", streams=("flow",))
-    space = search_space(STEPS, ("flow", "motion"), heads=("lstm", "gru"), scope="training")
+    space = search_space(STEPS, ("flow", "motion"), scope="training")
     settings = to_settings(to_point(START, space), space, start)
     assert settings == dataclasses.replace(
         start, sequence_length=STEPS, dropout=START.dropout, hidden=START.hidden
     )
 
 
-def test_heads_are_tried_as_asked():
-    space = search_space(STEPS, ("flow",), heads=("lstm", "gru", "mean"))
+def test_every_head_is_tried():
+    space = search_space(STEPS, ("flow",))
     heads = next(dimension for dimension in space if dimension.name == "head")
-    assert tuple(heads.categories) == ("lstm", "gru", "mean")
+    assert tuple(heads.categories) == HEADS
     point = to_point(dataclasses.replace(START, head="gru"), space)
     assert to_settings(point, space, START).head == "gru"
 

@@ -1,0 +1,33 @@
+"""Options that several commands have, and what they say of a run."""
+
+import click
+import cloup
+
+from model.run import Run
+
+allow_leaks_option = cloup.option(
+    "--allow-leaks",
+    is_flag=True,
+    help="Go on where somebody or something is on two sides of the split; every metric and report "
+    "then says so.",
+)
+controls_option = cloup.option(
+    "--no-controls",
+    is_flag=True,
+    help="Do not train the controls that are heads like the detector's: shuffled time, flow only, "
+    "frames only.",
+)
+weights_option = cloup.option(
+    "--weights",
+    metavar="PATH",
+    help="The backbone's weights, if they were given to features.embed as a file.",
+)
+jobs_option = cloup.option(
+    "--jobs", metavar="N", type=click.IntRange(1), help="Processes.  [default: one per core]"
+)
+
+
+def warn(run: Run) -> None:
+    """Say on the terminal what every result of a run rests on, where that is not sound."""
+    for warning in run.config.warnings:
+        click.secho(f"WARNING: {warning}", fg="yellow", err=True)
