@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -126,6 +128,26 @@ def _contents():
 @pytest.fixture(scope="session", name="run_command")
 def _run_command():
     return run_command
+
+
+@pytest.fixture
+def run_as_main(monkeypatch, capsys):
+    """Run ``python -m MODULE ARGUMENTS`` in this process, where the libraries are imported.
+
+    Gives the exit code and what it printed. That commands run in processes of their own is shown
+    where they are killed.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(module, *arguments):
+        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
+        monkeypatch.delitem(sys.modules, module, raising=False)  # runpy warns of a second one
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        return end.value.code, capsys.readouterr().out
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session", name="make_corpus")
