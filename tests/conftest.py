@@ -25,6 +25,12 @@ SAMPLES = "SAMPLE_VIDEOS"
 T = 20  # frames of the shortest sound video of the shared corpus
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: at the end no process is left alone with one of them."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def moving_texture(n, width=96, height=72, seed=0):
     """A smooth texture that wanders about: (n, height, width, 3) uint8, RGB."""
     rng = np.random.default_rng(seed)
