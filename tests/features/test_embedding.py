@@ -401,6 +401,7 @@ def test_copies_are_of_mirrored_pictures_and_have_names_of_their_own(clips, mobi
     assert not np.array_equal(cache.read(clip, "flow-flip"), cache.read(clip, "flow"))
 
 
+@pytest.mark.slow
 def test_every_so_many_pictures_and_windows_have_a_row_each(clips, mobilenet, tmp_path):
     T = clips.attrs["frames"]  # 9
     every = embed(clips, tmp_path / "every", mobilenet, Options(every=3))

@@ -45,6 +45,7 @@ def test_where_a_network_averages_its_map_the_cells_sum_to_the_embedding(name):
     np.testing.assert_allclose(summed, expected, rtol=1e-3, atol=1e-4 * abs(expected).max())
 
 
+@pytest.mark.slow
 def test_a_network_of_videos_has_its_own_moments():
     backbone, shown = load_backbone("r3d_18", "random:0", "cpu"), pictures(16)
     rows = len(backbone.rows(16))
