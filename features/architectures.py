@@ -96,8 +96,6 @@ def build(kind: Architecture, *, initialise: bool) -> nn.Module:
     options: dict[str, Any] = {}
     if kind.name.startswith("vit_"):
         options["image_size"] = kind.trained_at[0]
-    if kind.name.startswith("mvit_"):
-        options["spatial_size"] = kind.trained_at
     if kind.name in ("googlenet", "inception_v3"):
         # Their weights are of pictures normalised in another way, and they have two more
         # classifiers, which only training uses.

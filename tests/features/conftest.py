@@ -96,7 +96,7 @@ def smaller(kind: Architecture) -> Architecture:
     side = 64
     if kind.name.startswith("vit_"):
         side = 4 * int(kind.name.rpartition("_")[2])  # patches, which the name gives the size of
-    elif not kind.name.startswith(("mvit_", "swin3d_")):
+    elif not kind.name.startswith("swin3d_"):
         return kind
     return dataclasses.replace(kind, size=(side, side), trained_at=(side, side))
 
