@@ -3,7 +3,6 @@
 ``make chaos`` runs this with many kills, `make test` with a few. KILLS says how many, SEED which.
 """
 
-import functools
 import os
 import random
 import shutil
@@ -111,35 +110,29 @@ def extraction(videos, out, *more):
 
 
 @pytest.fixture(scope="module")
-def whole(videos, tmp_path_factory):
-    """The undisturbed cache with so many videos a shard, and the seconds that it took."""
-
-    @functools.cache
-    def made(shard_size):
-        out = tmp_path_factory.mktemp("whole") / "cache"
-        return out, run(extraction(videos, out, "--shard-size", shard_size))
-
-    return made
+def cache(videos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "cache"
+    run(extraction(videos, out))
+    return out
 
 
 @pytest.mark.parametrize("shard_size", [1, 3])
-def test_extract_killed_anywhere_ends_with_the_same_bytes(videos, whole, tmp_path, shard_size):
-    undisturbed, seconds = whole(shard_size)
+def test_extract_killed_anywhere_ends_with_the_same_bytes(videos, tmp_path, shard_size):
+    arguments = extraction(videos, tmp_path / "whole", "--shard-size", shard_size)
+    seconds = run(arguments)
     kills = max(1, round(KILLS * SHARE_OF_EXTRACT / 2))
     chaos(
         f"extract, {shard_size} videos a shard",
         extraction(videos, tmp_path / "cache", "--shard-size", shard_size),
         tmp_path / "cache",
-        contents(undisturbed),
+        contents(tmp_path / "whole"),
         seconds,
         kills,
         random.Random(SEED + shard_size),
     )
 
 
-def test_embed_killed_anywhere_ends_with_the_same_bytes(whole, tmp_path):
-    cache, _ = whole(1)
-
+def test_embed_killed_anywhere_ends_with_the_same_bytes(cache, tmp_path):
     def embedding(out):
         network = ("--backbone", "mobilenet_v2", "--weights", "random:0", "--device", "cpu")
         return command("features.embed", cache, "-o", out, *network)
@@ -177,15 +170,14 @@ def on_a_small_disk(folder, kilobytes, arguments, keep):
 
 
 @pytest.mark.parametrize("shard_size", [1, 3])
-def test_a_disk_that_fills_up_costs_nothing_once_there_is_space(
-    videos, whole, tmp_path, shard_size
-):
-    undisturbed, _ = whole(shard_size)
+def test_a_disk_that_fills_up_costs_nothing_once_there_is_space(videos, tmp_path, shard_size):
     folder, keep = tmp_path / "disk", tmp_path / "keep"
     folder.mkdir()
     keep.mkdir()
-    needed = sum(p.stat().st_size for p in undisturbed.rglob("*")) // 1024
-    arguments = extraction(videos, folder / "cache", "--shard-size", shard_size)
+    options = ("--shard-size", shard_size)
+    run(extraction(videos, tmp_path / "whole", *options))
+    needed = sum(p.stat().st_size for p in (tmp_path / "whole").rglob("*")) // 1024
+    arguments = extraction(videos, folder / "cache", *options)
     n = max(2, KILLS // 10)
     rng = random.Random(SEED)
     for share in sorted(rng.uniform(0.01, 0.95) for _ in range(n)):
@@ -199,7 +191,7 @@ def test_a_disk_that_fills_up_costs_nothing_once_there_is_space(
         assert not (keep / "cache" / "index.h5").exists(), said
     done = on_a_small_disk(folder, 3 * needed + 1000, arguments, keep)
     assert done.returncode == 0, done.stderr
-    assert contents(keep / "cache") == contents(undisturbed)
+    assert contents(keep / "cache") == contents(tmp_path / "whole")
 
 
 def test_a_place_where_one_may_not_write_is_an_error_in_two_lines(videos, tmp_path):
