@@ -4,14 +4,15 @@ RUN := $(VENV)/bin/python
 DEMO := demo
 TEST_JOBS ?= 2
 
-.PHONY: help install test chaos lint demo clean
+.PHONY: help install test coverage chaos lint demo clean
 
 help:
-	@echo "make demo   everything once, on a small corpus that it generates, under $(DEMO)/"
-	@echo "make test   run the tests"
-	@echo "make chaos  kill extraction and embedding at 100 moments and feed them 1,000 broken files"
-	@echo "make lint   run the linters and the type checker"
-	@echo "make clean  remove $(DEMO)/ and the environment in $(VENV)/"
+	@echo "make demo      everything once, on a small corpus that it generates, under $(DEMO)/"
+	@echo "make test      run the tests"
+	@echo "make coverage  run the tests, and list the lines that none of them reaches"
+	@echo "make chaos     kill extraction and embedding at 100 moments and feed them 1,000 broken files"
+	@echo "make lint      run the linters and the type checker"
+	@echo "make clean     remove $(DEMO)/ and the environment in $(VENV)/"
 
 install: $(VENV)/installed
 
@@ -24,7 +25,10 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	@touch $@
 
 test: install
-	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile
+	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
+
+coverage: install
+	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder --cov
 
 chaos: install
 	KILLS=100 MUTANTS=1000 $(RUN) -m pytest -s tests/chaos

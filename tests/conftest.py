@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -21,6 +23,12 @@ from pipeline.errors import Rejected
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = "SAMPLE_VIDEOS"
 T = 20  # frames of the shortest sound video of the shared corpus
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: at the end no process is left alone with one of them."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def moving_texture(n, width=96, height=72, seed=0):
@@ -126,6 +134,26 @@ def _contents():
 @pytest.fixture(scope="session", name="run_command")
 def _run_command():
     return run_command
+
+
+@pytest.fixture
+def run_as_main(monkeypatch, capsys):
+    """Run ``python -m MODULE ARGUMENTS`` in this process, where the libraries are imported.
+
+    Gives the exit code and what it printed. That commands run in processes of their own is shown
+    where they are killed.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(module, *arguments):
+        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
+        monkeypatch.delitem(sys.modules, module, raising=False)  # runpy warns of a second one
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        return end.value.code, capsys.readouterr().out
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session", name="make_corpus")

@@ -1,5 +1,6 @@
 """Small real videos, caches made from them, and weights that give embeddings worth comparing."""
 
+import dataclasses
 import os
 import urllib.request
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 import torchvision
 from click.testing import CliRunner
 
+from features.architectures import Architecture, architecture
 from features.backbones import load_backbone
 from pipeline.extraction import extract
 from pipeline.protocols import Splitting
@@ -87,6 +89,23 @@ def clips(corpus, tmp_path_factory):
 @pytest.fixture(scope="session")
 def clips_without_frames(corpus, tmp_path_factory):
     return _extract(corpus, tmp_path_factory.mktemp("flow") / "cache", keep_frames=False)
+
+
+def smaller(kind: Architecture) -> Architecture:
+    """The network built for smaller pictures, of which it is done sooner, where that can be."""
+    side = 64
+    if kind.name.startswith("vit_"):
+        side = 4 * int(kind.name.rpartition("_")[2])  # patches, which the name gives the size of
+    elif not kind.name.startswith("swin3d_"):
+        return kind
+    return dataclasses.replace(kind, size=(side, side), trained_at=(side, side))
+
+
+@pytest.fixture
+def load_small_backbone(monkeypatch):
+    """`load_backbone` for `smaller` pictures."""
+    monkeypatch.setattr("features.backbones.architecture", lambda name: smaller(architecture(name)))
+    return load_backbone
 
 
 def _lively_model(name: str) -> torch.nn.Module:

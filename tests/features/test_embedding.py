@@ -355,18 +355,13 @@ def test_a_fallback_does_not_hide_a_wrong_file(clips, run_command, tmp_path):
     assert "no weights at" in done.stderr
 
 
-@pytest.mark.slow
-def test_help_is_grouped_and_shows_defaults_and_an_example_as_it_is_typed():
-    done = subprocess.run(
-        [sys.executable, "-m", "features.embed", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"COLUMNS": "100"},
-    )
+def test_help_is_grouped_and_shows_defaults_and_an_example_as_it_is_typed(run_as_main, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    code, said = run_as_main("features.embed", "--help")
+    assert code == 0
     for part in ("The network:", "What is embedded:", "[default: resnet18]", "Exit codes:"):
-        assert part in done.stdout
-    assert "  python -m features.embed caches/dfd -o caches/dfd-resnet18\n" in done.stdout
+        assert part in said
+    assert "  python -m features.embed caches/dfd -o caches/dfd-resnet18\n" in said
 
 
 # ------------------------------------------------------------------- scale, every, augmentation
@@ -406,6 +401,7 @@ def test_copies_are_of_mirrored_pictures_and_have_names_of_their_own(clips, mobi
     assert not np.array_equal(cache.read(clip, "flow-flip"), cache.read(clip, "flow"))
 
 
+@pytest.mark.slow
 def test_every_so_many_pictures_and_windows_have_a_row_each(clips, mobilenet, tmp_path):
     T = clips.attrs["frames"]  # 9
     every = embed(clips, tmp_path / "every", mobilenet, Options(every=3))

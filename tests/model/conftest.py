@@ -15,7 +15,9 @@ from click.testing import CliRunner
 from threadpoolctl import threadpool_limits
 
 import model.evaluation.baselines
+import model.plots
 import model.statistics.metrics
+import model.tuning.plots
 from data.clips import made_up_clip
 from features.backbones import load_backbone
 from features.embedding import embed
@@ -47,6 +49,21 @@ def _quick_numbers():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model.statistics.metrics, "RESAMPLES", 10)
         patch.setattr(model.evaluation.baselines, "PENALTIES", (1e-2, 1.0))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_figures():
+    """Figures as they come: to arrange their parts is to draw each of them twice."""
+    save_figure = model.plots.save_figure
+
+    def save(figure, path):
+        figure.set_layout_engine("none")
+        save_figure(figure, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (model.plots, model.tuning.plots):
+            patch.setattr(module, "save_figure", save)
         yield
 
 

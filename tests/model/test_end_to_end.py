@@ -91,20 +91,20 @@ def test_from_real_clips_to_verdicts(corpus):
     weights = Path(models, "mobilenet_v2_imagenet.pth") if models else "random:0"
     given = ["--weights", weights] if models else []
 
-    run(corpus, "pipeline.extract", "corpus.csv", "-o", "clips", "--size", "128", "--frames", "24")
+    run(corpus, "pipeline.extract", "corpus.csv", "-o", "clips", "--size", "128", "--frames", "16")
     embedded = run(
         corpus, "features.embed", "clips", "-o", "embeddings",
         "--backbone", "mobilenet_v2", "--weights", weights,
     )  # fmt: skip
     assert "18 clips, flow and frames as vectors of 1280 numbers" in embedded
-    run(corpus, "model.fit", "embeddings", "-o", "run", "--tune", 2, "--max-epochs", 15)
+    run(corpus, "model.fit", "embeddings", "-o", "run", "--tune", 2, "--max-epochs", 5)
     table = run(corpus, "model.evaluate", "run")
     videos = [corpus / "again_fake.mp4", corpus / "clips" / "names.csv"]
     verdicts = run(corpus, "model.predict", "run", *videos, "--json", *given)
 
     with h5py.File(corpus / "embeddings" / "index.h5") as index:
         T = int(index.attrs["frames"])
-        assert T == 24
+        assert T == 16
         assert len(index["clips"]) == 18
         for clip in index["data"].values():  # the links work in any HDF5 reader
             assert clip["flow"].shape == (T - 1, 1280)

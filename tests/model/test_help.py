@@ -1,9 +1,5 @@
 """What the commands say of themselves."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 EXPECTED = {
@@ -19,27 +15,12 @@ EXPECTED = {
 }
 
 
-@pytest.fixture(scope="module")
-def helps():
-    """The help of every command, asked for all at once."""
-    asked = {
-        module: subprocess.Popen(
-            [sys.executable, "-m", module, "--help"],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"COLUMNS": "100"},
-        )
-        for module in EXPECTED
-    }
-    return {
-        module: (process.communicate()[0], process.returncode) for module, process in asked.items()
-    }
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("module", EXPECTED)
-def test_help_is_grouped_and_shows_defaults_and_an_example_as_it_is_typed(module, helps):
-    text, code = helps[module]
+def test_help_is_grouped_and_shows_defaults_and_an_example_as_it_is_typed(
+    module, run_as_main, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "100")
+    code, text = run_as_main(module, "--help")
     example, parts = EXPECTED[module]
     assert code == 0
     assert example in text

@@ -67,6 +67,7 @@ def backwards(clip):
     return clips, x.astype(np.float32)
 
 
+@pytest.mark.slow
 def test_where_only_order_tells_shuffled_time_is_at_chance(
     backwards, fabricate, tmp_path, resamples
 ):
@@ -160,6 +161,7 @@ def test_random_labels_are_called_chance(clip, fast, resamples):
 # -------------------------------------------------------------------------- how they are trained
 
 
+@pytest.mark.slow
 def test_one_stream_alone_is_what_a_run_on_it_would_be(easy_corpus, fabricate, quick, tmp_path):
     clips, x = easy_corpus(24, shift=0.5)
     noise = np.random.default_rng(0).normal(size=x.shape)
@@ -203,6 +205,7 @@ def test_controls_can_be_left_out(easy_corpus, fabricate, run_command, tmp_path,
     assert found["absent_controls"][SHUFFLED] == "not asked for"
 
 
+@pytest.mark.slow
 def test_controls_see_no_test_video_before_they_are_final(easy_corpus, fabricate, quick, tmp_path):
     clips, x = easy_corpus(24, shift=0.5)
     found = []

@@ -286,7 +286,7 @@ def group_is_gone(process):
 def test_killed_and_started_again_it_ends_as_if_it_had_not_been(
     chain, command, tmp_path, monkeypatch, number, name
 ):
-    N = 60
+    N = 16
     folder, temporary, file = tmp_path / "videos", tmp_path / "temporary", tmp_path / name
     temporary.mkdir()
     folder.mkdir()
