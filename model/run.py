@@ -17,7 +17,7 @@ from scipy.special import expit
 from features.embedding import Options, weights_warning
 from model.heads import Ensemble, Head
 from model.training import TrainingSettings
-from pipeline.cache import Cache
+from pipeline.cache import INDEX, Cache
 from pipeline.errors import IntegrityError, SettingsError
 from pipeline.files import sha256_of, write_whole
 
@@ -131,10 +131,7 @@ def load_run(folder: Path) -> Run:
         IntegrityError: its files are damaged.
     """
     if not (folder / CONFIG).is_file():
-        raise SettingsError(
-            f"{folder} is not a finished run: it has no {CONFIG}",
-            f"python -m model.fit EMBEDDINGS -o {folder} makes one",
-        )
+        raise SettingsError(*_no_run(folder))
     try:
         values = json.loads((folder / CONFIG).read_text())
         if values["schema"] != SCHEMA:
@@ -154,6 +151,18 @@ def load_run(folder: Path) -> Run:
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise IntegrityError(f"the run in {folder} is damaged: {first}", "fit it again") from error
     return Run(folder, config, ensemble.eval())
+
+
+def _no_run(folder: Path) -> tuple[str, str]:
+    """What is there instead of a run, and the way out."""
+    how = "python -m model.fit EMBEDDINGS -o RUN makes one"
+    if not folder.exists():
+        return f"the run {folder} does not exist", how
+    if not folder.is_dir():
+        return f"{folder} is a file; a run is a folder, and comes first", how
+    if (folder / INDEX).is_file():
+        return f"{folder} is a cache, not a run", how
+    return f"{folder} is not a finished run: it has no {CONFIG}", how
 
 
 def digest_of(run: Run) -> str:

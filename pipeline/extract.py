@@ -1,5 +1,6 @@
 """The command that turns folders of videos into a cache of frames and flow maps."""
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import get_args
@@ -319,6 +320,17 @@ def main(
     """
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output'.")
+    chosen = Settings(
+        width=size[0],
+        height=size[1],
+        crop=crop,
+        keep_frames=not no_frames,
+        splitting=splitting,
+        seed=splitting.seed,
+        **settings,  # type: ignore[arg-type]
+    )
+    corpus = read_corpus(videos, layout, follow_links=follow_links)
+    # What may take a while comes after whatever may be wrong: a download, kernels to compile.
     if isinstance(crop, FaceCrop):
         model = find_model(face_detector)
         crop = FaceCrop(
@@ -327,17 +339,7 @@ def main(
     backend = flow_backend
     if not ray or backend == "auto":  # else the nodes see for themselves
         backend = farneback.resolve(flow_backend)
-    chosen = Settings(
-        width=size[0],
-        height=size[1],
-        crop=crop,
-        keep_frames=not no_frames,
-        flow_backend=backend,  # type: ignore[arg-type]
-        splitting=splitting,
-        seed=splitting.seed,
-        **settings,  # type: ignore[arg-type]
-    )
-    corpus = read_corpus(videos, layout, follow_links=follow_links)
+    chosen = dataclasses.replace(chosen, crop=crop, flow_backend=backend)
     limits = Limits(timeout, memory * 10**6)
     pool: LocalPool | RayPool = LocalPool(jobs, limits)
     if ray:
