@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from scipy.special import expit
 
 from features.embedding import Options, weights_warning
 from model.heads import Ensemble, Head
-from model.training import TrainingSettings
+from model.training import TrainingSettings, save_tensors
 from pipeline.cache import INDEX, Cache
 from pipeline.errors import IntegrityError, SettingsError
 from pipeline.files import sha256_of, write_whole
@@ -118,7 +119,7 @@ class Run:
 def save_run(run: Run) -> None:
     """Write ``model.pt`` and ``config.json`` into the run's folder, each whole or not at all."""
     state = run.ensemble.state_dict()
-    write_whole(run.folder / MODEL, lambda path: torch.save(state, path))
+    save_tensors(run.folder / MODEL, state)
     text = json.dumps(dataclasses.asdict(run.config), indent=1)
     write_whole(run.folder / CONFIG, lambda path: path.write_text(text + "\n"))
 
@@ -149,6 +150,8 @@ def load_run(folder: Path) -> Run:
         raise
     except Exception as error:  # whatever an arbitrary file makes a parser raise
         first = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, pickle.UnpicklingError):  # whose text advises what is dangerous
+            first = f"PyTorch cannot read {MODEL}"
         raise IntegrityError(f"the run in {folder} is damaged: {first}", "fit it again") from error
     return Run(folder, config, ensemble.eval())
 

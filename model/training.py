@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import pickle
@@ -23,6 +24,13 @@ from pipeline.files import write_whole
 
 Indices = npt.NDArray[np.int64]
 BLOCK = 64  # clips that lie side by side in a file, and are read together
+
+
+def save_tensors(path: Path, values: Any) -> None:
+    """Write plain values and tensors, whole or not at all."""
+    image = io.BytesIO()  # in memory, because PyTorch answers a full disk as if it were a bug
+    torch.save(values, image)
+    write_whole(path, lambda temporary: temporary.write_bytes(image.getbuffer()))
 
 
 @dataclass(frozen=True)
@@ -184,7 +192,7 @@ class _Training:
             self._best_epoch, self._best_logits = len(self._history) - 1, scores
             self._best_state = {k: v.clone() for k, v in self._head.state_dict().items()}
         if self._checkpoint is not None:
-            write_whole(self._checkpoint, lambda path: torch.save(self._state(), path))
+            save_tensors(self._checkpoint, self._state())
 
     def fold(self) -> Fold:
         """What came of it."""

@@ -49,9 +49,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
         fsync(path.parent)
-    except OSError as error:
-        error.filename = str(path)  # nobody knows the temporary name
-        raise
+    except OSError as error:  # nobody knows the temporary name; PyAV's errors keep theirs
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
