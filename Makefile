@@ -21,7 +21,7 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
 	@echo "installing PyTorch and the rest into $(VENV): several GB, some minutes"
-	$(RUN) -m pip install --quiet --editable '.[dev]'
+	$(RUN) -m pip install -q -q --editable '.[dev]'
 	@touch $@
 
 test: install

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import pickle
 import socket
 from pathlib import Path
 
@@ -135,6 +136,8 @@ def _fill(model: nn.Module, state: dict[str, torch.Tensor], name: str, source: P
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # whose text advises what is dangerous
+        return "PyTorch cannot read it"
     return (str(error) or type(error).__name__).splitlines()[0]
 
 

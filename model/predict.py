@@ -18,6 +18,7 @@ from model.verdicts.prediction import KNOWN, Prediction, backbone_of
 from model.verdicts.results import check_ending
 from pipeline.cli import Command
 from pipeline.errors import NothingUsable, TooManyRejects
+from pipeline.files import one_line
 
 
 @cloup.command(cls=Command)
@@ -157,7 +158,7 @@ def _line(prediction: Prediction, page: dict[str, str], *, as_json: bool) -> str
 def sentence(prediction: Prediction) -> str:
     """A prediction as one line of text."""
     if prediction.probability is None:
-        return f"{prediction.path}: undecidable ({prediction.reason})"
+        return f"{one_line(prediction.path)}: undecidable ({one_line(prediction.reason)})"
     reason = f" ({prediction.reason})" if prediction.reason else ""
     motion = ""
     if prediction.anomaly is not None:
@@ -166,7 +167,7 @@ def sentence(prediction: Prediction) -> str:
             f"; motion stranger than {percent}% of real training videos ({prediction.strangest})"
         )
     return (
-        f"{prediction.path}: {prediction.verdict}{reason}, probability of being fake "
+        f"{one_line(prediction.path)}: {prediction.verdict}{reason}, probability of being fake "
         f"{prediction.probability:.3f} (called fake from {prediction.threshold:.3f} on){motion}"
         + (f"\n  WARNING: {KNOWN}" if KNOWN in prediction.warning else "")
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from scipy.special import expit
 
 from features.embedding import Options, weights_warning
 from model.heads import Ensemble, Head
-from model.training import TrainingSettings
-from pipeline.cache import Cache
+from model.training import TrainingSettings, save_tensors
+from pipeline.cache import INDEX, Cache
 from pipeline.errors import IntegrityError, SettingsError
 from pipeline.files import sha256_of, write_whole
 
@@ -116,7 +117,7 @@ class Run:
 def save_run(run: Run) -> None:
     """Write ``model.pt`` and ``config.json`` into the run's folder, each whole or not at all."""
     state = run.ensemble.state_dict()
-    write_whole(run.folder / MODEL, lambda path: torch.save(state, path))
+    save_tensors(run.folder / MODEL, state)
     text = json.dumps(dataclasses.asdict(run.config), indent=1)
     write_whole(run.folder / CONFIG, lambda path: path.write_text(text + "\n"))
 
@@ -129,10 +130,7 @@ def load_run(folder: Path) -> Run:
         IntegrityError: its files are damaged.
     """
     if not (folder / CONFIG).is_file():
-        raise SettingsError(
-            f"{folder} is not a finished run: it has no {CONFIG}",
-            f"python -m model.fit EMBEDDINGS -o {folder} makes one",
-        )
+        raise SettingsError(*_no_run(folder))
     try:
         values = json.loads((folder / CONFIG).read_text())
         if values["schema"] != SCHEMA:
@@ -150,8 +148,22 @@ def load_run(folder: Path) -> Run:
         raise
     except Exception as error:  # whatever an arbitrary file makes a parser raise
         first = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, pickle.UnpicklingError):  # whose text advises what is dangerous
+            first = f"PyTorch cannot read {MODEL}"
         raise IntegrityError(f"the run in {folder} is damaged: {first}", "fit it again") from error
     return Run(folder, config, ensemble.eval())
+
+
+def _no_run(folder: Path) -> tuple[str, str]:
+    """What is there instead of a run, and the way out."""
+    how = "python -m model.fit EMBEDDINGS -o RUN makes one"
+    if not folder.exists():
+        return f"the run {folder} does not exist", how
+    if not folder.is_dir():
+        return f"{folder} is a file; a run is a folder, and comes first", how
+    if (folder / INDEX).is_file():
+        return f"{folder} is a cache, not a run", how
+    return f"{folder} is not a finished run: it has no {CONFIG}", how
 
 
 def digest_of(run: Run) -> str:

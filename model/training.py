@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 import math
 import os
@@ -20,10 +21,22 @@ from torch.nn import functional as F
 from model.heads import Ensemble, Fusion, Head, HeadKind, HeadSettings, Pooling, clip_logits
 from model.sequences import Sequences
 from model.statistics.metrics import auc_roc
+from pipeline.files import write_whole
 
 Indices = npt.NDArray[np.int64]
 BLOCK = 64  # clips that lie side by side in a file, and are read together
 LEAST = 1e-3  # nats by which the validation loss must fall for an epoch to count as better
+
+
+def save_tensors(path: Path, values: Any) -> None:
+    """Write plain values and tensors, whole or not at all."""
+    write_whole(path, lambda temporary: _write(temporary, values))
+
+
+def _write(path: Path, values: Any) -> None:
+    image = io.BytesIO()  # in memory, because PyTorch answers a full disk as if it were a bug
+    torch.save(values, image)
+    path.write_bytes(image.getbuffer())
 
 
 @dataclass(frozen=True)
@@ -185,7 +198,7 @@ class _Training:
             self._best_epoch, self._best_logits = len(self._history) - 1, scores
             self._best_state = {k: v.clone() for k, v in self._head.state_dict().items()}
         if self._checkpoint is not None:
-            _write(self._checkpoint, self._state())
+            self._keep(self._checkpoint)
 
     def fold(self) -> Fold:
         """What came of it."""
@@ -227,6 +240,12 @@ class _Training:
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"], self._device)
 
+    def _keep(self, checkpoint: Path) -> None:
+        """Replace it. One that a power cut spoils is not read: the training begins anew."""
+        temporary = checkpoint.with_suffix(f".{os.getpid()}")
+        _write(temporary, self._state())
+        temporary.replace(checkpoint)
+
     def _state(self) -> dict[str, Any]:
         cuda = self._device.type == "cuda"
         result = {
@@ -243,13 +262,6 @@ class _Training:
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self._device) if cuda else None,
         }
-
-
-def _write(path: Path, state: dict[str, Any]) -> None:
-    """Replace a checkpoint. One that a power cut spoils is not read: the training begins anew."""
-    temporary = path.with_suffix(f".{os.getpid()}")
-    torch.save(state, temporary)
-    temporary.replace(path)
 
 
 class _Windows:

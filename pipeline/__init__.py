@@ -19,7 +19,10 @@ in `pipeline.farneback`. What else a module has can be used too, and may change.
 
 from typing import TYPE_CHECKING
 
+from pipeline.launch import watch
 from pipeline.lazy import lazily
+
+watch()
 
 if TYPE_CHECKING:
     from pipeline.cache import Cache as Cache

@@ -104,7 +104,7 @@ def _from_csv(path: Path, layout: str) -> list[_Row]:
         if not row.get("path") or row.get("split") is None:
             raise SettingsError(
                 f"{path} line {row.line}: it needs a path and a split; the columns are "
-                f"{', '.join(map(str, row))}",
+                f"{row.columns}",
                 "the first line must be path,split or path,label,identity,split",
             )
     files = [path.parent / PureWindowsPath(row["path"]).as_posix() for row in rows]

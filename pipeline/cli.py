@@ -13,6 +13,7 @@ import click
 import cloup
 
 from pipeline.errors import PipelineError
+from pipeline.files import one_line
 from pipeline.progress import log_json
 from pipeline.protocols import Splitting
 
@@ -32,9 +33,7 @@ interrupted.
 
 
 def _fail(message: str, hint: str, code: int) -> NoReturn:
-    click.echo(f"error: {message}", err=True)
-    if hint:
-        click.echo(f"hint: {hint}", err=True)
+    click.echo(f"error: {one_line(message)}\nhint: {one_line(hint)}", err=True)
     sys.exit(code)
 
 
@@ -57,10 +56,17 @@ class Command(cloup.Command):
         kwargs["params"] = [*kwargs.get("params", ()), debug]
         super().__init__(*args, **kwargs)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse an empty argument, which as a path would be the folder we are in."""
+        if "" in args:
+            raise click.UsageError("an argument is empty: perhaps a variable that is not set", ctx)
+        return super().parse_args(ctx, args)
+
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
         """Run the command; in standalone mode this never returns."""
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)  # type: ignore[call-overload]
+        sys.excepthook = sys.__excepthook__  # loaded: `pipeline.launch` has done its part
         signal.signal(signal.SIGTERM, _terminated)
         for stream in (sys.stdout, sys.stderr):  # file names need not be text
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -272,7 +272,7 @@ def _from_csv(path: Path, layout: str, walls: _Walls) -> list[Video]:
         where = f"{path} line {row.line}"
         if not row.get("path") or row.get("label") is None:
             raise SettingsError(
-                f"{where}: it needs a path and a label; the columns are {', '.join(map(str, row))}",
+                f"{where}: it needs a path and a label; the columns are {row.columns}",
                 "the first line must be path,label or path,label,identity,split",
             )
         label = LABELS.get(row["label"].strip().lower())

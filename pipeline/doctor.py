@@ -10,29 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-try:
-    import av
-    import click
-    import cloup
-    import cv2
-    import torch
-    from packaging.requirements import Requirement
+import av
+import click
+import cloup
+import cv2
+import torch
+from packaging.requirements import Requirement
 
-    from pipeline import farneback
-    from pipeline.cli import Command
-    from pipeline.errors import SettingsError
-    from pipeline.faces.models import NAME, URL, kept_model, model_folder
-    from pipeline.files import readable_bytes
-    from pipeline.versions import version_of
-    from pipeline.workers import available_cores
-except ImportError as missing:  # this command is for whoever's installation is not whole
-    sys.exit(
-        f"error: {missing}\n"
-        f"hint: {sys.executable} -m pip install -e . in the folder of this program installs it"
-    )
+from pipeline import farneback
+from pipeline.cli import Command
+from pipeline.errors import SettingsError
+from pipeline.faces.models import NAME, URL, kept_model, model_folder
+from pipeline.files import readable_bytes
+from pipeline.versions import version_of
+from pipeline.workers import available_cores
 
 DISTRIBUTION = "deepfake-motion"
-OLDEST = (3, 10)
 EXTRAS = {
     "ray": "to extract on a cluster",
     "pandas": "for clips as a table",
@@ -101,10 +94,7 @@ def examine() -> Iterator[Finding]:
 
 
 def _python() -> Finding:
-    found = f"{sys.version.split()[0]}, {sys.executable}"
-    least = ".".join(map(str, OLDEST))
-    hint = "" if sys.version_info >= OLDEST else f"use Python {least} or newer"
-    return Finding("Python", found, hint, needed=True)
+    return Finding("Python", f"{sys.version.split()[0]}, {sys.executable}")
 
 
 def _libraries() -> Iterator[Finding]:

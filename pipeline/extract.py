@@ -1,8 +1,9 @@
 """The command that turns folders of videos into a cache of frames and flow maps."""
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import click
 import cloup
@@ -302,7 +303,7 @@ def main(
     several_faces: SeveralFaces,
     face_share: float,
     no_frames: bool,
-    flow_backend: str,
+    flow_backend: farneback.Backend | Literal["auto"],
     splitting: Splitting,
     dry_run: bool,
     **settings: object,
@@ -319,31 +320,31 @@ def main(
     """
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output'.")
-    if isinstance(crop, FaceCrop):
-        model = find_model(face_detector)
-        crop = FaceCrop(
-            crop.margin, model.detector, model.sha256, no_face, several_faces, face_share
-        )
-    backend = flow_backend
-    if not ray or backend == "auto":  # else the nodes see for themselves
-        backend = farneback.resolve(flow_backend)
     chosen = Settings(
         width=size[0],
         height=size[1],
         crop=crop,
         keep_frames=not no_frames,
-        flow_backend=backend,  # type: ignore[arg-type]
         splitting=splitting,
         seed=splitting.seed,
         **settings,  # type: ignore[arg-type]
     )
     corpus = read_corpus(videos, layout, follow_links=follow_links)
+    # What may take a while comes after whatever may be wrong: a download, kernels to compile.
+    if isinstance(crop, FaceCrop):
+        model = find_model(face_detector)
+        crop = FaceCrop(
+            crop.margin, model.detector, model.sha256, no_face, several_faces, face_share
+        )
+    if not ray or flow_backend == "auto":  # else the nodes see for themselves
+        flow_backend = farneback.resolve(flow_backend)
+    chosen = dataclasses.replace(chosen, crop=crop, flow_backend=flow_backend)
     limits = Limits(timeout, memory * 10**6)
     pool: LocalPool | RayPool = LocalPool(jobs, limits)
     if ray:
         seen = [*videos, *(video.path for video in corpus[:1])]
         check = node_check(seen, None if dry_run else output, chosen.flow_backend)
-        request = Request(**{"gpu": GPU if "cuda" in backend else 0.0} | ray_request)
+        request = Request(**{"gpu": GPU if "cuda" in flow_backend else 0.0} | ray_request)
         pool = RayPool(ray, limits, request=request, jobs=jobs, check=check)
     if output is None or dry_run:
         with pool:

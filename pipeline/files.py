@@ -58,9 +58,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
         fsync(path.parent)
-    except OSError as error:
-        error.filename = str(path)  # nobody knows the temporary name
-        raise
+    except OSError as error:  # nobody knows the temporary name; PyAV's errors keep theirs
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -130,6 +129,12 @@ class Row(dict[str, str]):
 
     line: int
 
+    @property
+    def columns(self) -> str:
+        """The first few names in the header, for a message."""
+        names = [f"{name!s:.20}" for name in self]
+        return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+
 
 def read_csv(path: Path) -> list[Row]:
     """The rows of a CSV file with a header, anybody's or ours.
@@ -148,6 +153,13 @@ def read_csv(path: Path) -> list[Row]:
             row.line = reader.line_num
             rows.append(row)
     return rows
+
+
+def one_line(text: str) -> str:
+    """A text with names of files in it as one line that a terminal takes for nothing else."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 def readable_bytes(n: float) -> str:

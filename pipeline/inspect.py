@@ -173,8 +173,9 @@ def _verify(cache: Cache) -> str:
         if fault:
             faults.append(f"{name}: {fault}")
     if faults:
+        click.echo("\n".join(faults), err=True)
         raise IntegrityError(
-            f"{len(faults)} of {n} files of {cache.folder} are damaged:\n  " + "\n  ".join(faults),
+            f"{len(faults)} of {n} files of {cache.folder} are damaged",
             "--repair sets them aside, so that the command that made this cache makes them again",
         )
     size = sum(shard.n_bytes for shard in cache.shards)

@@ -8,7 +8,7 @@ import torch
 from model.evaluation.baselines import PENALTIES
 from model.evaluation.controls import MOST_BYTES, SHUFFLES, State
 from model.run import Run, digest_of
-from pipeline.files import write_whole
+from model.training import save_tensors
 
 CONTROLS = "controls.pt"
 
@@ -28,7 +28,7 @@ def kept_controls(run: Run) -> dict[str, State]:
 def keep_controls(run: Run, states: dict[str, State]) -> None:
     """Write ``controls.pt`` into the run's folder: plain values and tensors."""
     held = {"made_with": _made_with(run), "controls": states}
-    write_whole(run.folder / CONTROLS, lambda path: torch.save(held, path))
+    save_tensors(run.folder / CONTROLS, held)
 
 
 def _made_with(run: Run) -> str:

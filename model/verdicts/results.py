@@ -125,8 +125,11 @@ class Results:
         return file
 
     def _append(self, line: bytes) -> None:
-        self._file.write(line)
-        self._file.flush()
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def _line(self, row: Row) -> bytes:
         if self._is_csv:

@@ -21,6 +21,7 @@ INDEX = "index.h5"
 SUMS = "SHA256SUMS"
 DAMAGED_ENDING = ".damaged"
 BESIDE = ("names.csv", "rejected.csv", "datacard.md")  # the index; an embedding cache has one
+_NOT_OURS = "no command of this program writes that: copy the cache from its source again"
 _SHARD_NAME = re.compile(r"shards/\d{5,}\.h5")
 
 
@@ -51,10 +52,7 @@ class Cache:
         self.folder = Path(folder)
         index = self.folder / INDEX
         if not index.is_file():
-            raise SettingsError(
-                f"{self.folder} is not a cache: it has no {INDEX}",
-                _how_to_make_a_cache(stage),
-            )
+            raise _no_cache(self.folder, stage)
         try:
             with h5py.File(index) as file:
                 self.attrs: dict[str, Any] = dict(file.attrs)
@@ -87,16 +85,20 @@ class Cache:
 
     def _check_names(self) -> None:
         if (self.folder / "shards").is_symlink():
-            raise IntegrityError(f"the shards of {self.folder} are somewhere else: it is a link")
+            raise IntegrityError(
+                f"the shards of {self.folder} are somewhere else: it is a link", _NOT_OURS
+            )
         for shard in self.shards:
             path = self.folder / shard.name
             if not _SHARD_NAME.fullmatch(shard.name) or path.is_symlink():
-                raise IntegrityError(f"{self.folder} names a shard outside itself: {shard.name!r}")
+                raise IntegrityError(
+                    f"{self.folder} names a shard outside itself: {shard.name!r}", _NOT_OURS
+                )
         known = np.array([shard.name.encode() for shard in self.shards], "S")
         stray = ~np.isin(self._clips.column("shard"), known)
         if stray.any():
             clip = self.clips[int(stray.argmax())]
-            raise IntegrityError(f"clip {clip.id} is in no shard of {self.folder}")
+            raise IntegrityError(f"clip {clip.id} is in no shard of {self.folder}", _NOT_OURS)
 
     def missing(self) -> dict[str, str]:
         """Shards that are not there in full: name → what is wrong."""
@@ -235,6 +237,21 @@ def _fault(folder: Path, name: str, sha256: str, said_by: str) -> str:
     except OSError as error:
         return error.strerror or str(error)
     return "" if right else f"its sha256 is not the one in {said_by}"
+
+
+def _no_cache(folder: Path, stage: str | None) -> SettingsError:
+    """What to say of something that is not a finished cache, and the way out."""
+    what, hint = f"is not a cache: it has no {INDEX}", _how_to_make_a_cache(stage)
+    if not folder.exists():
+        what = "does not exist"
+    elif not folder.is_dir():
+        what = "is a file, and no cache, which is a folder"
+        if h5py.is_hdf5(folder):
+            hint = f"python -m pipeline.pack {folder} -o CACHE unpacks it, if it is a packed cache"
+    elif (folder / ".work").is_dir():
+        what = f"is not a finished cache: it has no {INDEX} yet"
+        hint = "run the command that began it again: it goes on where it stopped"
+    return SettingsError(f"{folder} {what}", hint)
 
 
 def _how_to_make_a_cache(stage: str | None) -> str:

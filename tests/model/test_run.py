@@ -79,6 +79,17 @@ def test_a_run_of_another_version_is_refused(copy_of_run):
         load_run(copy_of_run)
 
 
+def test_what_is_there_instead_of_a_run_is_said(small, tmp_path):
+    (tmp_path / "video.mp4").touch()
+    for path, said in {
+        tmp_path / "nowhere": "does not exist",
+        tmp_path / "video.mp4": "is a file; a run is a folder, and comes first",
+        small.folder: "is a cache, not a run",
+    }.items():
+        with pytest.raises(SettingsError, match=said):
+            load_run(path)
+
+
 def test_a_folder_that_is_no_run_is_refused_with_how_to_make_one(tmp_path):
     with pytest.raises(SettingsError, match=r"it has no config.json") as caught:
         load_run(tmp_path)

@@ -111,16 +111,16 @@ def test_a_killed_training_goes_on_to_the_same_weights(noisy, fast, tmp_path, mo
     settings = dataclasses.replace(fast, dropout=0.3, max_epochs=6, patience=6)
     whole = train_fold(noisy, TRAIN, VAL, settings, seed=3)
     done = []
-    write = training._write
+    write = training._Training._keep
 
-    def killed(target, content):
-        write(target, content)
+    def killed(self, target):
+        write(self, target)
         done.append(target)
         if len(done) == epochs:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "_write", killed)
+        patch.setattr(training._Training, "_keep", killed)
         train_fold(noisy, TRAIN, VAL, settings, seed=3, checkpoints=tmp_path)
     resumed = train_fold(noisy, TRAIN, VAL, settings, seed=3, checkpoints=tmp_path)
     assert same(resumed.head.state_dict(), whole.head.state_dict())

@@ -132,6 +132,12 @@ def test_a_missing_column_is_an_error_with_the_line(csv, text):
         audit(csv(text))
 
 
+def test_the_message_about_a_file_of_anything_is_short(csv):
+    with pytest.raises(SettingsError) as error:
+        audit(csv(",".join(f"{n}" * 50 for n in range(99)) + "\n1\n"))
+    assert len(str(error.value)) < 400
+
+
 def test_a_wrong_path_is_an_error(tmp_path):
     with pytest.raises(SettingsError, match="does not exist"):
         audit(tmp_path / "split.csv")

@@ -1,8 +1,10 @@
 """Commands: fixed exit codes, errors in two lines, help with an example that can be copied."""
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import cloup
@@ -21,6 +23,8 @@ from pipeline.errors import (
 from pipeline.extract import main as extract_command
 from pipeline.extract import parse_crop, parse_size
 from pipeline.inspect import main as inspect_command
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def two_lines(stderr):
@@ -132,6 +136,46 @@ def test_the_reader_of_a_pipe_may_leave(cache):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_ctrl_c_while_a_command_is_being_loaded_is_130(tmp_path):
+    (tmp_path / "cv2.py").write_text("import time\nprint(flush=True)\ntime.sleep(60)\n")
+    loading = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.inspect", "nowhere"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+    )
+    loading.stdout.readline()
+    loading.send_signal(signal.SIGINT)
+    _, err = loading.communicate(timeout=60)
+    assert loading.returncode == 130
+    assert two_lines(err)[0] == "interrupted"
+
+
+def test_a_missing_library_is_told_with_how_to_install_it(run_command, tmp_path):
+    (tmp_path / "cv2.py").write_text("raise ModuleNotFoundError(\"No module named 'cv2'\")\n")
+    env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = run_command("pipeline.inspect", "nowhere", env=env)
+    message, hint = two_lines(done.stderr)
+    assert (done.returncode, message) == (2, "No module named 'cv2'")
+    assert "activate" in hint and "pip install" in hint
+
+
+def test_an_old_python_is_told_which_it_needs():
+    script = "import sys; sys.argv[0] = '-m'; sys.version_info = (3, 9); import pipeline; print(1)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert two_lines(done.stderr)[0].startswith("Python 3.10 or newer is needed, this is ")
+
+
+def test_a_wrong_folder_is_named_before_kernels_are_compiled(call, monkeypatch):
+    monkeypatch.setattr(farneback, "resolve", lambda name: pytest.fail("it was compiled for"))
+    code, _, err = call(extract_command, "nowhere", "-o", "x")
+    assert (code, two_lines(err)[0]) == (2, "nowhere does not exist")
+
+
 # --------------------------------------------------------------------------------- from the inside
 
 
@@ -149,6 +193,16 @@ def test_the_reader_of_a_pipe_may_leave(cache):
 def test_every_kind_of_error_has_its_exit_code(call, error, code):
     found, out, err = call(failing(error))
     assert (found, out, two_lines(err)) == (code, "", ("m", "h"))
+
+
+def test_an_error_is_two_lines_whatever_a_file_is_called(call):
+    code, _, err = call(failing(SettingsError("a\nb\x1b[2J\udcff does not exist", "give\rc")))
+    assert (code, two_lines(err)) == (2, ("a\\nb\\x1b[2J\\udcff does not exist", "give\\rc"))
+
+
+def test_an_empty_argument_is_not_the_folder_we_are_in(call):
+    code, _, err = call(inspect_command, "")
+    assert code == 2 and "an argument is empty" in two_lines(err)[0]
 
 
 def test_ctrl_c_is_130_and_says_how_to_go_on(call):

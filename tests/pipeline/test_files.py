@@ -1,15 +1,16 @@
-"""CSV files: any text is read back, no cell is a formula, and half a row is known as such."""
+"""Files are whole or not there; any text in a CSV file is read back, and no cell is a formula."""
 
 import csv
 import io
 import os
 
+import av
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.appending import end_of_lines, try_lock
-from pipeline.files import FORMULA, csv_line, read_csv, write_csv
+from pipeline.files import FORMULA, csv_line, read_csv, write_csv, write_whole
 
 # Undecodable bytes in a file's name become the code points from U+DC80 on.
 CHARACTERS = st.one_of(
@@ -86,3 +87,13 @@ def test_a_file_is_locked_once(tmp_path):
         assert try_lock(third)
     with pytest.raises(io.UnsupportedOperation):
         try_lock(io.BytesIO())
+
+
+def test_a_full_disk_names_the_file_that_was_to_be_whoever_met_it(tmp_path):
+    def fill(path):
+        raise av.error.OSError(28, "No space left", str(path))
+
+    with pytest.raises(OSError) as caught:
+        write_whole(tmp_path / "case.mp4", fill)
+    assert (caught.value.errno, caught.value.filename) == (28, str(tmp_path / "case.mp4"))
+    assert not list(tmp_path.iterdir())

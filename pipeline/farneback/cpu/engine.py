@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -194,6 +195,12 @@ def compile_kernels() -> None:
     engine = Engine(64, 64, Parameters())
     for frame in np.zeros((2, 64, 64), np.uint8):
         engine.magnitude(frame)
+
+
+def kept_kernels() -> bool:
+    """Whether numba's cache holds them from an earlier process."""
+    folder = improve.stats.cache_path  # of numba: None where it cannot write one
+    return folder is not None and any(Path(folder).glob("iteration.improve-*.nbi"))
 
 
 def _plane(height: int, stride: int) -> Floats:

@@ -349,6 +349,20 @@ def test_a_folder_that_is_no_cache_is_refused_with_the_command_that_makes_one(tm
     assert "features.embed" in error.value.hint
 
 
+def test_what_is_there_instead_of_a_cache_is_said(tmp_path):
+    with pytest.raises(SettingsError, match="nowhere does not exist"):
+        Cache(tmp_path / "nowhere")
+    with h5py.File(tmp_path / "packed.h5", "w"):
+        pass
+    with pytest.raises(SettingsError, match="is a file") as error:
+        Cache(tmp_path / "packed.h5")
+    assert "pipeline.pack" in error.value.hint
+    (tmp_path / "begun" / ".work").mkdir(parents=True)
+    with pytest.raises(SettingsError, match="is not a finished cache") as error:
+        Cache(tmp_path / "begun")
+    assert "goes on where it stopped" in error.value.hint
+
+
 def test_a_later_layout_is_refused(folder):
     with h5py.File(folder / "index.h5", "r+") as file:
         file.attrs["schema"] = SCHEMA + 1

@@ -1,0 +1,45 @@
+"""What can go wrong before a command has begun: an old Python, a missing library, Ctrl-C."""
+
+from __future__ import annotations  # for a Python that is too old, which must come to its error
+
+import os
+import sys
+from types import TracebackType
+from typing import NoReturn
+
+OLDEST = (3, 10)
+_INSTALL = (
+    "in the folder of this program: source .venv/bin/activate if make install was run, else "
+    f"{sys.executable} -m pip install -e ."
+)
+
+
+def watch() -> None:
+    """Let ``python -m`` one of our commands fail in two lines while it is still being loaded."""
+    if sys.argv[:1] != ["-m"]:  # which is what it says while Python looks for the command
+        return
+    if sys.version_info < OLDEST:
+        needed = ".".join(map(str, OLDEST))
+        found = f"{sys.version.split()[0]}, {sys.executable}"
+        hint = f"make PYTHON=/path/to/python{needed} install; source .venv/bin/activate"
+        _end(f"Python {needed} or newer is needed, this is {found}", hint, 2)
+    sys.excepthook = _fail
+
+
+def _fail(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    first = (str(error).splitlines() or [kind.__name__])[0]
+    if issubclass(kind, KeyboardInterrupt):
+        _end("interrupted", "nothing had begun: give the same command again", 130)
+    elif issubclass(kind, ImportError) and ".so" in first:
+        hint = "it is a library of the system: apt-get install libgl1 libglib2.0-0 has OpenCV's"
+        _end(first, hint, 2)
+    elif issubclass(kind, ImportError):
+        _end(first, _INSTALL, 2)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _end(message: str, hint: str, code: int) -> NoReturn:
+    sys.stderr.write(f"error: {message}\nhint: {hint}\n")
+    sys.stderr.flush()
+    os._exit(code)  # whatever is half loaded cannot be wound up
