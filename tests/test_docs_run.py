@@ -6,6 +6,7 @@ placeholders; `test_docs.py` checks that they can be typed.
 
 import csv
 import importlib
+import inspect
 import os
 import re
 import shlex
@@ -72,7 +73,8 @@ def lines(document: str) -> list[str]:
 
 def examples(module: str) -> list[str]:
     """The commands in a help text."""
-    text = importlib.import_module(module).main.help.split("Example", 1)[1].split(":\n", 1)[1]
+    text = inspect.cleandoc(importlib.import_module(module).main.help)
+    text = text.split("Example", 1)[1].split(":\n", 1)[1]
     return re.findall(r"^  (\S.*(?:\n    .*|\n  done)*)", text, re.M)
 
 
@@ -106,7 +108,7 @@ def type_in(line: str) -> None:
         return
     line = changed(line)
     if re.search(r"pipeline\.(pack|split) ", line):  # which want a new name
-        out = Path(line.split(" -o ")[1])
+        out = Path(line.split(" -o ")[1].split()[0])
         shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
     run(line)
 

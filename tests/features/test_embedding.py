@@ -301,7 +301,7 @@ def test_streams_come_in_their_fixed_order(clips, run_command, tmp_path):
     assert Cache(tmp_path / "out").settings["streams"] == ["flow", "frames"]
 
 
-@pytest.mark.parametrize("streams", ["", "sound", "flow,sound", "flow;frames"])
+@pytest.mark.parametrize("streams", [",", "sound", "flow,sound", "flow;frames"])
 def test_an_unknown_stream_is_refused(streams, clips, run_command, tmp_path):
     done = run_command(embed_command, clips.folder, "-o", tmp_path / "x", "--streams", streams)
     assert done.exit_code == 2

@@ -379,8 +379,9 @@ def test_the_command_crops_about_faces(videos, tmp_path, run_command):
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_two_lines(options, said, videos, tmp_path, run_command):
-    out = ["-o", tmp_path / "cache"]
-    done = run_command("pipeline.extract", videos["person"].parent, *out, *options)
+    corpus = tmp_path / "corpus.csv"
+    corpus.write_text(f"path,label\n{videos['person']},real\n{videos['two']},fake\n")
+    done = run_command("pipeline.extract", corpus, "-o", tmp_path / "cache", *options)
     assert done.returncode in (2, 4)
     assert said in done.stderr
     assert done.stderr.count("\n") == 2 and "hint: " in done.stderr
