@@ -1,5 +1,6 @@
 """Frozen networks from pictures to vectors: torchvision's, as fast as this machine runs them."""
 
+import copy
 import functools
 import logging
 from dataclasses import dataclass, field, replace
@@ -123,7 +124,16 @@ class Backbone:
         if self.precision == "float32":
             return self.module(x)  # type: ignore[no-any-return]
         with torch.autocast(self.device.type, getattr(torch, self.precision)):
-            return self.module(x).float()  # type: ignore[no-any-return]
+            return self._cast(x).float()  # type: ignore[no-any-return]
+
+    @functools.cached_property
+    def _cast(self) -> nn.Module:
+        """The network with weights in its precision, to which autocast casts them in each batch."""
+        module = copy.deepcopy(self.module)
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
+                layer.to(getattr(torch, self.precision))
+        return module
 
     def prepared(self, pictures: Pictures, windows: npt.NDArray[np.int64]) -> torch.Tensor:
         """What the network is given of some `windows` of pictures.

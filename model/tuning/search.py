@@ -149,10 +149,15 @@ def _ask(
         points = Space(space).rvs(jobs, random_state=state)
         return [("spread", plain(point)) for point in points]
     optimiser = fitted_process(space, trials, n_folds, state)
+    lie = min(optimiser.yi)  # the constant liar of Ginsbourger et al., 2010
+    asked: list[Point] = []
     with warnings.catch_warnings():  # that it takes a random point where it would repeat one
         warnings.simplefilter("ignore", UserWarning)
-        points = [optimiser.ask()] if jobs == 1 else optimiser.ask(jobs, "cl_min")
-    return [("gp", plain(point)) for point in points]
+        while len(asked) < jobs:
+            if asked:
+                optimiser.tell(asked[-1], lie)
+            asked.append(plain(optimiser.ask()))
+    return [("gp", point) for point in asked]
 
 
 def fitted_process(

@@ -54,6 +54,15 @@ def test_a_network_that_is_too_coarse_computes_in_float32_and_that_is_said(maps,
     assert "resnet18 computes in float32, which is slower" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["resnet18", "vit_b_16", "swin_v2_t", "r3d_18"])
+def test_weights_that_are_cast_once_give_what_autocast_gives(name, maps):
+    half = load_backbone(name, "random:0", "cpu", "bfloat16")
+    shown = np.ascontiguousarray(maps[:16])
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = half.module(half.prepared(shown, half.windows(len(shown)))).float()
+    np.testing.assert_array_equal(half.embed(shown), expected)
+
+
 def test_what_is_not_a_number_is_too_coarse(maps):
     half = load_backbone("mobilenet_v2", "random:0", "cpu", "bfloat16")
 
