@@ -199,6 +199,8 @@ def load_backbone(
 ) -> Backbone:
     """Build a backbone and load its weights.
 
+    For a CPU it also lets this process keep the memory that it frees, where the C library can.
+
     Args:
         name: torchvision's name of a classifier of pictures or videos.
         weights: ``imagenet`` (torchvision's, downloaded once and then cached by torch), the path
