@@ -10,6 +10,7 @@ from typing import Any
 import click
 import cloup
 
+from model.evidence.anomaly import percent
 from model.options import jobs_option, warn, weights_option
 from model.reports.case import judge_with_cases, page_of, write_undecidable
 from model.run import load_run
@@ -162,9 +163,9 @@ def sentence(prediction: Prediction) -> str:
     reason = f" ({prediction.reason})" if prediction.reason else ""
     motion = ""
     if prediction.anomaly is not None:
-        percent = int(100 * prediction.anomaly + 1e-9)
         motion = (
-            f"; motion stranger than {percent}% of real training videos ({prediction.strangest})"
+            f"; motion stranger than {percent(prediction.anomaly)} of real training videos "
+            f"({prediction.strangest})"
         )
     return (
         f"{one_line(prediction.path)}: {prediction.verdict}{reason}, probability of being fake "

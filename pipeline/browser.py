@@ -27,6 +27,7 @@ PICTURE_BYTES = 17e6  # then at most, so that a page stays below 20 MB
 REJECTED = 2000  # files listed
 MOMENTS = 4  # of each clip
 COMMON = 4  # values named before "and N more"
+SLOWEST = 10  # videos named
 QUALITY = 70  # of their JPEGs, of 100
 _TEMPLATE = Path(__file__).parent / "browser.html"
 _Item = TypeVar("_Item")
@@ -70,6 +71,17 @@ class Stored:
     stored: int  # bytes
 
 
+@dataclass(frozen=True)
+class Timing:
+    """How long extracting took a process, over the videos of which that is known."""
+
+    videos: int
+    frames: int
+    seconds: float
+    ms: tuple[float, float, float]  # a frame, of videos: the 5% quantile, the median, the 95% one
+    slowest: list[tuple[str, int, float]]  # file or id, frames, seconds
+
+
 def write_browser(cache: Cache, path: Path, n_clips: int | None = None) -> str:
     """Write a page to look through a cache; it needs neither network nor any other file.
 
@@ -105,6 +117,23 @@ def storage(cache: Cache) -> list[Stored]:
             raw[name] += int(np.prod(shape)) * dtype.itemsize
             stored[name] += size
     return [Stored(key, *kinds[key], clips[key], raw[key], n) for key, n in stored.most_common()]
+
+
+def timing(cache: Cache) -> Timing | None:
+    """How long extracting took; None if that is not known of any video."""
+    known, names = cache.timing(), cache.names()
+    if not known:
+        return None
+    frames, seconds = np.array(list(known.values())).T
+    low, median, high = np.quantile(seconds / np.maximum(frames, 1) * 1e3, (0.05, 0.5, 0.95))
+    slowest = heapq.nlargest(SLOWEST, known.items(), key=lambda item: item[1][1])
+    return Timing(
+        len(known),
+        int(frames.sum()),
+        float(seconds.sum()),
+        (float(low), float(median), float(high)),
+        [(names.get(video, video), *its) for video, its in slowest],
+    )
 
 
 def some_of_each(
@@ -195,6 +224,7 @@ def _shown(cache: Cache, cards: list[Card]) -> dict[str, Any]:
         "reasons": Counter(row["reason"] for row in rejected).most_common(),
         "listed_reasons": Counter(row["reason"] for row in listed),
         "storage": storage(cache),
+        "timing": timing(cache),
         "on_disk": sum(shard.n_bytes for shard in cache.shards),
         "settings": json.dumps(cache.settings, indent=1),
     }

@@ -13,7 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import farneback
-from pipeline.cache import Cache, Clip, finished_cache, read_dataset, readable_cache, write_index
+from pipeline.cache import (
+    TIMING,
+    Cache,
+    Clip,
+    finished_cache,
+    read_dataset,
+    readable_cache,
+    write_index,
+)
 from pipeline.datacard import write_datacard
 from pipeline.errors import NothingUsable, Rejected
 from pipeline.faces import model_of
@@ -279,6 +287,15 @@ def _finish(
 
     clips = split_clips(_with_footage(clips, same_footage(hashes, pictures_of)), settings.splitting)
     write_csv(work.folder / "names.csv", ["id", "path"], [[t.video_id, t.path] for t, _ in done])
+    write_csv(
+        work.folder / TIMING,
+        ["id", "frames", "seconds"],
+        [
+            [task.video_id, len(its_clips) * selection.n_frames, seconds]
+            for task, its_clips in done
+            if (seconds := made[task.shard].seconds.get(task.video_id)) is not None
+        ],
+    )
     attrs: dict[str, str | int | float] = {
         "frames": selection.n_frames,
         "shard_size": settings.videos_per_shard(sum(map(len, plans.values()))),

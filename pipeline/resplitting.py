@@ -7,13 +7,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.cache import Cache, Clip, write_index
+from pipeline.cache import TIMING, Cache, Clip, write_index
 from pipeline.datacard import write_datacard
 from pipeline.errors import SettingsError
 from pipeline.protocols import Splitting, split_videos
 from pipeline.scratch import scratch_folder
 
-COPIED = ("names.csv", "rejected.csv")
+COPIED = ("names.csv", "rejected.csv", TIMING)
 
 
 def resplit(cache: Cache, folder: Path, how: Splitting) -> Cache:

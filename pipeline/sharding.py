@@ -7,6 +7,7 @@ last of them is there they are put together, compressed as they are.
 
 import hashlib
 import math
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -76,10 +77,12 @@ class Made(NamedTuple):
     Attributes:
         shard: its row in the index.
         clips: video id → its clips by name.
+        seconds: video id → how long a process was busy with it, of those that are known.
     """
 
     shard: Shard
     clips: dict[str, Clips]
+    seconds: dict[str, float]
 
 
 def make_shards(
@@ -119,6 +122,7 @@ class _Making:
         self._plans, self._work = plans, work
         self._missing: dict[str, set[str]] = {}  # shard → videos that are neither done nor lost
         self._parts: dict[str, dict[str, Clips]] = {}  # shard → video → its clips
+        self._seconds: dict[str, float] = {}  # video → how long it took
         for tasks in sorted(plans.values(), key=lambda ts: -max(t.seconds for t in ts)):
             self._resume(tasks)
         self.n_videos = sum(isinstance(task, VideoTask) for task in self.waiting)
@@ -142,6 +146,7 @@ class _Making:
         else:
             clips = {clip: _facts(*values) for clip, values in result["clips"].items()}
             self._parts[task.shard][task.video_id] = clips
+            self._seconds[task.video_id] = result["seconds"]
             if task.target != task.shard:
                 self._work.remember(task.target, result | {"recipe": task.recipe})
         self._missing[task.shard].discard(task.path)
@@ -167,6 +172,7 @@ class _Making:
             if part and part["recipe"] == task.recipe and self._stands(task.target, part):
                 clips = {clip: _facts(*values) for clip, values in part["clips"].items()}
                 self._parts[shard][task.video_id] = clips
+                self._seconds[task.video_id] = part["seconds"]
             else:
                 self._missing[shard].add(task.path)
                 self.waiting.append(task)
@@ -181,7 +187,7 @@ class _Making:
             if not self._work.has_shard(shard, _recipe(tasks)):
                 return False
             self.made[shard] = Made(
-                shard_row(self._work.folder, shard), _read_facts(self._work.folder, tasks)
+                shard_row(self._work.folder, shard), _read_facts(self._work.folder, tasks), {}
             )
             return True
         there = [task for task in tasks if task.video_id in note["clips"]]
@@ -192,7 +198,9 @@ class _Making:
             video: {clip: _facts(*values) for clip, values in its.items()}
             for video, its in note["clips"].items()
         }
-        self.made[shard] = Made(Shard(shard, note["stamp"][0], note["sha256"]), clips)
+        self.made[shard] = Made(
+            Shard(shard, note["stamp"][0], note["sha256"]), clips, note["seconds"]
+        )
         return True
 
     def _stands(self, name: str, note: dict[str, Any]) -> bool:
@@ -218,11 +226,13 @@ class _Making:
     def _shard_is_there(self, tasks: list[VideoTask], result: dict[str, Any]) -> None:
         shard = tasks[0].shard
         clips = self._parts.pop(shard)
+        seconds = {video: self._seconds[video] for video in clips}
         note = {
             "recipe": _recipe([task for task in tasks if task.video_id in clips]),
             "stamp": result["stamp"],
             "sha256": result["sha256"],
             "clips": {video: _noted(its) for video, its in clips.items()},
+            "seconds": seconds,
             "lost": {
                 task.path: [self.lost[task.path].reason, self.lost[task.path].detail]
                 for task in tasks
@@ -233,7 +243,7 @@ class _Making:
         for task in tasks:
             if task.target != shard:
                 (self._work.folder / task.target).unlink(missing_ok=True)
-        self.made[shard] = Made(Shard(shard, result["stamp"][0], result["sha256"]), clips)
+        self.made[shard] = Made(Shard(shard, result["stamp"][0], result["sha256"]), clips, seconds)
 
 
 def video_task(
@@ -290,8 +300,13 @@ def _do(task: VideoTask | PackTask) -> dict[str, Any]:
             "stamp": stamp_of(folder / task.shard),
             "sha256": shard_row(folder, task.shard).sha256,
         }
+    begun = time.perf_counter()
     clips = extract_video(task, task.n_clips)
-    result = {"stamp": stamp_of(folder / task.target), "clips": _noted(clips)}
+    result = {
+        "stamp": stamp_of(folder / task.target),
+        "clips": _noted(clips),
+        "seconds": round(time.perf_counter() - begun, 3),
+    }
     if task.target == task.shard:
         result["sha256"] = shard_row(folder, task.target).sha256
     return result

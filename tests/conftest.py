@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.cache import TIMING
 from pipeline.errors import Rejected
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,11 +80,11 @@ def cut(video, share, to=None):
 
 
 def contents(folder):
-    """The sha256 of every file under a folder, by its relative path."""
+    """The sha256 of every file under a folder, by its relative path; how long it took is not in."""
     return {
         file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(Path(folder).rglob("*"))
-        if file.is_file()
+        if file.is_file() and file.name != TIMING
     }
 
 

@@ -166,7 +166,7 @@ def list_videos(file: Path, videos: list[Path]) -> None:
 @pytest.mark.slow
 def test_the_commands_of_the_readme_make_what_it_promises(after_readme):
     promised = (
-        "caches/dfd: index.h5 shards rejected.csv names.csv datacard.md SHA256SUMS",
+        "caches/dfd: index.h5 shards rejected.csv names.csv datacard.md SHA256SUMS timing.csv",
         "caches/dfd-resnet18: index.h5 shards SHA256SUMS",
         "runs/first: model.pt config.json metrics.json predictions.csv trials.csv history.csv "
         "training.csv controls.pt anomaly.npz band.json sweep.csv report.html cases",

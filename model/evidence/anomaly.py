@@ -184,6 +184,11 @@ def fit_anomaly(
     return Anomaly(tuple(clips), tuple(moments), reference)
 
 
+def percent(share: float) -> str:
+    """A share as a percentage that is never rounded up."""
+    return f"{int(100 * share + 1e-9)}%"
+
+
 def read_motion(cache: Cache, data: Sequences) -> list[npt.NDArray[np.float32]]:
     """N times (T-1, K): the descriptors of motion of the clips of some sequences."""
     return [cache.read(clip, "motion") for clip in data.clips]

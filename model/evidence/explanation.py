@@ -60,3 +60,14 @@ class Band:
     quantiles: tuple[float, ...]
     moments: tuple[float, ...]
     anomaly: tuple[float, ...]
+
+    def stranger_than(self, anomaly: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The share of moments of real videos that move less strangely, 0..1, to half a percent.
+
+        Args:
+            anomaly: (M,) as `Explanation.anomaly` has it.
+
+        Returns:
+            (M,), NaN where the motion is unknown, or that of all real videos is.
+        """
+        return np.interp(anomaly, self.anomaly, self.quantiles)

@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
 BAND = "band.json"
-QUANTILES = (0.05, 0.5, 0.95)
+QUANTILES = tuple(n / 200 for n in range(201))
 SHARE = 0.25  # of a clip that a stretch around a moment takes
 SHORTEST = 8  # rows in a stretch, of clips that have as many
 COPIES = 16  # of a clip at once: bounds the memory

@@ -44,6 +44,9 @@ function say(at) {
   for (const curve of data.curves) {
     const value = curve.values[at];
     parts.push(`${curve.title.toLowerCase()} ${value === null ? "unknown" : value.toFixed(2)}`);
+    if (value !== null && curve.stranger) {
+      parts.push(`stranger than ${Math.floor(100 * curve.stranger[at] + 1e-6)}% of real moments`);
+    }
   }
   return parts.join(", ");
 }

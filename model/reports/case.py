@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from features.backbones import Backbone
+from model.evidence.anomaly import percent
 from model.evidence.explain import explain_clip
 from model.evidence.explanation import Band, Faithfulness
 from model.evidence.moments import load_band
@@ -135,7 +137,7 @@ def write_undecidable(
 
 def _write(page: Path, run: Run, examined: Examined, case: Case | None) -> None:
     shown = _shown(run, examined, case, overlay_of(page).name if case else "")
-    write_page(page, _TEMPLATE, shown, {"percent": _percent})
+    write_page(page, _TEMPLATE, shown, {"percent": percent})
 
 
 def _case(run: Run, examined: Examined, backbone: Backbone, path: Path) -> Case:
@@ -220,12 +222,19 @@ def _of_player(case: Case) -> dict[str, Any]:
             "curves": [
                 {
                     "title": plot.title,
-                    "values": [None if np.isnan(v) else round(v, 3) for v in plot.values.tolist()],
+                    "values": _numbers(plot.values),
+                    "stranger": None
+                    if plot.stranger_than is None
+                    else _numbers(plot.stranger_than),
                 }
                 for plot in case.plots
             ],
         },
     }
+
+
+def _numbers(values: npt.NDArray[np.float64]) -> list[float | None]:
+    return [None if np.isnan(value) else round(value, 3) for value in values.tolist()]
 
 
 def _faithfulness(clips: Sequence[Evidence]) -> dict[str, Faithfulness]:
@@ -247,8 +256,3 @@ def _flow_legend() -> Picture:
 
 def _css(colour: Any) -> str:
     return f"rgb({', '.join(str(int(part)) for part in colour)})"
-
-
-def _percent(share: float) -> str:
-    """A share as a percentage that is never rounded up."""
-    return f"{int(100 * share + 1e-9)}%"

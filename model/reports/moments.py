@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.evidence.anomaly import Anomaly
+from model.evidence.anomaly import Anomaly, percent
 from model.reports.overlay import Evidence
 from model.reports.timeline import Plot
 
@@ -86,9 +86,8 @@ def _moment(
         value = float(plot.values[place])
         if np.isnan(value):
             continue
-        beside = (", the highest of the video" if plot.highest == place else "") + _beside(
-            plot, value
-        )
+        highest = ", the highest of the video" if plot.highest == place else ""
+        beside = highest + _beside(plot, place)
         if plot.name == "probability":
             reasons.append(f"By itself it has probability {value:.2f} of being fake{beside}.")
         elif plot.name == "anomaly":
@@ -100,9 +99,12 @@ def _moment(
     return Moment(clip, row, place, float(evidence.times[row]), tuple(reasons))
 
 
-def _beside(plot: Plot, value: float) -> str:
+def _beside(plot: Plot, place: int) -> str:
+    if plot.stranger_than is not None:
+        return f", stranger than {percent(plot.stranger_than[place])} of moments of real videos"
     if plot.usual is None:
         return ""
+    value = plot.values[place]
     where = "above" if value > plot.usual.high else "below" if value < plot.usual.low else "within"
     return f", {where} the band of real videos ({plot.usual.low:.2f} to {plot.usual.high:.2f})"
 

@@ -1,7 +1,7 @@
 """Curves over the moments of a video, as shapes of an inline SVG."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ class Plot:
         line: its ``d``, as of an SVG path.
         usual: of real videos, if it is known.
         mark: a value with a line across, if there is one.
+        stranger_than: (M,) the share of moments of real videos below each value, if known.
     """
 
     name: str
@@ -47,11 +48,16 @@ class Plot:
     line: str
     usual: Usual | None = None
     mark: float | None = None
+    stranger_than: Floats | None = None
 
     def y(self, value: float) -> float:
         """How far below the upper edge a value is, in the plot's units."""
         share = (value - self.bottom) / (self.top - self.bottom)
         return round(HEIGHT * (1 - min(max(share, 0.0), 1.0)), 2)
+
+    def above(self, share: float) -> int:
+        """How many moments are stranger than such a share of those of real videos."""
+        return 0 if self.stranger_than is None else int((self.stranger_than > share).sum())
 
     @property
     def highest(self) -> int:
@@ -85,8 +91,9 @@ def plots(clips: Sequence[Evidence], threshold: float, band: Band | None) -> lis
         anomaly = np.concatenate(known)
         of_real = usual(band.quantiles, band.anomaly) if band else None
         top = max(float(np.nanmax(anomaly)), of_real.high if of_real else 0.0, 1.0) * 1.05
+        plot = _plot("anomaly", "Strangeness of motion", anomaly, len(clips), (0.0, top), of_real)
         found.append(
-            _plot("anomaly", "Strangeness of motion", anomaly, len(clips), (0.0, top), of_real)
+            replace(plot, stranger_than=band.stranger_than(anomaly)) if band and of_real else plot
         )
     contribution = np.concatenate([one.contribution for one in explanations])
     most = max(float(np.nanmax(np.abs(contribution))) * 1.05, 1e-6)

@@ -12,6 +12,8 @@
       rejected.csv           path,reason,detail
       datacard.md            what it was made of, for people
       SHA256SUMS             of all files above, as sha256sum writes it
+      timing.csv             id,frames,seconds that extracting took; differs from run to run, so
+                             that it is not among the checksums
 
 Both stages write this layout; they differ in the datasets inside a clip. Files appear under their
 name only when they are whole: written elsewhere, fsynced, renamed, and the folder fsynced.
@@ -29,6 +31,7 @@ from pipeline.cache.reading import (
     INDEX,
     SCHEMA,
     SUMS,
+    TIMING,
     Cache,
     read_sums,
     set_aside_damaged,
@@ -59,6 +62,7 @@ __all__ = [
     "INDEX",
     "SCHEMA",
     "SUMS",
+    "TIMING",
     "Cache",
     "Clip",
     "Compression",

@@ -20,6 +20,7 @@ SCHEMA = 3
 INDEX = "index.h5"
 SUMS = "SHA256SUMS"
 DAMAGED_ENDING = ".damaged"
+TIMING = "timing.csv"
 BESIDE = ("names.csv", "rejected.csv", "datacard.md")  # the index; an embedding cache has one
 _NOT_OURS = "no command of this program writes that: copy the cache from its source again"
 _SHARD_NAME = re.compile(r"shards/\d{5,}\.h5")
@@ -193,6 +194,23 @@ class Cache:
         """Every file that did not make it: path, reason, detail."""
         path = self.folder / "rejected.csv"
         return read_csv(path) if path.is_file() else []
+
+    def timing(self) -> dict[str, tuple[int, float]]:
+        """Of each video the frames, and the seconds for which a process extracted them, if known.
+
+        Raises:
+            IntegrityError: somebody else wrote that file.
+        """
+        path = self.folder / TIMING
+        if not path.is_file():
+            return {}
+        try:
+            rows = read_csv(path)
+            return {row["id"]: (int(row["frames"]), float(row["seconds"])) for row in rows}
+        except (KeyError, ValueError) as error:
+            raise IntegrityError(
+                f"{path} is damaged: {error}", "remove it: it only says how long extracting took"
+            ) from error
 
 
 def set_aside_damaged(folder: Path) -> dict[str, str]:

@@ -143,6 +143,31 @@ def test_storage_is_that_on_disk(page, opened):
     assert f"{on_disk / 1e6:.1f} MB in 8 shards" in page.text
 
 
+def test_timing_is_that_of_the_extraction_and_the_slowest_come_first(page, opened):
+    known, names = opened.timing(), opened.names()
+    assert known.keys() == names.keys()
+    assert all(frames == 20 and 0 < seconds < 60 for frames, seconds in known.values())
+    total = sum(seconds for _, seconds in known.values())
+    assert f"{total:.1f} s of one process, 160 frames of 8 videos" in page.text
+    slowest = sorted(known, key=lambda video: -known[video][1])
+    places = [page.text.rindex(names[video]) for video in slowest]
+    assert places == sorted(places)
+
+
+def test_a_cache_that_came_without_its_timing_says_so(cache, tmp_path):
+    folder = shutil.copytree(cache.folder, tmp_path / "cache")
+    (folder / "timing.csv").unlink()
+    page = written(Cache(folder), tmp_path / "page.html")
+    assert "How long extracting took is not known" in page.text
+
+
+def test_a_timing_that_somebody_else_wrote_is_an_integrity_error(cache, tmp_path):
+    folder = shutil.copytree(cache.folder, tmp_path / "cache")
+    (folder / "timing.csv").write_text("id,frames,seconds\nx,20,soon\n")
+    with pytest.raises(IntegrityError, match=r"timing\.csv is damaged"):
+        write_browser(Cache(folder), tmp_path / "page.html")
+
+
 def test_a_cache_without_frames_shows_its_maps(tmp_path, make_corpus, in_process):
     make_corpus(tmp_path / "videos", (20,), (20,))
     settings = Settings(width=64, height=48, keep_frames=False)

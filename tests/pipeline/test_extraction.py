@@ -134,7 +134,7 @@ def test_every_file_is_in_the_cache_or_rejected_with_the_reason(cache, corpus):
 
 def test_the_files_of_a_cache_are_those_documented(cache):
     names = {path.name for path in cache.folder.iterdir()}
-    beside = {"names.csv", "rejected.csv", "datacard.md", "SHA256SUMS"}
+    beside = {"names.csv", "rejected.csv", "datacard.md", "SHA256SUMS", "timing.csv"}
     assert names == {"index.h5", "shards"} | beside
     shards = sorted(path.name for path in (cache.folder / "shards").iterdir())
     assert all(re.fullmatch(r"\d{5}\.h5", name) for name in shards)

@@ -390,7 +390,7 @@ def test_of_a_shard_of_several_videos_none_is_extracted_twice(
 
 
 @pytest.fixture
-def finished(begun):
+def finished(begun, contents):
     """A finished cache with its bytes, and what is done to repair and remake it."""
     _, folder, run = begun
     run()
@@ -401,18 +401,10 @@ def finished(begun):
         run()
         assert made.items() <= shards(folder).items()  # sound ones were left as they are
         left = {f"{name}.damaged" for name in damaged}
-        assert left <= set(contents_of(folder))
-        return {name: sha for name, sha in contents_of(folder).items() if name not in left}
+        assert left <= set(contents(folder))
+        return {name: sha for name, sha in contents(folder).items() if name not in left}
 
-    return folder, contents_of(folder), mend
-
-
-def contents_of(folder):
-    return {
-        path.relative_to(folder).as_posix(): sha256_of(path)
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    return folder, contents(folder), mend
 
 
 def test_a_damaged_shard_alone_is_made_again_and_no_other_video_is_read(finished, monkeypatch):

@@ -247,8 +247,17 @@ def test_the_band_is_of_real_clips_and_heads_that_did_not_see_them(fitted, peopl
         alone = Run(run.folder, run.config, Ensemble([fold.head], 12).eval())
         found += [moments_of(alone, data.x[n]) for n in val if data.labels[n] == 0]
     assert len(found) == 12, "all that are real, each once"
-    assert band.moments == pytest.approx(np.quantile(np.concatenate(found), (0.05, 0.5, 0.95)))
+    assert band.moments == pytest.approx(np.quantile(np.concatenate(found), band.quantiles))
     assert list(band.anomaly) == sorted(band.anomaly)
+
+
+def test_moments_are_as_strange_as_the_band_says(fitted, people, fast):
+    data, motion, folds = people
+    band, _ = band_of(load_run(fitted.folder), data, motion, folds, fast)
+    low, median, high = (band.anomaly[band.quantiles.index(q)] for q in (0.05, 0.5, 0.95))
+    found = band.stranger_than(np.array([0.0, low, median, high, 99.0, np.nan]))
+    assert found[:5] == pytest.approx([0, 0.05, 0.5, 0.95, 1])
+    assert np.isnan(found[5])
 
 
 def test_the_band_does_not_look_at_fakes(fitted, people, fast):
@@ -267,7 +276,8 @@ def test_the_band_does_not_look_at_fakes(fitted, people, fast):
 
 def test_a_run_has_its_band_and_a_damaged_one_is_refused(fitted, tmp_path):
     band = load_band(fitted.folder)
-    assert band.quantiles == (0.05, 0.5, 0.95)
+    assert (band.quantiles[0], band.quantiles[100], band.quantiles[-1]) == (0, 0.5, 1)
+    assert list(band.anomaly) == sorted(band.anomaly)
     assert load_band(tmp_path) is None
     save_band(tmp_path, band)
     assert load_band(tmp_path) == band

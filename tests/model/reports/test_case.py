@@ -143,6 +143,16 @@ def test_the_band_of_real_videos_is_that_of_the_run(detector, case_page):
         assert f"did not train on them, {low:.2f} to {high:.2f}" in text
 
 
+def test_each_moment_is_ranked_among_moments_of_real_videos(detector, case_page):
+    band, text = load_band(detector.run.folder), text_of(case_page)
+    curve = data_of(case_page)["curves"][1]
+    ranks = np.interp(curve["values"], band.anomaly, band.quantiles)
+    np.testing.assert_allclose(curve["stranger"], ranks, atol=0.01)
+    share = round(100 * np.mean(np.array(curve["stranger"]) > 0.95))
+    assert f"{share}% of these moments are stranger than 95% of those of real" in text
+    assert re.search(r"away from usual.*?, stranger than \d+% of moments of real videos: ", text)
+
+
 def test_it_records_what_is_needed_to_find_the_same_again(detector, stairs, case_page):
     text, config = text_of(case_page), detector.run.config
     for needed in (

@@ -17,7 +17,7 @@ LEFT, RIGHT, HOME, END, SPACE, TAB = "\ue012", "\ue014", "\ue011", "\ue010", " "
 @pytest.fixture(scope="module")
 def wait(chromium):
     support = pytest.importorskip("selenium.webdriver.support.ui")
-    return lambda true: support.WebDriverWait(chromium, 10, 0.02).until(lambda _: true())
+    return lambda true: support.WebDriverWait(chromium, 30, 0.02).until(lambda _: true())
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ def in_step(driver, place):
         and abs(grey(driver) - expected(place)) <= TOLERANCE
         and slider(driver).get_property("value") == str(place)
         and said.startswith(f"{seconds:.2f} s, clip {1 + place // 8}, probability of fake 0.")
+        and "% of real moments, contribution" in said
         and f"left: {100 * (place + 0.5) / (LAST + 1):g}%" in cursor
     )
 
