@@ -47,8 +47,9 @@ def main():
     def area(rows):
         return {"AUC": auc_roc(labels[rows], quantiles[rows])}
 
-    print(f"all: AUC {with_intervals(area, people)['AUC']}, {people.max() + 1} groups of people")
     tell("all", labels, quantiles)
+    interval = with_intervals(area, people)["AUC"]
+    print(f"  AUC {interval}: 95% interval over {people.max() + 1} groups of linked videos")
     for name, label in (("real", 0), ("fake", 1)):
         share = np.mean(
             np.concatenate([moments[n] for n in np.flatnonzero(labels == label)]) > RARE

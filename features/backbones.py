@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.fx.experimental import optimization
 from torch.nn import functional as F
 
 from features.architectures import Architecture, architecture, without_classifier
+from features.fusion import folded, fused
 from features.weights import load_model
 from pipeline.errors import SettingsError
 
@@ -125,18 +125,23 @@ class Backbone:
         """Embed the windows (n, window) of these pictures: (n, D) float32, on the device."""
         x = self.prepared(pictures, windows)
         if self.precision == "float32":
-            return self.module(x)  # type: ignore[no-any-return]
+            return self._fast(x)  # type: ignore[no-any-return]
         with torch.autocast(self.device.type, getattr(torch, self.precision)):
-            return self._cast(x).float()  # type: ignore[no-any-return]
+            return self._fast(x).float()  # type: ignore[no-any-return]
 
     @functools.cached_property
-    def _cast(self) -> nn.Module:
-        """The network with weights in its precision, to which autocast casts them in each batch."""
-        module = copy.deepcopy(self.module)
-        for layer in module.modules():
-            if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
-                layer.to(getattr(torch, self.precision))
-        return module
+    def _fast(self) -> nn.Module:
+        """The network without gradients, as it computes fastest.
+
+        Its weights are in its precision, to which autocast would cast them in each batch.
+        """
+        module, dtype = self.module, getattr(torch, self.precision)
+        if self.precision != "float32":
+            module = copy.deepcopy(module)
+            for layer in module.modules():
+                if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
+                    layer.to(dtype)
+        return fused(module, dtype) if self.device.type == "cpu" else module
 
     def prepared(self, pictures: Pictures, windows: npt.NDArray[np.int64]) -> torch.Tensor:
         """What the network is given of some `windows` of pictures.
@@ -219,7 +224,7 @@ def load_backbone(
     with torch.random.fork_rng(devices=[]):  # building a model draws random numbers
         model, source, digest = load_model(kind, weights)
     dimension = without_classifier(model, kind)
-    model = fused(model.eval().requires_grad_(False)).to(where)
+    model = folded(model.eval().requires_grad_(False)).to(where)
     model.to(memory_format=_layout(kind))  # type: ignore[call-overload]
     return Backbone(
         name=name,
@@ -232,21 +237,6 @@ def load_backbone(
         precision=_resolve_precision(precision, where),
         batch=max(BATCH, 2 * kind.window) if where.type == "cpu" else BATCH_ON_DEVICE,
     )
-
-
-def fused(model: nn.Module) -> nn.Module:
-    """A network with its batch norms folded into the convolutions before them, where that works.
-
-    The function stays the same up to rounding, and is faster on a CPU. Networks that cannot be
-    traced are left as they are.
-    """
-    for layer in model.modules():  # only the very class is recognised, r3d_18 has one of its own
-        if isinstance(layer, nn.Conv3d) and type(layer).forward is nn.Conv3d.forward:
-            layer.__class__ = nn.Conv3d
-    try:
-        return optimization.fuse(model)  # type: ignore[no-any-return, no-untyped-call]
-    except Exception:  # whatever tracing a network's own code raises
-        return model
 
 
 def checked(backbone: Backbone, pictures: Pictures) -> Backbone:

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import skopt
 from skopt.sampler import Lhs
 from skopt.space import Dimension, Space
+from threadpoolctl import threadpool_limits
 
 from model.training import TrainingSettings
 from model.tuning.space import Point, plain, to_point, to_settings
@@ -151,7 +153,7 @@ def _ask(
     optimiser = fitted_process(space, trials, n_folds, state)
     lie = min(optimiser.yi)  # the constant liar of Ginsbourger et al., 2010
     asked: list[Point] = []
-    with warnings.catch_warnings():  # that it takes a random point where it would repeat one
+    with _few_threads(), warnings.catch_warnings():  # of a random point in place of a repetition
         warnings.simplefilter("ignore", UserWarning)
         while len(asked) < jobs:
             if asked:
@@ -170,8 +172,14 @@ def fitted_process(
     optimiser = skopt.Optimizer(
         list(space), "GP", n_initial_points=0, acq_func="EI", random_state=seed
     )
-    optimiser.tell([trial.point for trial in trials], estimated_losses(trials, n_folds))
+    with _few_threads():
+        optimiser.tell([trial.point for trial in trials], estimated_losses(trials, n_folds))
     return optimiser
+
+
+def _few_threads() -> AbstractContextManager[object]:
+    """Over so few trials a Gaussian process is many tiny steps: threads wait for one another."""
+    return threadpool_limits(limits=1, user_api="blas")  # type: ignore[no-any-return]
 
 
 def _run(

@@ -14,9 +14,10 @@ from features.architectures import (
     build,
     without_classifier,
 )
-from features.backbones import Backbone, fused, load_backbone
+from features.backbones import Backbone, load_backbone
 from features.catalogue import catalogue, entries
 from features.embed import main as embed_command
+from features.fusion import folded
 from tests.features.conftest import smaller
 
 # One of each family that is quickly built; all others are marked slow.
@@ -75,7 +76,7 @@ def test_a_clip_is_embedded_as_torchvisions_own_model_sees_it_before_it_classifi
     expected = what_the_classifier_gets(model, x if kind.window > 1 else x[:, :, 0]).numpy()
     dimension = without_classifier(model, kind)
     device = torch.device("cpu")
-    backbone = Backbone(name, "file", "", dimension, kind, fused(model), device)
+    backbone = Backbone(name, "file", "", dimension, kind, folded(model), device)
     found = backbone.embed(clip)
     assert found.shape == (1, dimension) == expected.shape
     # Folded batch norms round differently; through the deepest networks four digits are left.
