@@ -86,12 +86,13 @@ class Upright:
         frame: the first one; its rotation and interlacing are those of all.
 
     Attributes:
+        stream: as given.
         width, height: of the upright picture, in stored pixels.
         pixel_aspect: width of a stored pixel as it is shown, over its height.
     """
 
     def __init__(self, stream: Any, frame: av.VideoFrame) -> None:
-        self._stream = stream
+        self.stream = stream
         turns = _ROTATE.get(round(frame.rotation) % 360, [])
         self._turned = len(turns) == 1
         self._interlaced = bool(frame.interlaced_frame)
@@ -166,9 +167,9 @@ class Upright:
             filters += [("scale", f"{width}:{height}:flags={_AREA}"), ("format", pix_fmt)]
         graph = av.filter.Graph()
         graph.threads = 1
-        time_base = self._stream.time_base
+        time_base = self.stream.time_base
         if kind is None:
-            nodes = [graph.add_buffer(template=self._stream, time_base=time_base)]
+            nodes = [graph.add_buffer(template=self.stream, time_base=time_base)]
         else:
             nodes = [graph.add_buffer(None, kind.width, kind.height, kind.format, "", time_base)]
         nodes += [graph.add(name, value or None) for name, value in [*filters, ("buffersink", "")]]

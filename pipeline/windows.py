@@ -77,7 +77,8 @@ def windows(
         for n in range(n_clips):
             with Spool(upright) as spool:
                 try:
-                    _fill(spool, search, islice(frames, n_frames), rate)
+                    search.start(frames_between_looks(rate), n_frames)
+                    _fill(spool, search, islice(frames, n_frames))
                     if len(spool) < n_frames:
                         raise Rejected("too short", f"{len(spool)} frames of {n_frames}")
                     box, face = search.choose()
@@ -97,11 +98,8 @@ def windows(
         raise refused
 
 
-def _fill(
-    spool: Spool, search: Search, frames: Iterator[tuple[float, av.VideoFrame]], rate: float
-) -> None:
+def _fill(spool: Spool, search: Search, frames: Iterator[tuple[float, av.VideoFrame]]) -> None:
     """Keep a window's frames, and look for faces meanwhile."""
-    search.start(frames_between_looks(rate))
     for time, frame in frames:
         with converting():
             search.see(time, frame)

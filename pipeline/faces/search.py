@@ -2,30 +2,44 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import NamedTuple
 
 import av
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.faces import costs
 from pipeline.faces.detection import Detections, detector_of
 from pipeline.faces.following import Followed, Look, choose
 from pipeline.faces.policy import FaceCrop, steady_box
-from pipeline.scaling import Box, Geometry, Upright, shrunk
+from pipeline.scaling import Box, Geometry, Scale, Size, Upright, shrunk
 
-COARSE, LARGEST = 0.25, 640  # of the picture's size and pixels at most, where faces are looked for
-SHARE = 0.2  # of the time to decode that finding faces may take,
-AHEAD = 2  # and looks at all of the picture, in all sizes, that it may be ahead of that
-AROUND = 3.0  # sizes of a known face in which it is looked for where nothing is left
+Part = tuple[int, int, int, int]  # left, top, right, bottom
+Place = npt.NDArray[np.float64]  # (5,) of a face: x, y, width, height, score
+
+SHARE = 0.2  # of the time to decode that finding faces may take
+AHEAD = 2  # looks at all of the picture, in all sizes, that it may be ahead of that for a while,
+OWED = 5  # and frames whose share it may owe at the end of a window
+AROUND = 3.5  # sizes of a known face in which it is looked for where nothing is left
 ROOM = 0.5  # sizes of the first box that are kept around it, for a face that moves on
 GRID = 16  # pixels: what is kept begins and ends on whole samples of colour
+
+
+class _View(NamedTuple):
+    """A `View` of this video: the size of all of the picture, in pixels, and the part of that."""
+
+    size: Size
+    scale: Scale
+    part: Part
 
 
 class Search:
     """Looks for faces in the frames of one window after the other.
 
-    Finding faces may take `SHARE` of the time that decoding takes. Time is counted in pixels, so
-    that a video gives the same looks on any machine. Where that is used up, a face is looked for
-    around the place where it was last, and if it is not there, in all of the picture less often.
+    Finding faces may take `SHARE` of the time that decoding takes, as `costs` counts it, so that a
+    video gives the same looks on any machine. However short a window is, it is looked at until a
+    face was found or all of the picture was searched once. A known face is looked for around the
+    place where it was last; else the detector's views come one after the other, one at a moment.
 
     Args:
         upright: the video's pictures.
@@ -43,31 +57,36 @@ class Search:
         self._detect = detector_of(faces, model)
         self._size = upright.width, upright.height
         shown = round(upright.width * upright.pixel_aspect), upright.height
-        longest = round(min(max(COARSE * max(shown), self._detect.smallest), LARGEST))
-        sizes = dict.fromkeys(shrunk(*shown, n * longest) for n in self._detect.zooms)
-        self._scalers = [(size, upright.scaler(upright.whole, *size, "bgr24")) for size in sizes]
+        self._views = self._all_views(shown)
         self.overview = upright.scaler(upright.whole, *upright.overview_size(), "gray")
-        self._unused = 0.0  # pixels that could be decoded in the time that is left for finding
-        self._ahead = AHEAD * sum(self._detect.cost(*size) for size in sizes)
-        self._last: tuple[int, npt.NDArray[np.float64]] | None = None  # at which size, and where
-        self.start(1)
+        self._earned = SHARE * costs.decoding(upright.stream)  # by a frame that is decoded
+        self._scaling = costs.SCALING * upright.width * upright.height
+        self._costs = [self._cost(view.part) for view in self._views]
+        self._unused = 0.0  # of what was earned
+        self._last: tuple[int, Place] | None = None  # in which view a face was, and where
+        self.start(1, 1)
 
-    def start(self, every: int) -> None:
-        """Begin with another window: its first frame is looked at, then one of so many may be."""
-        self._every, self._n_seen = every, 0
+    def start(self, every: int, n_frames: int) -> None:
+        """Begin with another window.
+
+        Args:
+            every: its first frame is looked at, then one of so many may be.
+            n_frames: how many it has.
+        """
+        self._every, self._n_seen, self._n_frames = every, 0, n_frames
+        self._next = 0  # the view to be searched next
         self.looks: list[Look] = []
         self.part = self._upright.whole
 
     def see(self, time: float, frame: av.VideoFrame) -> None:
         """Take notice of a window's next frame; look for faces in it if that is due."""
-        self._unused += SHARE * self._size[0] * self._size[1]
-        affordable = self._n_seen == 0 or self._unused >= -self._ahead
-        followed = any(len(look.faces) for look in self.looks)
-        if self._n_seen % self._every == 0 and (affordable or followed):
-            faces, whole = self._look(frame, affordable)
-            self.looks.append(Look(time, faces, whole))
-            if len(faces) and self.part == self._upright.whole:
-                self.part = self._roomy(faces)
+        self._unused += self._earned
+        if self._n_seen % self._every == 0:
+            look = self._look(time, frame)
+            if look is not None:
+                self.looks.append(look)
+                if len(look.faces) and self.part == self._upright.whole:
+                    self.part = self._roomy(look.faces)
         self._n_seen += 1
 
     def choose(self) -> tuple[Box, Followed]:
@@ -82,45 +101,86 @@ class Search:
             return whole.box(*self._size, self._upright.pixel_aspect), face
         return self._box(face.boxes), face
 
-    def _look(self, frame: av.VideoFrame, affordable: bool) -> tuple[Detections, bool]:
-        """The faces in a frame, in pixels of the upright picture; whether all of it was seen.
+    def _all_views(self, shown: Size) -> list[_View]:
+        scalers, views = {}, {}
+        for longest, (left, top, right, bottom) in self._detect.views(max(shown)):
+            w, h = size = shrunk(*shown, round(longest))
+            if size not in scalers:
+                scalers[size] = self._upright.scaler(self._upright.whole, *size, "bgr24")
+            part = round(left * w), round(top * h), round(right * w), round(bottom * h)
+            views[size, part] = _View(size, scalers[size], part)
+        return list(views.values())
 
-        Args:
-            frame: as decoded.
-            affordable: whether to search all of it for a face that is not where it was last.
-        """
-        untried = 0
+    def _look(self, time: float, frame: av.VideoFrame) -> Look | None:
+        """What is found in a frame; None if nothing may be spent on it."""
+        must = not any(look.whole or len(look.faces) for look in self.looks)
+        look = None
         if self._last is not None:
-            level, last = self._last
-            whole = self._unused >= 0
-            found = self._find(level, frame, None if whole else last)
-            if len(found) or not affordable:
-                return found, whole
-            untried = level + 1 if whole else 0
-        found = np.zeros((0, 5))
-        for level in range(untried, len(self._scalers)):
-            found = self._find(level, frame)
-            if len(found):
-                break
-        return found, True
+            look = self._follow(time, frame, must, *self._last)
+            if look is not None and len(look.faces):
+                return look
+        n = self._next if must else self._due()
+        if n is None:
+            return look
+        self._next = (n + 1) % len(self._views)
+        return self._look_at(n, time, frame)
 
-    def _find(
-        self, level: int, frame: av.VideoFrame, near: npt.NDArray[np.float64] | None = None
-    ) -> Detections:
-        """The faces in a frame as one of the scalers shows it, or in the part around a place."""
-        (width, height), scale = self._scalers[level]
-        zoom = np.array([*self._size, *self._size]) / (width, height, width, height)
-        picture = scale(frame)
-        x, y = 0, 0
-        if near is not None:
-            x, y, right, bottom = _around(near[:4] / zoom, width, height)
-            picture = picture[y:bottom, x:right]
-        self._unused -= self._detect.cost(picture.shape[1], picture.shape[0])
+    def _look_at(self, n: int, time: float, frame: av.VideoFrame) -> Look:
+        view = self._views[n]
+        return Look(time, self._find(n, frame, view.part), whole=view.part == (0, 0, *view.size))
+
+    def _follow(
+        self, time: float, frame: av.VideoFrame, must: bool, n: int, last: Place
+    ) -> Look | None:
+        """Look for a known face where it was last, or in all of a view if that has been saved."""
+        if self._unused >= self._costs[n]:
+            look = self._look_at(n, time, frame)
+            if not len(look.faces):
+                self._last = None
+            return look
+        near = self._around(n, last)
+        if must or self._may_spend(self._cost(near)):
+            return Look(time, self._find(n, frame, near), whole=False)
+        return None
+
+    def _due(self) -> int | None:
+        """The view that is to be searched now, if any."""
+        cost = self._costs[self._next]
+        if self._may_spend(cost):
+            return self._next
+        soon = cost <= self._unused + self._to_come()
+        return 0 if not soon and self._may_spend(self._costs[0]) else None
+
+    def _to_come(self) -> float:
+        """What the rest of the window will earn, and what it may owe in the end."""
+        return self._earned * (self._n_frames - self._n_seen - 1 + OWED)
+
+    def _may_spend(self, cost: float) -> bool:
+        return cost <= self._unused + min(AHEAD * sum(self._costs), self._to_come())
+
+    def _cost(self, part: Part) -> float:
+        left, top, right, bottom = part
+        return self._detect.cost(right - left, bottom - top) + self._scaling
+
+    def _around(self, n: int, face: Place) -> Part:
+        """What is searched around a known face in a view."""
+        size = self._views[n].size
+        x, y, w, h = face[:4] * np.tile(size, 2) / np.tile(self._size, 2)
+        reach = -(-AROUND * max(w, h) // self._detect.step) * self._detect.step / 2
+        left, right = np.clip((x + w / 2 - reach, x + w / 2 + reach), 0, size[0])
+        top, bottom = np.clip((y + h / 2 - reach, y + h / 2 + reach), 0, size[1])
+        return round(left), round(top), round(right), round(bottom)
+
+    def _find(self, n: int, frame: av.VideoFrame, part: Part) -> Detections:
+        """The faces in a part of one of the views, in pixels of the upright picture."""
+        left, top, right, bottom = part
+        self._unused -= self._cost(part)
+        picture = self._views[n].scale(frame)[top:bottom, left:right]
         found = self._detect(np.ascontiguousarray(picture))
-        found[:, :2] += x, y
-        found[:, :4] *= zoom
+        found[:, :2] += left, top
+        found[:, :4] *= np.tile(self._size, 2) / np.tile(self._views[n].size, 2)
         if len(found):
-            self._last = level, max(found, key=lambda face: face[2] * face[3])
+            self._last = n, max(found, key=lambda face: face[2] * face[3])
         return found
 
     def _box(self, faces: npt.NDArray[np.float64]) -> Box:
@@ -144,12 +204,3 @@ class Search:
             for end, room, most in zip((x + w, y + h), (room_x, room_y), self._size, strict=True)
         )
         return left, top, right - left, bottom - top
-
-
-def _around(face: npt.NDArray[np.float64], width: int, height: int) -> Box:
-    """What lies around a face in a picture of this size: left, top, right and bottom."""
-    x, y, w, h = face
-    reach = AROUND * max(w, h) / 2
-    left, right = np.clip((x + w / 2 - reach, x + w / 2 + reach), 0, width).round().astype(int)
-    top, bottom = np.clip((y + h / 2 - reach, y + h / 2 + reach), 0, height).round().astype(int)
-    return int(left), int(top), int(right), int(bottom)

@@ -25,6 +25,12 @@ from tests.pipeline.conftest import LOSSLESS, grainy, magnitudes, one_clip
 PAN = 2  # pixels a frame
 
 
+@pytest.fixture
+def time_for_faces(monkeypatch):
+    """Every moment is looked at, as in videos that take long to decode."""
+    monkeypatch.setattr("pipeline.faces.search.SHARE", 10.0)
+
+
 def panned(actor, n, step=PAN):
     """A camera that pans over a picture with a face."""
     frame, _ = actor
@@ -67,7 +73,9 @@ def test_a_slow_pan_gives_the_pans_flow_and_nothing_else(actor, haar, tmp_path, 
     np.testing.assert_allclose(arrays["camera"][:, 1], 0, atol=0.1)
 
 
-def test_the_box_holds_the_face_wherever_it_went(actor, haar, tmp_path, write_video):
+def test_the_box_holds_the_face_wherever_it_went(
+    actor, haar, tmp_path, write_video, time_for_faces
+):
     path = write_video(tmp_path / "pan.mkv", panned(actor, 25, step=4), 25, **LOSSLESS)
     facts, arrays = one_clip(path, 25, **haar)
     x, y, width, height = facts.crop
@@ -147,7 +155,7 @@ def test_a_turned_video_is_searched_upright(actor, haar, tmp_path, write_video):
 
 
 def test_a_face_that_goes_further_than_foreseen_is_decoded_again(
-    actor, haar, tmp_path, write_video, monkeypatch
+    actor, haar, tmp_path, write_video, monkeypatch, time_for_faces
 ):
     path = write_video(tmp_path / "pan.mkv", panned(actor, 21, step=6), 25, **LOSSLESS)
     again = []
@@ -237,7 +245,9 @@ def videos(actor, tmp_path_factory, write_video):
     return paths
 
 
-def test_each_policy_is_a_reason_or_a_recorded_fact(videos, haar, tmp_path, in_process):
+def test_each_policy_is_a_reason_or_a_recorded_fact(
+    videos, haar, tmp_path, in_process, time_for_faces
+):
     corpus = [Video(path, label=n % 2) for n, path in enumerate(videos.values())]
 
     def run(out, **policy):
@@ -362,7 +372,8 @@ def test_the_command_crops_about_faces(videos, tmp_path, run_command):
     assert done.returncode == 0, done.stderr
     cache = Cache(tmp_path / "cache")
     assert cache.settings["crop"]["margin"] == 0.8 and cache.settings["stabilise"]
-    assert sorted(clip.face_share for clip in cache.clips) == [0, 1, 1]
+    shares = sorted(clip.face_share for clip in cache.clips)
+    assert shares[0] == 0 and shares[1] >= 0.5
     assert "no face was found in 1 of 3 clips" in done.stdout
     assert "several faces were seen in 1 of 3 clips" in done.stdout
 
