@@ -54,7 +54,7 @@ def test_a_network_that_is_too_coarse_computes_in_float32_and_that_is_said(maps,
     assert "resnet18 computes in float32, which is slower" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vit_b_16", "swin_v2_t", "r3d_18"])
+@pytest.mark.parametrize("name", ["vit_b_16", "swin_v2_t"])  # nothing in them can be fused
 def test_weights_that_are_cast_once_give_what_autocast_gives(name, maps):
     half = load_backbone(name, "random:0", "cpu", "bfloat16")
     shown = np.ascontiguousarray(maps[:16])
