@@ -67,6 +67,18 @@ def _quick_figures():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_job_is_done_here(in_process):
+    """Commands that may use one process use this one: to start another takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("verdicts.batch", "verdicts.prediction", "reports.cases", "sweep.sweep"):
+            patch.setattr(
+                f"model.{module}.LocalPool",
+                lambda jobs=None: in_process if jobs == 1 else LocalPool(jobs),
+            )
+        yield
+
+
 @pytest.fixture(scope="session")
 def clip():
     """Make a row of an index; see `made_up_clip`."""
@@ -269,7 +281,7 @@ class Chain:
 
 
 @pytest.fixture(scope="session")
-def chain(tmp_path_factory):
+def chain(in_process, tmp_path_factory):
     """From sixteen real files through the real stages to a run: two clips a video, both streams."""
     folder = tmp_path_factory.mktemp("chain")
     videos = [
@@ -281,7 +293,7 @@ def chain(tmp_path_factory):
         for n in range(16)
     ]
     settings = Settings(width=64, height=64, frames=9, clips=2, splitting=Splitting(test=0.25))
-    clips = extract(videos, folder / "clips", settings, LocalPool(2))
+    clips = extract(videos, folder / "clips", settings, in_process)
     weights = folder / "weights.pth"
     torch.save(_lively_mobilenet().state_dict(), weights)
     backbone = load_backbone("mobilenet_v2", str(weights), "cpu")
