@@ -54,7 +54,10 @@ def _quick_numbers():
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_figures():
-    """Figures as they come: to arrange their parts is to draw each of them twice."""
+    """Figures as they come: to arrange their parts is to draw each of them twice.
+
+    What a setting matters is averaged over fewer points.
+    """
     save_figure = model.plots.save_figure
 
     def save(figure, path):
@@ -64,6 +67,7 @@ def _quick_figures():
     with pytest.MonkeyPatch.context() as patch:
         for module in (model.plots, model.tuning.plots):
             patch.setattr(module, "save_figure", save)
+        patch.setattr(model.tuning.plots, "SAMPLES", 25)
         yield
 
 
