@@ -3,13 +3,16 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := demo
 TEST_JOBS ?= 2
+# Processes share the cores; threads of libraries would only wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install test coverage chaos lint demo clean
+.PHONY: help install test test-all coverage chaos lint demo clean
 
 help:
 	@echo "make demo      everything once, on a small corpus that it generates, under $(DEMO)/"
-	@echo "make test      run the tests"
-	@echo "make coverage  run the tests, and list the lines that none of them reaches"
+	@echo "make test      run the tests, without those marked slow"
+	@echo "make test-all  run all of them"
+	@echo "make coverage  run all of them, and list the lines that none of them reaches"
 	@echo "make chaos     kill extraction and embedding at 100 moments and feed them 1,000 broken files"
 	@echo "make lint      run the linters and the type checker"
 	@echo "make clean     remove $(DEMO)/ and the environment in $(VENV)/"
@@ -25,10 +28,13 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	@touch $@
 
 test: install
-	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-all: install
+	$(PYTEST)
 
 coverage: install
-	$(RUN) -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder --cov
+	$(PYTEST) --cov
 
 chaos: install
 	KILLS=100 MUTANTS=1000 $(RUN) -m pytest -s tests/chaos

@@ -170,6 +170,12 @@ class InProcess:
 
     slots = 1
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
     def run(self, task, items, seconds=None):
         waiting = items if isinstance(items, deque) else deque(items)  # which may grow
         while waiting:

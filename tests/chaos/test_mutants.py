@@ -1,6 +1,6 @@
 """A thousand broken videos: no crash, no hang, and each is in the cache or rejected with a reason.
 
-``make chaos`` makes many, `make test` a few. MUTANTS says how many, SEED which.
+``make chaos`` makes many, ``make test-all`` a few. MUTANTS says how many, SEED which.
 """
 
 import os

@@ -18,7 +18,6 @@ from pipeline.extraction import extract
 from pipeline.protocols import Splitting
 from pipeline.settings import Settings
 from pipeline.video import Video
-from pipeline.workers import LocalPool
 
 SIZE = 64
 SMALL_ONES = ("resnet18", "resnet34", "resnet50", "efficientnet_b0", "mobilenet_v2")
@@ -69,7 +68,7 @@ def corpus(tmp_path_factory):
     ]
 
 
-def _extract(corpus, folder, **settings):
+def _extract(corpus, folder, pool, **settings):
     chosen = Settings(
         width=SIZE,
         height=SIZE,
@@ -77,18 +76,19 @@ def _extract(corpus, folder, **settings):
         splitting=Splitting(test=0.34, holdout=0),
         **settings,
     )
-    return extract(corpus, folder, chosen, LocalPool(2))
+    return extract(corpus, folder, chosen, pool)
 
 
 @pytest.fixture(scope="session")
-def clips(corpus, tmp_path_factory):
+def clips(corpus, in_process, tmp_path_factory):
     """A cache of frames and flow maps."""
-    return _extract(corpus, tmp_path_factory.mktemp("clips") / "cache")
+    return _extract(corpus, tmp_path_factory.mktemp("clips") / "cache", in_process)
 
 
 @pytest.fixture(scope="session")
-def clips_without_frames(corpus, tmp_path_factory):
-    return _extract(corpus, tmp_path_factory.mktemp("flow") / "cache", keep_frames=False)
+def clips_without_frames(corpus, in_process, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flow") / "cache"
+    return _extract(corpus, folder, in_process, keep_frames=False)
 
 
 def smaller(kind: Architecture) -> Architecture:

@@ -244,8 +244,7 @@ embed(Cache(sys.argv[1], "extract"), Path(sys.argv[2]), backbone, Options(flow_s
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("where", ["00002.h5", INDEX])
+@pytest.mark.parametrize("where", ["00002.h5", pytest.param(INDEX, marks=pytest.mark.slow)])
 def test_a_killed_embedding_goes_on_to_the_same_bytes(
     where, clips, mobilenet, mobilenet_weights, embedded, tmp_path
 ):

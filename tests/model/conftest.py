@@ -54,7 +54,10 @@ def _quick_numbers():
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_figures():
-    """Figures as they come: to arrange their parts is to draw each of them twice."""
+    """Figures as they come: to arrange their parts is to draw each of them twice.
+
+    What a setting matters is averaged over fewer points.
+    """
     save_figure = model.plots.save_figure
 
     def save(figure, path):
@@ -64,6 +67,19 @@ def _quick_figures():
     with pytest.MonkeyPatch.context() as patch:
         for module in (model.plots, model.tuning.plots):
             patch.setattr(module, "save_figure", save)
+        patch.setattr(model.tuning.plots, "SAMPLES", 25)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_job_is_done_here(in_process):
+    """Commands that may use one process use this one: to start another takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("verdicts.batch", "verdicts.prediction", "reports.cases", "sweep.sweep"):
+            patch.setattr(
+                f"model.{module}.LocalPool",
+                lambda jobs=None: in_process if jobs == 1 else LocalPool(jobs),
+            )
         yield
 
 
@@ -269,7 +285,7 @@ class Chain:
 
 
 @pytest.fixture(scope="session")
-def chain(tmp_path_factory):
+def chain(in_process, tmp_path_factory):
     """From sixteen real files through the real stages to a run: two clips a video, both streams."""
     folder = tmp_path_factory.mktemp("chain")
     videos = [
@@ -281,7 +297,7 @@ def chain(tmp_path_factory):
         for n in range(16)
     ]
     settings = Settings(width=64, height=64, frames=9, clips=2, splitting=Splitting(test=0.25))
-    clips = extract(videos, folder / "clips", settings, LocalPool(2))
+    clips = extract(videos, folder / "clips", settings, in_process)
     weights = folder / "weights.pth"
     torch.save(_lively_mobilenet().state_dict(), weights)
     backbone = load_backbone("mobilenet_v2", str(weights), "cpu")

@@ -3,6 +3,9 @@
 import os
 import sys
 
+from click.testing import CliRunner
+
+from pipeline.doctor import main
 from pipeline.workers import available_cores
 
 
@@ -37,27 +40,30 @@ def test_a_missing_library_is_told_in_two_lines(run_command, tmp_path):
     assert second.startswith("hint: ") and "pip install" in second
 
 
-def test_what_is_missing_comes_with_a_hint(run_command, tmp_path):
+def test_what_is_missing_comes_with_a_hint(tmp_path, monkeypatch):
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    homes = {"XDG_CACHE_HOME": tmp_path, "TORCH_HOME": tmp_path, "TMPDIR": temporary}
-    environment = os.environ | {name: str(path) for name, path in homes.items()}
-    said = lines_of(run_command("pipeline.doctor", env=environment))
+    for name in ("XDG_CACHE_HOME", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr("tempfile.tempdir", None)  # what was found before
+    said = lines_of(CliRunner().invoke(main, []))
     assert f"none in {tmp_path / 'hub' / 'checkpoints'}" in said["weights"]
     assert "hint: " in said["weights"] and "--weights PATH" in said["weights"]
     assert "YuNet is not there" in said["face model"] and "hint: " in said["face model"]
     assert str(temporary) in said["temporary"]
     (tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth").touch()
-    said = lines_of(run_command("pipeline.doctor", env=environment))
+    said = lines_of(CliRunner().invoke(main, []))
     assert "resnet18-f37072fd.pth" in said["weights"] and "hint: " not in said["weights"]
 
 
-def test_a_library_that_is_too_old_is_named(run_command, tmp_path):
+def test_a_library_that_is_too_old_is_named(tmp_path, monkeypatch):
     info = tmp_path / "click-7.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: click\nVersion: 7.0\n")
-    done = run_command("pipeline.doctor", env=os.environ | {"PYTHONPATH": str(tmp_path)})
-    assert done.returncode == 2
+    monkeypatch.syspath_prepend(tmp_path)
+    done = CliRunner().invoke(main, [])
+    assert done.exit_code == 2
     assert "MISSING  libraries     click 7.0" in done.stdout
     assert done.stderr.startswith("error: missing: libraries\nhint: ")

@@ -24,7 +24,8 @@ def videos(tmp_path_factory, make_corpus):
 
 
 def extract(videos, out, *options, **kwargs):
-    command = [sys.executable, "-m", "pipeline.extract", str(videos), "-o", str(out), *options]
+    command = [sys.executable, "-m", "pipeline.extract", str(videos), "-o", str(out)]
+    command += ["--jobs", "1", *options]
     return subprocess.run(command, text=True, timeout=60, cwd=ROOT, check=True, **kwargs)
 
 

@@ -61,7 +61,7 @@ def undecidable(tmp_path_factory, write_video):
 
 
 def arguments(chain, *paths):
-    return chain.folder, *paths, "--weights", chain.weights, "--device", "cpu", "--jobs", 2
+    return chain.folder, *paths, "--weights", chain.weights, "--device", "cpu", "--jobs", 1
 
 
 def test_a_test_video_gets_the_probability_of_its_evaluation(chain, run, backbone, unseen):
