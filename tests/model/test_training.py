@@ -154,6 +154,23 @@ def test_a_training_that_has_ended_is_not_repeated(noisy, fast, tmp_path, monkey
     np.testing.assert_array_equal(again.val_logits, first.val_logits)
 
 
+def test_numbers_that_are_nearly_zero_are_zero_while_it_trains(noisy, fast, monkeypatch):
+    tiny, found = torch.tensor([1e-30]), []
+
+    def product():
+        return (tiny * torch.tensor([1e-10])).item()  # 1e-40 has fewer bits than others
+
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor cannot")
+    epoch = training._Training.epoch
+    monkeypatch.setattr(
+        training._Training, "epoch", lambda self: (found.append(product()), epoch(self))
+    )
+    train_fold(noisy, TRAIN, VAL, dataclasses.replace(fast, max_epochs=2))
+    assert found == [0, 0]
+    assert product() > 0, "it is for training alone"
+
+
 def test_what_is_hardly_better_is_not_better(noisy, sequences, fast):
     easy = sequences(noisy.x.numpy() + 3 * noisy.labels[:, None, None], noisy.labels)
     settings = dataclasses.replace(fast, max_epochs=200, patience=2, learning_rate=1e-2)
