@@ -6,10 +6,11 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import skopt
@@ -23,9 +24,7 @@ from model.tuning.trials import (
     FAILED,
     OK,
     FoldResult,
-    Losses,
     Objective,
-    Outcome,
     Trial,
     append_trial,
     estimated_losses,
@@ -33,7 +32,6 @@ from model.tuning.trials import (
     outcome_of,
     read_trials,
     run_fold,
-    run_trial,
 )
 from pipeline.errors import NothingUsable, Rejected
 from pipeline.workers import Limits, LocalPool
@@ -58,9 +56,10 @@ def tune(
 ) -> TrainingSettings:
     """Minimise the mean over folds of an objective.
 
-    Trials come in rounds of ``jobs``. What a round tries, and when it gives a trial up, follows
-    from the seed and the trials of the rounds before it: a search that was stopped goes on exactly
-    as if it had not been.
+    With several jobs a trial is chosen while as many before it still run; none of what comes of
+    those counts for it, even if it is there already. So what a trial tries, and when it is given
+    up, follows from the seed and earlier trials: a search that was stopped goes on exactly as if it
+    had not been.
 
     Args:
         objective: the validation loss of some settings on a fold; it must never have seen test
@@ -73,7 +72,7 @@ def tune(
         start: settings that are not tuned; the nearest point of the space is tried early.
         warm: settings whose nearest points are tried before all others.
         seed: of the search.
-        jobs: trials that run side by side, in processes of their own if more than one.
+        jobs: processes that train folds side by side; with one it is this process.
         seconds: after which no trial starts any more, once one went well.
         progress: called with each trial that ends, and at first with those of the log.
 
@@ -89,21 +88,58 @@ def tune(
     done = read_trials(log, space, n_folds)
     for trial in done.values():
         progress(trial)
-    with LocalPool(jobs, UNLIMITED) as pool:
-        while missing := [n for n in range(n_trials) if n not in done]:
+    chosen: list[tuple[str, Point]] = []  # of each trial, in their order
+    running: dict[int, dict[int, FoldResult]] = {}  # trial → fold → what came of it
+    waiting: deque[_Fold] = deque()
+
+    def known(number: int) -> list[Trial] | None:
+        """The trials that one may learn from; None if one of them still runs."""
+        earlier = number - jobs if jobs > 1 else number
+        n = max(earlier, len(first) if number >= len(first) else 0)
+        return [done[k] for k in range(n)] if all(k in done for k in range(n)) else None
+
+    def begin() -> None:
+        """Let as many trials begin as may."""
+        while (number := len(chosen)) < n_trials and (before := known(number)) is not None:
+            if number in done:
+                chosen.append((done[number].source, done[number].point))
+                continue
             if time.monotonic() > deadline and _best(done) is not None:
-                break
-            begin = _round_of(missing[0], len(first), jobs)
-            before = [done[n] for n in range(begin)]
-            points = first[begin : begin + jobs] or _ask(space, before, n_folds, jobs, seed)
-            chosen = {begin + n: point for n, point in enumerate(points) if begin + n in missing}
-            tried = {n: to_settings(point, space, start) for n, (_, point) in chosen.items()}
-            finished = finished_losses(before, n_folds)
-            for number, outcome in _run(objective, finished, tried, pool):
-                trial = Trial(number, *chosen[number], outcome)
+                return
+            chosen.append(
+                first[number]
+                if number < len(first)
+                else _ask(space, before, chosen[len(before) :], n_folds, seed)
+            )
+            running[number] = {}
+            waiting.append(_Fold(number, 0, to_settings(chosen[number][1], space, start)))
+
+    begin()
+    with LocalPool(jobs, UNLIMITED) as pool:
+        run = pool.run if jobs > 1 else _one_by_one
+        for item, result in run(partial(_run_fold, objective), waiting):
+            if item.number not in running:  # decided meanwhile
+                continue
+            if isinstance(result, Rejected):
+                result = FoldResult(math.nan, 0.0, f"its process died ({result.detail})")
+            results = running[item.number]
+            results[item.fold] = result
+            in_order = [
+                results[n] for n in itertools.takewhile(results.__contains__, range(n_folds))
+            ]
+            finished = finished_losses(known(item.number) or [], n_folds)
+            outcome = outcome_of(in_order, finished)
+            if outcome is None and item.fold == 0:  # it will probably run on all
+                others = [item._replace(fold=fold) for fold in range(1, n_folds)]
+                _put_in_order(waiting, [*waiting, *others])
+            elif outcome is not None:
+                del running[item.number]
+                _put_in_order(waiting, [one for one in waiting if one.number != item.number])
+                trial = Trial(item.number, *chosen[item.number], outcome)
                 append_trial(log, space, n_folds, trial)
-                done[number] = trial
+                done[item.number] = trial
                 progress(trial)
+                begin()
     best = _best(done)
     if best is None:
         raise NothingUsable(
@@ -136,44 +172,52 @@ def _first_points(
     return points + [("spread", plain(point)) for point in spread]
 
 
-def _round_of(number: int, n_first: int, jobs: int) -> int:
-    """The number of the first trial in the round of a trial; no round is astride the first ones."""
-    origin = 0 if number < n_first else n_first
-    return number - (number - origin) % jobs
-
-
 def _ask(
-    space: Sequence[Dimension], trials: Sequence[Trial], n_folds: int, jobs: int, seed: int
-) -> list[tuple[str, Point]]:
-    """As many points as jobs, given all that is known."""
-    state = int(np.random.SeedSequence([seed, len(trials)]).generate_state(1)[0])
+    space: Sequence[Dimension],
+    trials: Sequence[Trial],
+    pending: Sequence[tuple[str, Point]],
+    n_folds: int,
+    seed: int,
+) -> tuple[str, Point]:
+    """A point, given all that is known, and where it comes from.
+
+    Args:
+        space: of the search.
+        trials: that have ended, the first ones.
+        pending: the trials that come between them and this one: taken to be as good as the best.
+        n_folds: of each trial.
+        seed: of the search.
+    """
+    number = len(trials) + len(pending)
+    state = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     if all(trial.outcome.status.startswith(FAILED) for trial in trials):
-        points = Space(space).rvs(jobs, random_state=state)
-        return [("spread", plain(point)) for point in points]
-    optimiser = fitted_process(space, trials, n_folds, state)
-    lie = min(optimiser.yi)  # the constant liar of Ginsbourger et al., 2010
-    asked: list[Point] = []
+        return "spread", plain(Space(space).rvs(1, random_state=state)[0])
+    optimiser = fitted_process(space, trials, n_folds, state, [point for _, point in pending])
     with _few_threads(), warnings.catch_warnings():  # of a random point in place of a repetition
         warnings.simplefilter("ignore", UserWarning)
-        while len(asked) < jobs:
-            if asked:
-                optimiser.tell(asked[-1], lie)
-            asked.append(plain(optimiser.ask()))
-    return [("gp", point) for point in asked]
+        return "gp", plain(optimiser.ask())
 
 
 def fitted_process(
-    space: Sequence[Dimension], trials: Sequence[Trial], n_folds: int, seed: int
+    space: Sequence[Dimension],
+    trials: Sequence[Trial],
+    n_folds: int,
+    seed: int,
+    pending: Sequence[Point] = (),
 ) -> skopt.Optimizer:
     """An optimiser that was told of trials, at least one of which went well.
 
-    It is made anew for every round, because what is known of a stopped trial changes as others end.
+    It is made anew for every point, because what is known of a stopped trial changes as others end.
+    It is told that pending points are as good as the best: the constant liar of Ginsbourger et al.,
+    2010.
     """
     optimiser = skopt.Optimizer(
         list(space), "GP", n_initial_points=0, acq_func="EI", random_state=seed
     )
+    losses = estimated_losses(trials, n_folds)
+    points = [*(trial.point for trial in trials), *pending]
     with _few_threads():
-        optimiser.tell([trial.point for trial in trials], estimated_losses(trials, n_folds))
+        optimiser.tell(points, losses + [min(losses)] * len(pending))
     return optimiser
 
 
@@ -182,36 +226,29 @@ def _few_threads() -> AbstractContextManager[object]:
     return threadpool_limits(limits=1, user_api="blas")  # type: ignore[no-any-return]
 
 
-def _run(
-    objective: Objective, finished: Losses, tried: dict[int, TrainingSettings], pool: LocalPool
-) -> Iterator[tuple[int, Outcome]]:
-    """Run trials, one in this process or several in others, and give outcomes as they come."""
-    if pool.slots == 1:
-        for number, settings in tried.items():
-            yield number, run_trial(objective, finished, settings)
-        return
-    # A trial that passed its first fold will probably run on all: the others wait side by side.
-    waiting = deque((number, 0) for number in tried)
-    results: dict[int, dict[int, FoldResult]] = {number: {} for number in tried}
-    for (number, fold), result in pool.run(partial(_run_fold, objective, tried), waiting):
-        if number not in results:  # decided meanwhile
-            continue
-        if isinstance(result, Rejected):
-            result = FoldResult(math.nan, 0.0, f"its process died ({result.detail})")
-        known = results[number]
-        known[fold] = result
-        first = [known[n] for n in itertools.takewhile(known.__contains__, itertools.count())]
-        if outcome := outcome_of(first, finished):
-            del results[number]
-            for item in [item for item in waiting if item[0] == number]:
-                waiting.remove(item)
-            yield number, outcome
-        elif fold == 0:
-            waiting.extend((number, other) for other in range(1, finished.shape[1]))
+class _Fold(NamedTuple):
+    """One fold of a trial, to be run."""
+
+    number: int  # of the trial
+    fold: int
+    settings: TrainingSettings
 
 
-def _run_fold(
-    objective: Objective, tried: dict[int, TrainingSettings], item: tuple[int, int]
-) -> FoldResult:
-    number, fold = item
-    return run_fold(objective, tried[number], fold)
+def _run_fold(objective: Objective, item: _Fold) -> FoldResult:
+    return run_fold(objective, item.settings, item.fold)
+
+
+def _one_by_one(
+    task: Callable[[_Fold], FoldResult], waiting: deque[_Fold]
+) -> Iterator[tuple[_Fold, FoldResult]]:
+    """As `LocalPool.run`, in this process."""
+    while waiting:
+        item = waiting.popleft()
+        yield item, task(item)
+
+
+def _put_in_order(waiting: deque[_Fold], items: Iterable[_Fold]) -> None:
+    """Let these wait and no others, earlier trials first: what becomes of them is waited for."""
+    ordered = sorted(items, key=lambda item: item[:2])
+    waiting.clear()
+    waiting.extend(ordered)

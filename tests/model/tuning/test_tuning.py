@@ -379,6 +379,42 @@ def test_jobs_give_the_same_search_wherever_it_was_stopped(tmp_path, monkeypatch
     assert rows(whole)[1]["status"].startswith("failed")
 
 
+class _Shuffled:
+    """A pool of several slots in this process: of what waits and runs, it ends anything next."""
+
+    def __init__(self, slots, seed):
+        self.slots, self._random = slots, np.random.default_rng(seed)
+        self.most_trials = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def run(self, task, waiting):
+        busy = []
+        while waiting or busy:
+            while waiting and len(busy) < self.slots:
+                busy.append(waiting.popleft())
+            self.most_trials = max(self.most_trials, len({item.number for item in busy}))
+            item = busy.pop(self._random.integers(len(busy)))
+            yield item, task(item)
+
+
+def test_what_ends_first_does_not_show(tmp_path, monkeypatch):
+    logs = []
+    for seed in range(4):
+        pool = _Shuffled(3, seed)
+        monkeypatch.setattr(search_module, "LocalPool", lambda jobs, limits, pool=pool: pool)
+        logs.append(tmp_path / f"{seed}.csv")
+        search(hills, logs[-1], 9, jobs=3)
+        assert pool.most_trials > 1
+    assert len({tuple(row["trial"] for row in csv.DictReader(log.open())) for log in logs}) > 1
+    for log in logs[1:]:
+        assert untimed(log) == untimed(logs[0])
+
+
 # -------------------------------------------------------------------------------------- the figure
 
 
