@@ -154,4 +154,4 @@ def test_ctrl_c_ends_all_processes_and_the_search_goes_on(small, tmp_path, monke
     assert len(rows(log)) == len(found) + 1
     alone = objective_of(small, folds=training_folds(load("flow", small), 2, 0))
     first = dataclasses.replace(settings, sequence_length=12, streams=("flow",))
-    assert run_trial(alone, NONE[:, :2], first).loss == float(found[0]["val_loss"])
+    assert run_trial(alone, NONE[:, :2], first).loss == float(rows(log)[0]["val_loss"])
