@@ -23,7 +23,7 @@ from model.training import TrainingSettings, cross_fit
 from model.tuning.objective import FoldLoss, load_training
 from model.tuning.search import tune
 from model.tuning.space import plain, search_space, to_point, to_settings
-from model.tuning.trials import OK, finished_losses, read_trials, run_trial
+from model.tuning.trials import OK, finished_losses, outcome_of, read_trials, run_fold
 from model.videos import by_video
 from pipeline.cache import Cache
 
@@ -75,7 +75,11 @@ def by_chance(objective, n_trials, space, start, seed):
     n_folds = len(objective.folds)
     drawn = Space(space).rvs(n_trials - 1, random_state=seed)
     settings = [to_settings(plain(p), space, start) for p in [to_point(start, space), *drawn]]
-    outcomes = [run_trial(objective, finished_losses([], n_folds), s) for s in settings]
+    nothing = finished_losses([], n_folds)
+    outcomes = [
+        outcome_of([run_fold(objective, s, fold) for fold in range(n_folds)], nothing)
+        for s in settings
+    ]
     losses = [outcome.loss for outcome in outcomes]
     best = settings[int(np.nanargmin(losses))]
     return convergence(outcomes), best, sum(len(outcome.losses) for outcome in outcomes)

@@ -260,7 +260,7 @@ def _figures(cache: Cache) -> dict[str, str]:
 
 def _common(values: Iterable[str], unit: str = "") -> str:
     """``25 frames/s (9), 30 frames/s (2)``: the most common values, with how many have them."""
-    counted = Counter(values).most_common()
+    counted = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
     said = [f"{value}{unit} ({n})" for value, n in counted[:COMMON]]
     more = len(counted) - COMMON
     return ", ".join(said) + (f" and {more} more" if more > 0 else "")

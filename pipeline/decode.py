@@ -24,6 +24,10 @@ PLAIN_FILES = {
     "format_whitelist": "asf,avi,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,"
     "mpegvideo,mxf,ogg,webm,yuv4mpegpipe",
 }
+# Titles that are no UTF-8 are no reason to fail: PyAV has to be told so before version 19.
+BROKEN_TITLES: dict[str, Any] = {"metadata_errors": "replace"}
+if int(av.__version__.split(".")[0]) >= 19:
+    BROKEN_TITLES = {}
 # More than any camera makes: what claims more would fill the memory, or never end.
 MOST_PIXELS = 2**26
 MOST_FRAMES = 1_000_000
@@ -52,7 +56,7 @@ def open_video(path: Path) -> av.container.InputContainer:
         Rejected: it is not a video, or has no video stream.
     """
     try:
-        container = av.open(f"file:{path}", options=PLAIN_FILES, metadata_errors="replace")
+        container = av.open(f"file:{path}", options=PLAIN_FILES, **BROKEN_TITLES)
     except (PermissionError, FileNotFoundError) as error:
         raise Rejected("unreadable", _words(error)) from error
     except (av.error.FFmpegError, OSError, ValueError) as error:

@@ -172,7 +172,8 @@ class _Making:
             if part and part["recipe"] == task.recipe and self._stands(task.target, part):
                 clips = {clip: _facts(*values) for clip, values in part["clips"].items()}
                 self._parts[shard][task.video_id] = clips
-                self._seconds[task.video_id] = part["seconds"]
+                if "seconds" in part:  # earlier versions did not note it
+                    self._seconds[task.video_id] = part["seconds"]
             else:
                 self._missing[shard].add(task.path)
                 self.waiting.append(task)
@@ -199,7 +200,7 @@ class _Making:
             for video, its in note["clips"].items()
         }
         self.made[shard] = Made(
-            Shard(shard, note["stamp"][0], note["sha256"]), clips, note["seconds"]
+            Shard(shard, note["stamp"][0], note["sha256"]), clips, note.get("seconds", {})
         )
         return True
 
@@ -226,7 +227,7 @@ class _Making:
     def _shard_is_there(self, tasks: list[VideoTask], result: dict[str, Any]) -> None:
         shard = tasks[0].shard
         clips = self._parts.pop(shard)
-        seconds = {video: self._seconds[video] for video in clips}
+        seconds = {video: self._seconds[video] for video in clips if video in self._seconds}
         note = {
             "recipe": _recipe([task for task in tasks if task.video_id in clips]),
             "stamp": result["stamp"],

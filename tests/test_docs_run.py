@@ -22,7 +22,6 @@ from click.testing import CliRunner
 from data.demo import make_demo
 from features.architectures import architecture
 from features.weights import load_model
-from tests.model.conftest import _quick_figures, _quick_numbers  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE, T = (96, 72), 20  # of all videos, and their frames
@@ -58,10 +57,6 @@ COMMANDS = [
     *("pipeline.doctor", "features.embed", "model.fit", "model.evaluate", "model.predict"),
     "data.demo",
 ]
-WITH_PROCESSES = (  # whose work is done in this one here, because of time
-    *("pipeline.extract", "model.verdicts.batch", "model.verdicts.prediction"),
-    *("model.reports.cases", "model.sweep.sweep"),
-)
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -124,15 +119,13 @@ def save_weights(name: str, path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def after_readme(tmp_path_factory, make_corpus, in_process):
+def after_readme(tmp_path_factory, make_corpus):
     """The folder of somebody who went through the README, and what documents take for granted."""
     here = tmp_path_factory.mktemp("reader")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         patch.setenv("TORCH_HOME", str(here / "torch"))
         patch.setenv("PYTHONPATH", str(ROOT))
-        for module in WITH_PROCESSES:
-            patch.setattr(f"{module}.LocalPool", lambda *_: in_process)
         make_demo(here / "data", size=SIZE, lengths=(T, T))
         shutil.copytree("data/new", "downloads")
         shutil.copy("data/new/unseen_fake.mp4", "some_video.mp4")

@@ -61,13 +61,16 @@ class Band:
     moments: tuple[float, ...]
     anomaly: tuple[float, ...]
 
-    def stranger_than(self, anomaly: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def stranger_than(self, anomaly: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
         """The share of moments of real videos that move less strangely, 0..1, to half a percent.
 
         Args:
             anomaly: (M,) as `Explanation.anomaly` has it.
 
         Returns:
-            (M,), NaN where the motion is unknown, or that of all real videos is.
+            (M,), NaN where the motion is unknown; None if that of all real videos is, or if the
+            band is of an earlier version, which kept no extremes.
         """
+        if (self.quantiles[0], self.quantiles[-1]) != (0, 1) or np.isnan(self.anomaly).any():
+            return None
         return np.interp(anomaly, self.anomaly, self.quantiles)

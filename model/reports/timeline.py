@@ -92,9 +92,8 @@ def plots(clips: Sequence[Evidence], threshold: float, band: Band | None) -> lis
         of_real = usual(band.quantiles, band.anomaly) if band else None
         top = max(float(np.nanmax(anomaly)), of_real.high if of_real else 0.0, 1.0) * 1.05
         plot = _plot("anomaly", "Strangeness of motion", anomaly, len(clips), (0.0, top), of_real)
-        found.append(
-            replace(plot, stranger_than=band.stranger_than(anomaly)) if band and of_real else plot
-        )
+        ranks = band.stranger_than(anomaly) if band else None
+        found.append(replace(plot, stranger_than=ranks))
     contribution = np.concatenate([one.contribution for one in explanations])
     most = max(float(np.nanmax(np.abs(contribution))) * 1.05, 1e-6)
     found.append(

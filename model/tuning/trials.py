@@ -81,20 +81,6 @@ class FoldResult:
     failure: str = ""
 
 
-def run_trial(objective: Objective, finished: Losses, settings: TrainingSettings) -> Outcome:
-    """Run the folds of a trial one after the other, as long as there is hope.
-
-    Args:
-        objective: the validation loss of some settings on a fold.
-        finished: (N, K), the losses of the trials that it has to be compared with.
-        settings: to be tried.
-    """
-    results: list[FoldResult] = []
-    while (outcome := outcome_of(results, finished)) is None:
-        results.append(run_fold(objective, settings, len(results)))
-    return outcome
-
-
 def run_fold(objective: Objective, settings: TrainingSettings, fold: int) -> FoldResult:
     """Try settings on one fold."""
     clock = time.monotonic()

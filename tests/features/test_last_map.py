@@ -60,8 +60,10 @@ def test_a_network_of_videos_has_its_own_moments():
 @pytest.mark.parametrize(
     ("name", "grid"),
     [
+        ("vit_b_16", (1, 4, 4)),
         ("maxvit_t", (1, 7, 7)),
         ("s3d", (2, 7, 7)),
+        ("mvit_v1_b", (8, 7, 7)),
         ("mvit_v2_s", (8, 7, 7)),
         ("swin3d_t", (8, 2, 2)),
     ],

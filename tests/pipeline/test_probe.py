@@ -47,6 +47,14 @@ def test_the_facts_of_a_video_are_right(tmp_path, write_video, moving_texture):
     assert not found.short_of_promise
 
 
+def test_a_title_that_is_no_utf8_is_no_reason_to_reject(tmp_path, write_video, moving_texture):
+    path = write_video(tmp_path / "v.mkv", moving_texture(20, 64, 48), 25)
+    content = path.read_bytes()
+    assert b"libx264" in content  # the name of the encoder
+    path.write_bytes(content.replace(b"libx264", b"\xff\xfe\x80x264"))
+    assert probe(path).n_samples == 20
+
+
 @pytest.mark.parametrize(
     "fps,stride,expected", [(None, 2, 15), (15, 1, 15), (15, 3, 5), (30, 1, 30)]
 )

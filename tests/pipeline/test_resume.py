@@ -1,6 +1,8 @@
 """An extraction that is stopped, however rudely, is resumed and ends with the same bytes."""
 
+import dataclasses
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,7 +12,7 @@ import time
 import pytest
 
 from pipeline import extraction, farneback, remaking, sharding
-from pipeline.cache import set_aside_damaged
+from pipeline.cache import Cache, set_aside_damaged
 from pipeline.corpus import read_corpus
 from pipeline.errors import IntegrityError, NothingUsable, SettingsError
 from pipeline.extraction import extract
@@ -307,6 +309,36 @@ def test_a_shorter_video_put_in_meanwhile_shortens_all(
     assert run().attrs["frames"] == 17
     run(tmp_path / "fresh")
     assert contents(folder) == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("shard_size", [1, 2])
+def test_what_an_earlier_version_began_is_gone_on_with_though_it_noted_no_times(
+    tmp_path, make_corpus, in_process, monkeypatch, contents, shard_size
+):
+    make_corpus(tmp_path / "videos", (20, 21, 22), (20, 21, 22))
+    settings = dataclasses.replace(SMALL, shard_size=shard_size)
+
+    def run(out, stop=False):
+        with monkeypatch.context() as patch:
+            if stop:  # all shards and parts are there, but no index
+                patch.setattr("pipeline.sharding._Making._pack", _stop)
+                patch.setattr("pipeline.extraction._finish", _stop)
+            return extract(read_corpus([tmp_path / "videos"]), out, settings, in_process)
+
+    def _stop(*arguments):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cache", stop=True)
+    notes = tmp_path / "cache" / WORK / "notes.jsonl"
+    text = notes.read_text()
+    older = re.sub(r', "seconds": (\{[^}]*\}|[\d.]+)', "", text)
+    assert older != text and '"seconds"' not in older
+    notes.write_text(older)
+    run(tmp_path / "cache")
+    run(tmp_path / "fresh")
+    assert contents(tmp_path / "cache") == contents(tmp_path / "fresh")
+    assert len(Cache(tmp_path / "cache").timing()) < 6 == len(Cache(tmp_path / "fresh").timing())
 
 
 def test_a_video_repaired_meanwhile_is_taken_in(tmp_path, make_corpus, in_process, cut, contents):

@@ -258,6 +258,8 @@ def test_moments_are_as_strange_as_the_band_says(fitted, people, fast):
     found = band.stranger_than(np.array([0.0, low, median, high, 99.0, np.nan]))
     assert found[:5] == pytest.approx([0, 0.05, 0.5, 0.95, 1])
     assert np.isnan(found[5])
+    kept_few = Band((0.05, 0.5, 0.95), (0.1, 0.2, 0.3), (low, median, high))
+    assert kept_few.stranger_than(np.array([median])) is None, "an earlier version kept no extremes"
 
 
 def test_the_band_does_not_look_at_fakes(fitted, people, fast):

@@ -19,11 +19,10 @@ from model.fitting import best_settings, fit, training_folds
 from model.training import TrainingSettings, cross_fit
 from model.tuning import search as search_module
 from model.tuning.objective import FoldLoss, load_training
-from model.tuning.trials import run_trial
+from model.tuning.trials import outcome_of, run_fold
 from pipeline.errors import IntegrityError
 
 EPOCH = training._Training.epoch
-NONE = np.zeros((0, 3))  # no trial on three folds is finished
 
 
 def rows(log):
@@ -50,11 +49,17 @@ def objective_of(cache, **changes):
     return FoldLoss(**values | {"device": "cpu"} | changes)
 
 
+def all_folds(objective, settings):
+    """What becomes of settings that nothing is compared with."""
+    n = len(objective.folds)
+    return outcome_of([run_fold(objective, settings, k) for k in range(n)], np.zeros((0, n)))
+
+
 def test_the_objective_is_the_loss_of_the_heads_that_are_trained_in_the_end(small, quick):
     objective = objective_of(small)
     for streams in (("flow",), ("flow", "motion"), ("motion",)):
         settings = dataclasses.replace(quick, streams=streams)
-        outcome = run_trial(objective, NONE, settings)
+        outcome = all_folds(objective, settings)
         data = load_training(small.folder, small.sha256, streams)
         assert outcome.loss == cross_fit(data, objective.folds, settings, seed=0).loss
 
@@ -63,18 +68,18 @@ def test_the_objective_is_the_loss_of_the_heads_that_are_trained_in_the_end(smal
 def test_tuning_refuses_to_see_what_it_must_not(split, small, quick):
     objective = objective_of(small, splits=("train", split))
     with pytest.raises(IntegrityError, match=f"of the {split} split of .* came to training"):
-        run_trial(objective, NONE, quick)
+        all_folds(objective, quick)
 
 
 def test_a_cache_that_was_made_anew_is_not_what_the_search_is_about(small, quick):
     with pytest.raises(IntegrityError, match="was made anew"):
-        run_trial(objective_of(small, sha256="0" * 64), NONE, quick)
+        all_folds(objective_of(small, sha256="0" * 64), quick)
 
 
 def test_a_head_that_diverges_is_a_failed_trial(fabricate, easy_corpus, quick):
     clips, x = easy_corpus(16)
     x[6] = np.nan  # of the training split
-    outcome = run_trial(objective_of(fabricate(clips, x)), NONE, quick)
+    outcome = all_folds(objective_of(fabricate(clips, x)), quick)
     assert outcome.status.startswith("failed: the loss of fold ")
 
 
@@ -154,4 +159,4 @@ def test_ctrl_c_ends_all_processes_and_the_search_goes_on(small, tmp_path, monke
     assert len(rows(log)) == len(found) + 1
     alone = objective_of(small, folds=training_folds(load("flow", small), 2, 0))
     first = dataclasses.replace(settings, sequence_length=12, streams=("flow",))
-    assert run_trial(alone, NONE[:, :2], first).loss == float(rows(log)[0]["val_loss"])
+    assert all_folds(alone, first).loss == float(rows(log)[0]["val_loss"])
