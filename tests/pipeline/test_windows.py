@@ -373,7 +373,7 @@ def test_the_command_crops_about_faces(videos, tmp_path, run_command):
     cache = Cache(tmp_path / "cache")
     assert cache.settings["crop"]["margin"] == 0.8 and cache.settings["stabilise"]
     shares = sorted(clip.face_share for clip in cache.clips)
-    assert shares[0] == 0 and shares[1] >= 0.5
+    assert shares == [0, 0.5, 1]  # so short a clip pays for few looks
     assert "no face was found in 1 of 3 clips" in done.stdout
     assert "several faces were seen in 1 of 3 clips" in done.stdout
 
