@@ -81,8 +81,8 @@ def test_files_hold_what_was_planned(demo):
         with av.open(str(out / video.path)) as container:
             (stream,) = container.streams
             frames = list(container.decode(stream))
-        assert stream.codec_context.name == "h264"
-        assert stream.average_rate == video.fps
+            assert stream.codec_context.name == "h264"
+            assert stream.average_rate == video.fps
         assert (frames[0].width, frames[0].height) == video.size == (96, 72)
         assert len(frames) == video.n_frames
 
