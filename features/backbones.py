@@ -4,6 +4,8 @@ import copy
 import ctypes
 import functools
 import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -28,6 +30,20 @@ KEPT = 2**30  # bytes
 _log = logging.getLogger(__name__)
 
 Pictures = npt.NDArray[np.uint8]
+
+
+@dataclass
+class _Begun:
+    """A clip of which some windows are embedded."""
+
+    pictures: Pictures
+    windows: npt.NDArray[np.int64]
+    parts: list[torch.Tensor] = field(default_factory=list)
+    done: int = 0
+
+    @property
+    def left(self) -> int:
+        return len(self.windows) - self.done
 
 
 @dataclass
@@ -100,25 +116,66 @@ class Backbone:
         Returns:
             (T', D) float32, a row for each of `rows`.
         """
-        windows = self.windows(len(pictures), every)
-        parts: list[torch.Tensor] = []
-        done = 0
-        while done < len(windows):
-            at_once = max(1, (self.batch >> self.halvings) // self.kind.window)
-            try:
-                parts.append(self._forward(pictures, windows[done : done + at_once]))
-            except torch.OutOfMemoryError:
-                if at_once == 1:
-                    raise
-                self.halvings += 1
-                _log.warning("%s is out of memory: going on with half as much", self.device)
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
-            done += at_once
-        if not parts:
+        (embedded,) = self.embed_each([pictures], every)
+        return embedded
+
+    def embed_each(
+        self, clips: Iterable[Pictures], every: int = 1
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """Embed clip after clip, in batches that go on from one clip into the next.
+
+        Args:
+            clips: each as `embed` takes it, all of one height and width; they are taken as far
+                ahead as a batch needs.
+            every: see `rows`.
+
+        Yields:
+            (T', D) float32 of each clip, as `embed` gives it.
+        """
+        begun: deque[_Begun] = deque()
+        for pictures in clips:
+            begun.append(_Begun(pictures, self.windows(len(pictures), every)))
+            while sum(clip.left for clip in begun) >= self._at_once:
+                self._embed_batch(begun)
+            while begun and not begun[0].left:
+                yield self._embedded(begun.popleft())
+        while begun:
+            while begun[0].left:
+                self._embed_batch(begun)
+            yield self._embedded(begun.popleft())
+
+    def _embed_batch(self, begun: Iterable["_Begun"]) -> None:
+        """Embed the next windows of some clips."""
+        batch: list[tuple[_Begun, int]] = []
+        room = at_once = self._at_once
+        for clip in begun:
+            if n := min(clip.left, room):
+                batch.append((clip, n))
+                room -= n
+        parts = [(clip.pictures, clip.windows[clip.done : clip.done + n]) for clip, n in batch]
+        try:
+            found = self._forward(*(parts[0] if len(parts) == 1 else _joined(parts)))
+        except torch.OutOfMemoryError:
+            if at_once == 1:
+                raise
+            self.halvings += 1
+            _log.warning("%s is out of memory: going on with half as much", self.device)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return
+        for (clip, n), part in zip(batch, found.split([n for _, n in batch]), strict=True):
+            clip.parts.append(part)
+            clip.done += n
+
+    @property
+    def _at_once(self) -> int:
+        """Windows in a batch."""
+        return max(1, (self.batch >> self.halvings) // self.kind.window)
+
+    def _embedded(self, clip: "_Begun") -> npt.NDArray[np.float32]:
+        if not clip.parts:
             return np.empty((0, self.dimension), np.float32)
-        return torch.cat(parts).cpu().numpy()  # until here a device is never waited for
+        return torch.cat(clip.parts).cpu().numpy()  # until here a device is never waited for
 
     @torch.inference_mode()
     def _forward(self, pictures: Pictures, windows: npt.NDArray[np.int64]) -> torch.Tensor:
@@ -172,6 +229,21 @@ class Backbone:
         compute.wait_stream(_upload_stream(self.device))
         there.record_stream(compute)
         return there
+
+
+def _joined(
+    parts: Iterable[tuple[Pictures, npt.NDArray[np.int64]]],
+) -> tuple[Pictures, npt.NDArray[np.int64]]:
+    """Some windows of several clips as windows of one clip."""
+    pictures: list[Pictures] = []
+    windows: list[npt.NDArray[np.int64]] = []
+    n = 0
+    for of_clip, some in parts:
+        needed, places = np.unique(some, return_inverse=True)
+        pictures.append(of_clip[needed])
+        windows.append(n + places.reshape(some.shape))
+        n += len(needed)
+    return np.concatenate(pictures), np.concatenate(windows)
 
 
 def _keep_freed_memory() -> None:

@@ -1,8 +1,9 @@
 """A cache of clips → a cache of embeddings; one function embeds a clip, in prediction too."""
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,17 +87,38 @@ def embed_clip(
         (T', 2) int64, the first and last flow map that each row is about, or the frames that they
         lead to; and ``motion`` (T-1, K) float32, a row for each map.
     """
-    embedded: Arrays = {"rows": backbone.rows(len(arrays["flow"]), options.every)}
-    for stream in options.streams:
-        pictures = stream_pictures(arrays, stream, options)
-        embedded[stream] = half(backbone.embed(pictures, options.every))
-        if "flip" in options.augment:
-            flipped = np.ascontiguousarray(pictures[:, :, ::-1])
-            embedded[f"{stream}-flip"] = half(backbone.embed(flipped, options.every))
-    embedded["motion"] = motion_descriptors(
-        *(arrays[key] for key in ("flow", "flow_range", "timestamps", "camera"))
-    )
+    (embedded,) = embed_clips([arrays], backbone, options)
     return embedded
+
+
+def embed_clips(
+    clips: Iterable[Mapping[str, npt.NDArray[Any]]], backbone: Backbone, options: Options
+) -> Iterator[Arrays]:
+    """Embed clips of one size as `embed_clip` does, batches going on from one into the next."""
+    suffixes = ("", *(f"-{copy}" for copy in options.augment))
+    names = [stream + suffix for stream in options.streams for suffix in suffixes]
+    *of_names, own = itertools.tee(clips, len(names) + 1)
+    embedded = {
+        name: backbone.embed_each(_named(some, name, options), options.every)
+        for name, some in zip(names, of_names, strict=True)
+    }
+    for arrays in own:
+        found: Arrays = {"rows": backbone.rows(len(arrays["flow"]), options.every)}
+        found |= {name: half(next(of_stream)) for name, of_stream in embedded.items()}
+        found["motion"] = motion_descriptors(
+            *(arrays[key] for key in ("flow", "flow_range", "timestamps", "camera"))
+        )
+        yield found
+
+
+def _named(
+    clips: Iterable[Mapping[str, npt.NDArray[Any]]], name: str, options: Options
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """What is embedded of each clip as, for example, ``flow`` or ``flow-flip``."""
+    stream, _, flipped = name.partition("-")
+    for arrays in clips:
+        pictures = stream_pictures(arrays, stream, options)
+        yield np.ascontiguousarray(pictures[:, :, ::-1]) if flipped else pictures
 
 
 def stream_pictures(
@@ -193,9 +215,11 @@ def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | No
             for name, recipe in recipes.items():
                 if name not in there:
                     with writing_shard(folder, name, attrs={"recipe": recipe}) as writer:
-                        for clip in clips[name]:
-                            embedded = embed_clip(next(reading), backbone, options)
-                            for key, array in embedded.items():
+                        # Batches end with a shard, so that it is the same wherever work went on.
+                        of_shard = itertools.islice(reading, len(clips[name]))
+                        embedded = embed_clips(of_shard, backbone, options)
+                        for clip, arrays in zip(clips[name], embedded, strict=True):
+                            for key, array in arrays.items():
                                 writer.begin(clip.id, key, array.shape, array.dtype)
                                 writer.append(clip.id, key, array)
                 shards.append(shard_row(folder, name))

@@ -1,15 +1,23 @@
 """The command that evaluates a run on videos it has never seen."""
 
+import functools
 import json
 from pathlib import Path
 
 import click
 import cloup
+from click.core import ParameterSource
 
 from model.evaluation.cross import evaluate_elsewhere
 from model.evaluation.evaluation import METRICS, evaluate
 from model.evaluation.rivalry import compare_runs, rivalry_table
-from model.options import allow_leaks_option, controls_option, jobs_option, weights_option
+from model.options import (
+    allow_leaks_option,
+    cases_option,
+    controls_option,
+    jobs_option,
+    weights_option,
+)
 from model.reports.cases import write_cases
 from model.reports.run_report import write_report
 from model.reports.summary import table
@@ -41,13 +49,7 @@ from pipeline.cli import Command
 @allow_leaks_option
 @cloup.option_group(
     "Looking at the videos again",
-    cloup.option(
-        "--cases",
-        metavar="N",
-        type=click.IntRange(1),
-        help="Write a page about each of the N worst mistakes, as model.predict --report does; the "
-        "report leads to them.",
-    ),
+    cases_option,
     cloup.option(
         "--sweep",
         "sweeps",
@@ -63,7 +65,10 @@ from pipeline.cli import Command
     weights_option,
     jobs_option,
 )
+@click.pass_context
 def main(
+    context: click.Context,
+    /,
     run: Path,
     rival: Path | None,
     cache: Path | None,
@@ -71,7 +76,7 @@ def main(
     device: str,
     no_controls: bool,
     allow_leaks: bool,
-    cases: int | None,
+    cases: int,
     sweeps: bool,
     videos: Path | None,
     weights: str | None,
@@ -83,28 +88,33 @@ def main(
     and over metadata alone (size, frame rate, duration, bit rate: does the corpus give itself
     away?), and heads like the detector's that see the moments in random order, or one stream
     alone. Writes metrics.json, curves and report.html into RUN, and those of another corpus into
-    RUN/cross; with --sweep also sweep.csv, sweep.json and sweep.png; with --cases pages in cases/.
-    With a second run, compares the two and writes nothing.
+    RUN/cross; pages about the worst mistakes into its cases/, where the videos and the backbone's
+    weights are to be had; with --sweep also sweep.csv, sweep.json and sweep.png. With a second
+    run, compares the two and writes nothing.
 
     \b
     Example:
       python -m model.evaluate runs/first
       python -m model.evaluate runs/first --sweep --cases 5
     """
+    source = context.get_parameter_source("cases")
+    asked_for_pages = cases > 0 and source is ParameterSource.COMMANDLINE
     about_videos = {"--videos": videos, "--weights": weights, "--jobs": jobs}
     given = [name for name, value in about_videos.items() if value is not None]
     if given and not sweeps and not cases:
         raise click.UsageError(f"{', '.join(given)} without --sweep or --cases: no video is needed")
     loaded = load_run(run)
     if rival:
-        if cache or sweeps or cases:
+        if cache or sweeps or asked_for_pages:
             raise click.UsageError("--cache, --sweep and --cases are for one run, not for two")
         found = compare_runs(loaded, load_run(rival), allow_leaks=allow_leaks)
         click.echo(json.dumps(found.as_json(), indent=1) if as_json else rivalry_table(found))
         return
     opened = Cache(cache, "embed") if cache else cache_of(loaded)
-    backbone = backbone_of(loaded, weights, device) if sweeps or cases else None
-    swept = written = None
+    load = functools.cache(lambda: backbone_of(loaded, weights, device))
+    if sweeps or asked_for_pages:
+        load()  # and see that it is there, before all else
+    swept = None
     if opened.sha256 != loaded.config.cache_sha256:
         if sweeps:
             raise click.UsageError("--sweep is for the test videos of the run's own corpus")
@@ -113,10 +123,11 @@ def main(
         evaluation = evaluate(
             loaded, opened, controls=not no_controls, device=device, allow_leaks=allow_leaks
         )
-        if backbone and sweeps:
-            swept = sweep(loaded, backbone, opened, folder=videos, jobs=jobs)
-    if backbone and cases:
-        written = write_cases(loaded, opened, evaluation, backbone, cases, folder=videos, jobs=jobs)
+        if sweeps:
+            swept = sweep(loaded, load(), opened, folder=videos, jobs=jobs)
+    written = None
+    if cases:
+        written = write_cases(loaded, opened, evaluation, load, cases, folder=videos, jobs=jobs)
     report = write_report(loaded, evaluation)
     if as_json:
         click.echo((evaluation.folder / (RESULT if swept else METRICS)).read_text(), nl=False)
@@ -124,7 +135,7 @@ def main(
     click.echo(table(evaluation))
     if swept:
         click.echo("\n" + sweep_table(swept))
-    if written is not None:
+    if written:
         click.echo(f"\n{written}")
     click.echo(f"report: {report}")
 

@@ -1,5 +1,6 @@
 """The command that trains a detector over a cache of embeddings."""
 
+import functools
 from pathlib import Path
 from typing import get_args
 
@@ -10,13 +11,21 @@ from click.core import ParameterSource
 from model.evaluation.evaluation import evaluate
 from model.fitting import best_settings, fit, refit
 from model.heads import FUSIONS, HEADS, POOLINGS
-from model.options import allow_leaks_option, controls_option, warn
+from model.options import (
+    allow_leaks_option,
+    cases_option,
+    controls_option,
+    warn,
+    weights_option,
+)
+from model.reports.cases import write_cases
 from model.reports.run_report import write_report
 from model.reports.summary import headline
 from model.run import cache_of, load_run
 from model.sequences import STREAMS
 from model.training import TrainingSettings
 from model.tuning.space import Scope
+from model.verdicts.prediction import backbone_of
 from model.videos import UNSEEN
 from pipeline.cache import Cache
 from pipeline.cli import Command, some_of
@@ -198,6 +207,11 @@ DEFAULTS = TrainingSettings()
         help="This share of the validation videos, nearest to the threshold, is too close to call.",
     ),
 )
+@cloup.option_group(
+    "Pages about its mistakes",
+    cases_option,
+    weights_option,
+)
 @controls_option
 @allow_leaks_option
 @click.pass_context
@@ -217,6 +231,8 @@ def main(
     device: str,
     max_fpr: float | None,
     abstain: float,
+    cases: int,
+    weights: str | None,
     no_controls: bool,
     allow_leaks: bool,
     **settings: object,
@@ -225,7 +241,8 @@ def main(
 
     One head is trained per validation fold and stopped early there; together they are the
     detector. Its operating threshold is where their errors on the validation folds are equal.
-    Test split and holdout are read when the model is final.
+    Test split and holdout are read when the model is final. Where the videos and the backbone's
+    weights are to be had, pages about the worst mistakes there are written as well.
 
     \b
     Example:
@@ -266,14 +283,19 @@ def main(
     evaluation = evaluate(
         run, cache, controls=not no_controls, device=device, allow_leaks=allow_leaks
     )
+    load = functools.partial(backbone_of, run, weights, device)
+    written = write_cases(run, cache, evaluation, load, cases) if cases else None
     report = write_report(run, evaluation)
     click.echo(headline(evaluation))
+    if written:
+        click.echo(written)
     click.echo(f"report: {report}\nall metrics: python -m model.evaluate {output}")
 
 
 def _refuse_beside_from(context: click.Context) -> None:
     """An option that --from decides must not be given beside it."""
-    free = {"embeddings", "output", "original", "device", "allow_leaks", "no_controls", "debug"}
+    free = {"embeddings", "output", "original", "device", "debug"}
+    free |= {"allow_leaks", "no_controls", "cases", "weights"}
     for option in context.command.params:
         given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
         if given and option.name not in free:

@@ -22,6 +22,14 @@ weights_option = cloup.option(
     metavar="PATH",
     help="The backbone's weights, if they were given to features.embed as a file.",
 )
+cases_option = cloup.option(
+    "--cases",
+    metavar="N",
+    type=click.IntRange(0),
+    default=3,
+    help="Write a page about each of the N worst mistakes, at most, as model.predict --report "
+    "does; the report leads to them.",
+)
 jobs_option = cloup.option(
     "--jobs", metavar="N", type=click.IntRange(1), help="Processes.  [default: one per core]"
 )

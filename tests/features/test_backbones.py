@@ -11,7 +11,7 @@ import pytest
 import torch
 import torchvision
 
-from features.backbones import BATCH, load_backbone, resolve_device
+from features.backbones import BATCH, Backbone, load_backbone, resolve_device
 from features.weights import WeightsUnavailable
 from pipeline.errors import SettingsError
 
@@ -76,6 +76,32 @@ def test_how_many_pictures_go_in_at_once_does_not_matter(mobilenet, pictures):
     together = mobilenet.embed(many)
     alone = np.concatenate([mobilenet.embed(picture[None]) for picture in pictures])
     assert_close(together, np.tile(alone, (len(many) // 5, 1)))
+
+
+def test_batches_go_on_from_one_clip_into_the_next(mobilenet, pictures, monkeypatch):
+    many = np.concatenate([pictures] * 8)
+    lengths = (3, 0, 1, BATCH + 2, 5)  # 27 pictures
+    clips = [many[7 * n :][:length] for n, length in enumerate(lengths)]
+    sizes, forward = [], Backbone._forward
+
+    def counted(self, pictures, windows):
+        sizes.append(len(windows))
+        return forward(self, pictures, windows)
+
+    monkeypatch.setattr(Backbone, "_forward", counted)
+    found = list(mobilenet.embed_each(clips))
+    assert sizes == [BATCH, sum(lengths) - BATCH], "full ones, and a rest"
+    assert [len(of_clip) for of_clip in found] == list(lengths)
+    assert_close(np.concatenate(found), np.concatenate([mobilenet.embed(clip) for clip in clips]))
+
+
+def test_windows_of_several_clips_share_a_batch():
+    backbone = load_backbone("r3d_18", "random:0", "cpu")
+    shown = np.random.default_rng(0).integers(0, 255, (40, 32, 32), np.uint8)
+    clips = [shown[:16], shown[16:36], shown[36:]]  # the last two have windows that are not full
+    for clip, found in zip(clips, backbone.embed_each(clips, 4), strict=True):
+        assert found.shape == (len(backbone.rows(len(clip), 4)), 512)
+        np.testing.assert_allclose(found, backbone.embed(clip, 4), rtol=1e-4, atol=1e-5)
 
 
 def test_no_pictures_give_no_embeddings(mobilenet):

@@ -93,8 +93,9 @@ def moved(chain, tmp_path):
 @pytest.mark.parametrize(
     ("option", "value"), [("--videos", "."), ("--weights", "a.pth"), ("--jobs", "2")]
 )
-def test_options_that_only_a_sweep_heeds_are_refused_without_it(option, value, chain):
-    done = CliRunner().invoke(evaluate_command, [str(chain.folder), option, value])
+def test_options_about_videos_are_refused_where_none_is_looked_at(option, value, chain):
+    command = [str(chain.folder), "--cases", "0", option, value]
+    done = CliRunner().invoke(evaluate_command, command)
     assert done.exit_code == 2
     assert f"{option} without --sweep or --cases: no video is needed" in done.stderr
 
