@@ -163,7 +163,7 @@ class Backbone:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             return
-        for (clip, n), part in zip(batch, found.split([n for _, n in batch]), strict=True):
+        for (clip, n), part in zip(batch, torch.split(found, [n for _, n in batch]), strict=True):
             clip.parts.append(part)
             clip.done += n
 

@@ -10,6 +10,8 @@ from torch import fx, nn
 from torch.fx.experimental import optimization
 from torch.nn import functional as F
 
+from features.window_rollout import ATTENTION
+
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 _RECTIFIERS = (F.relu, torch.relu)
 
@@ -24,9 +26,17 @@ def folded(model: nn.Module) -> nn.Module:
         if isinstance(layer, nn.Conv3d) and type(layer).forward is nn.Conv3d.forward:
             layer.__class__ = nn.Conv3d
     try:
-        return optimization.fuse(model)  # type: ignore[no-any-return, no-untyped-call]
+        traced = fx.GraphModule(model, _Tracer().trace(model))
+        return optimization.fuse(traced, no_trace=True)  # type: ignore[no-any-return, no-untyped-call]
     except Exception:  # whatever tracing a network's own code raises
         return model
+
+
+class _Tracer(fx.Tracer):
+    """Leaves layers of attention whole, which `features.window_rollout` listens to."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, ATTENTION) or super().is_leaf_module(m, module_qualified_name)
 
 
 def fused(model: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -2,7 +2,8 @@
 
 That map is found by structure, not by name: it is the last result of a computation that lies on a
 grid and of which more than one cell still reaches the embedding. Behind an average pool that is
-what is averaged. A transformer that reads a class token has its own way: `features.rollout`.
+what is averaged. Transformers carry things from cell to cell, which is followed back: those that
+attend to all cells by `features.rollout`, others by `features.window_rollout`.
 """
 
 import functools
@@ -18,9 +19,9 @@ from torch.overrides import TorchFunctionMode
 
 from features.backbones import Backbone, Pictures
 from features.rollout import AT_ONCE, reads_class_token, rolled_out
+from features.window_rollout import Grid, Looking, rolled_back
 
 LOOKED_AT = 48  # results from the end, among which the last map is; the longest block has 30
-Grid = tuple[int, int, int]  # moments, height and width in cells
 
 
 def weighted_maps(
@@ -33,8 +34,9 @@ def weighted_maps(
 
     The gradient with respect to the map times the map, summed over channels: HiResCAM, which is
     Grad-CAM wherever a network averages its last map. Nothing is differentiated below that map, so
-    that memory stays that of a batch. Transformers with windows or pooled tokens (Swin, MaxViT,
-    MViT) are no exception; only those that read a class token get `rolled_out`.
+    that memory stays that of a batch. For transformers with windows or pooled tokens (Swin, MaxViT,
+    MViT) it is `rolled_back` to the first tokens; those of which every token attends to all others
+    get `rolled_out` instead.
 
     Args:
         backbone: the network; computed in float32.
@@ -43,7 +45,8 @@ def weighted_maps(
         every: as of `Backbone.embed`.
 
     Returns:
-        (T', t, h, w) float32; t is 1 for a network of single pictures.
+        (T', t, h, w) float32; t is 1 for a network of single pictures. The cells are those of the
+        last map, or of a transformer's first.
 
     References:
         Selvaraju et al., Grad-CAM, 2017; Draelos and Carin, Use HiResCAM instead of Grad-CAM, 2020.
@@ -70,11 +73,12 @@ def weighted_maps(
 def _at_last_map(
     module: nn.Module, call: int, grid: Grid, x: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Gradient times activation of the last map: (n, t, h, w)."""
-    with torch.enable_grad(), _Leaf(call) as tap:
+    """Gradient times activation of the last map, rolled back: (n, t, h, w)."""
+    with torch.enable_grad(), Looking(module) as looking, _Leaf(call) as tap:
         embeddings = module(x)
     (gradient,) = torch.autograd.grad(embeddings, tap.leaf, weights)
-    return _cells(gradient * tap.leaf.detach(), grid)
+    with torch.no_grad():
+        return rolled_back(_cells(gradient * tap.leaf, grid), looking.looks)
 
 
 def _last_map(

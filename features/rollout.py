@@ -1,4 +1,4 @@
-"""Attention rollout: which tokens a transformer's class token draws on, over all its blocks."""
+"""Attention rollout of a Vision Transformer: which tokens its class token draws on."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
