@@ -135,16 +135,20 @@ class Backbone:
         begun: deque[_Begun] = deque()
         for pictures in clips:
             begun.append(_Begun(pictures, self.windows(len(pictures), every)))
-            while sum(clip.left for clip in begun) >= self._at_once:
-                self._embed_batch(begun)
-            while begun and not begun[0].left:
-                yield self._embedded(begun.popleft())
-        while begun:
-            while begun[0].left:
-                self._embed_batch(begun)
-            yield self._embedded(begun.popleft())
+            yield from self._embed_batches(begun, self._at_once)
+        yield from self._embed_batches(begun, 1)
+        yield from map(self._embedded, begun)
 
-    def _embed_batch(self, begun: Iterable["_Begun"]) -> None:
+    def _embed_batches(self, begun: deque[_Begun], least: int) -> Iterator[npt.NDArray[np.float32]]:
+        """Embed batches while so many windows wait; yield, during each, what was done before it."""
+        while sum(clip.left for clip in begun) >= least:
+            done = []
+            while not begun[0].left:
+                done.append(begun.popleft())
+            self._embed_batch(begun)
+            yield from map(self._embedded, done)  # a device is waited for once it has more to do
+
+    def _embed_batch(self, begun: Iterable[_Begun]) -> None:
         """Embed the next windows of some clips."""
         batch: list[tuple[_Begun, int]] = []
         room = at_once = self._at_once
@@ -172,10 +176,10 @@ class Backbone:
         """Windows in a batch."""
         return max(1, (self.batch >> self.halvings) // self.kind.window)
 
-    def _embedded(self, clip: "_Begun") -> npt.NDArray[np.float32]:
+    def _embedded(self, clip: _Begun) -> npt.NDArray[np.float32]:
         if not clip.parts:
             return np.empty((0, self.dimension), np.float32)
-        return torch.cat(clip.parts).cpu().numpy()  # until here a device is never waited for
+        return torch.cat(clip.parts).cpu().numpy()
 
     @torch.inference_mode()
     def _forward(self, pictures: Pictures, windows: npt.NDArray[np.int64]) -> torch.Tensor:
