@@ -224,6 +224,8 @@ def _begin(folder: Path, begun: dict[str, Any]) -> None:
         check_same_settings(folder, json.loads(path.read_text()), begun)
     elif folder.is_dir() and any(folder.iterdir()):
         raise SettingsError(f"{folder} is not empty and not a run", "give a new folder")
+    elif folder.exists() and not folder.is_dir():
+        raise SettingsError(f"{folder} is a file, and a run is a folder", "give a new folder")
     else:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(begun, indent=1)

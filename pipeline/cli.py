@@ -94,7 +94,8 @@ class Command(cloup.Command):
         except OSError as error:
             if debug:
                 traceback.print_exc()
-            place = f" ({error.filename})" if error.filename else ""
+            places = " -> ".join(str(name) for name in (error.filename, error.filename2) if name)
+            place = f" ({places})" if places else ""
             _fail(
                 f"{error.strerror or error}{place}", "check the path, its rights and the space", 2
             )

@@ -145,6 +145,8 @@ def read_csv(path: Path) -> list[Row]:
     rows = []
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.DictReader(file)
+        if not "".join(reader.fieldnames or ()).isprintable():
+            raise csv.Error("its first line is no text in UTF-8")
         for values in reader:
             row = Row(values)
             # A row of another length has None, or a list.

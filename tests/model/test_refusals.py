@@ -42,6 +42,12 @@ def test_a_folder_with_something_else_in_it_is_left_alone(small, quick, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_file_is_no_folder_of_a_run(small, quick, tmp_path):
+    (tmp_path / "thesis.txt").write_text("dear")
+    with pytest.raises(SettingsError, match="is a file, and a run is a folder"):
+        refit(small, tmp_path / "thesis.txt", quick)
+
+
 @pytest.mark.parametrize("what", ["identity", "bytes"])
 def test_a_leaking_split_is_refused_by_name(what, fabricate, easy_corpus, run_command, tmp_path):
     clips, x = easy_corpus(16)

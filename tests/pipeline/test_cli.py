@@ -219,6 +219,12 @@ def test_an_error_of_the_system_names_the_file(call):
     assert hint
 
 
+def test_an_error_of_copying_names_both_files(call):
+    code, _, stderr = call(failing(OSError(28, "No space left on device", "old", None, "new")))
+    assert code == 2
+    assert two_lines(stderr)[0] == "No space left on device (old -> new)"
+
+
 def test_a_fault_of_the_program_says_so_without_a_traceback(call):
     code, _, err = call(failing(ZeroDivisionError("division by zero")))
     message, hint = two_lines(err)

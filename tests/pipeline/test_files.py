@@ -55,6 +55,16 @@ def test_rows_that_are_read_and_written_again_stay_the_same(tmp_path):
     assert path.read_text() == 'a,b\n\'=a,-0.5\n\'\'=a,\n-inf,"[""=1""]"\n'
 
 
+@pytest.mark.parametrize(
+    "content", [b"\0\0\0\x18ftypmp42", "path,label\n".encode("utf-16"), b"\x89PNG\n"]
+)
+def test_what_is_no_text_is_no_table(tmp_path, content):
+    path = tmp_path / "x.csv"
+    path.write_bytes(content)
+    with pytest.raises(csv.Error, match="no text in UTF-8"):
+        read_csv(path)
+
+
 def test_what_others_wrote_is_read_as_it_is(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("a,b\n=1.mp4,'quoted'\n-x.mp4,'\nshort\nlong,1,2\n")
