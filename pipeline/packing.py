@@ -129,16 +129,18 @@ def _sums(folder: Path) -> dict[str, str]:
 def _put(packed: h5py.File, name: str, path: Path) -> tuple[int, str]:
     """Store a file; its size and sha256."""
     size = path.stat().st_size
+    n_chunks = max(1, -(-size // CHUNK_BYTES))
+    chunk = max(1, -(-size // n_chunks))  # all alike: the last one takes as much as any other
     dataset = packed.create_dataset(
         f"{FILES}/{name}",
         shape=(size,),
         dtype=np.uint8,
-        chunks=(max(1, min(size, CHUNK_BYTES)),),
+        chunks=(chunk,),
         fletcher32=True,
     )
     digest, start = hashlib.sha256(), 0
     with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
+        while block := file.read(max(1, BLOCK_BYTES // chunk) * chunk):
             digest.update(block)
             dataset[start : start + len(block)] = np.frombuffer(block, np.uint8)
             start += len(block)

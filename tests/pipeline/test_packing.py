@@ -28,6 +28,11 @@ def test_what_comes_out_is_the_same_to_the_byte(cache, packed, tmp_path, content
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["cache"]
 
 
+def test_a_packed_cache_takes_no_more_room_than_the_cache(cache, packed):
+    files = sum(path.stat().st_size for path in cache.folder.rglob("*") if path.is_file())
+    assert files < packed.stat().st_size < 1.02 * files + 2**16
+
+
 def test_the_commands_say_what_they_did(cache, tmp_path, run_command, contents):
     done = run_command("pipeline.pack", cache.folder, "-o", tmp_path / "one.h5")
     assert done.returncode == 0, done.stderr
