@@ -1,7 +1,8 @@
-"""What these tests share: one clip of one video, pictures with a face, pages of the browser."""
+"""What these tests share: clips, small caches, empty files, pictures with a face, pages."""
 
 import csv
 import io
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,6 +57,55 @@ def grainy(height, width, seed):
     noise = np.random.default_rng(seed).standard_normal((height, width, 3)).astype(np.float32)
     layers = sum(size * cv2.GaussianBlur(noise, (0, 0), size) for size in (2, 4, 12))
     return cv2.normalize(layers, None, 20, 235, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
+def rows(videos, *fields):
+    """What the given fields say of each file, by its name."""
+    return {video.path.name: tuple(getattr(video, f) for f in fields) for video in videos}
+
+
+def small(**settings):
+    return Settings(**{"width": 64, "height": 48} | settings)
+
+
+def by_file(cache):
+    """The clips of a cache by the names of their files."""
+    names = cache.names()
+    return {Path(names[clip.video]).name: clip for clip in cache.clips}
+
+
+def reasons(cache):
+    return {Path(row["path"]).name: row["reason"] for row in cache.rejected()}
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A folder so deep that the name of the test, further up, says nothing of a dataset."""
+    path = tmp_path / "a" / "b" / "c" / "data"
+    path.mkdir(parents=True)
+    return path
+
+
+@pytest.fixture
+def extract_from(tmp_path, in_process):
+    """Extract the videos under a folder with small settings, or with those given."""
+
+    def run(root, out="cache", **settings):
+        return extract(read_corpus([root]), tmp_path / out, small(**settings), in_process)
+
+    return run
 
 
 @pytest.fixture(scope="session")
