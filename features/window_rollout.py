@@ -221,5 +221,5 @@ class _UntilItComputes(TorchFunctionMode):
 
 
 def _shares(looked: torch.Tensor) -> torch.Tensor:
-    """What is looked at, as shares of one; nothing where nothing is."""
+    """What is looked at, as shares of one; nothing of what only padding looks at."""
     return looked / looked.sum(-1, keepdim=True).clamp(min=torch.finfo(looked.dtype).tiny)

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision.models import SwinTransformer
+from torchvision.models import MaxVit, SwinTransformer
+from torchvision.models.video import MViT, SwinTransformer3d
+from torchvision.models.video.mvit import MSBlockConfig
 
 from features.window_rollout import Look, Looking, rolled_back
 
@@ -80,6 +82,47 @@ def test_nothing_goes_to_where_windows_are_padded_and_nothing_is_lost():
     assert found.shape == (2, 1, 7, 6)
     torch.testing.assert_close(found.sum((1, 2, 3)), last.sum((1, 2, 3)), rtol=1e-4, atol=1e-5)
     assert (rolled_back(last.abs(), looking.looks) > 0).all()
+
+
+def small_swin3d():
+    return SwinTransformer3d([2, 4, 4], WIDTH, [2, 2], [2, 2], [2, 4, 4])  # in 4 x 28 x 24
+
+
+def small_maxvit():
+    return MaxVit((32, 32), 16, 4, [16, 32], [1, 1], 8, 0.0)
+
+
+def small_mvit():
+    def block(n_in, n_out, stride, stride_of_keys):
+        return MSBlockConfig(2, n_in, n_out, [3] * 3, [3] * 3, stride, stride_of_keys)
+
+    blocks = [block(16, 32, [1, 1, 1], [1, 4, 4]), block(32, 32, [1, 2, 2], [1, 2, 2])]
+    return MViT((32, 32), 4, blocks, True, False, True, True)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "last", "first"),
+    [
+        (small_swin3d, (4, 28, 24), (2, 4, 3), (2, 7, 6)),
+        (small_maxvit, (32, 32), (1, 4, 4), (1, 8, 8)),
+        (small_mvit, (4, 32, 32), (2, 4, 4), (2, 8, 8)),
+    ],
+)
+def test_every_family_gives_back_all_that_lay_on_its_last_map(make, shape, last, first):
+    random = torch.Generator().manual_seed(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = make().eval().requires_grad_(False)
+    with torch.no_grad(), Looking(network) as looking:
+        network(torch.randn(2, 3, *shape, generator=random))
+    for look in looking.looks:
+        shares = look.attention[:, look.queries >= 0].sum(-1)
+        torch.testing.assert_close(shares, torch.ones_like(shares))
+    lying = torch.randn(2, *last, generator=random)
+    found = rolled_back(lying, looking.looks)
+    assert found.shape == (2, *first)
+    torch.testing.assert_close(found.sum((1, 2, 3)), lying.sum((1, 2, 3)), rtol=1e-4, atol=1e-5)
+    assert (rolled_back(lying.abs(), looking.looks) > 0).all()
 
 
 def test_what_lies_on_merged_cells_is_shared_out_among_them():
