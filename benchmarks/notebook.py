@@ -267,9 +267,8 @@ def draw(counts, results, path):
         if kind != "memory":
             total = [sum(getattr(r, kind).values()) / unit for r in results]
             axis.plot(counts, total, "o-", color="black", label="all")
-        axis.set(title=title, xlabel="videos", xscale="log", ylim=(0, None))
+        axis.set(title=title, xlabel="videos", xlim=(0, None), ylim=(0, None))
         axis.set_xticks(counts, [str(n) for n in counts])
-        axis.minorticks_off()
         axis.legend()
     figure.savefig(path, dpi=110)
     print(f"\n{path}")
