@@ -293,14 +293,14 @@ def clip_logits(
     Returns:
         (B,) on the device of the head.
     """
-    length, dimension = x.shape[1:]
+    length = x.shape[1]
     window = min(window, length)
     count = -(-length // window)
-    starts = torch.linspace(0, length - window, count).round().int()
-    steps = starts[:, None] + torch.arange(window)  # (count, L)
+    starts = torch.linspace(0, length - window, count).round().int().tolist()
     parts = []
     everything = torch.arange(len(x)) if rows is None else rows
     for some in everything.split(CLIPS_AT_ONCE):  # type: ignore[no-untyped-call]
-        windows = x[some.to(x.device)].to(device or x.device)[:, steps.to(device or x.device)]
-        parts.append(head(windows.reshape(-1, window, dimension)).reshape(-1, count))
+        clips = x.index_select(0, some.to(x.device)).to(device or x.device)
+        windows = torch.stack([clips[:, start : start + window] for start in starts], dim=1)
+        parts.append(head(windows.flatten(0, 1)).reshape(-1, count))
     return torch.cat(parts).mean(1)
