@@ -1,6 +1,8 @@
 """Small real videos, caches made from them, and weights that give embeddings worth comparing."""
 
+import ctypes
 import dataclasses
+import gc
 import os
 import urllib.request
 from pathlib import Path
@@ -99,6 +101,16 @@ def smaller(kind: Architecture) -> Architecture:
     elif not kind.name.startswith("swin3d_"):
         return kind
     return dataclasses.replace(kind, size=(side, side), trained_at=(side, side))
+
+
+@pytest.fixture(autouse=True)
+def _give_memory_back(request):
+    """After large networks: a process that embeds keeps what it frees, as if for a next batch."""
+    yield
+    if request.node.get_closest_marker("slow"):
+        gc.collect()
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+            trim(0)
 
 
 @pytest.fixture
