@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ LARGEST = float(np.finfo(np.float16).max)  # beyond it an embedding would be inf
 CLIPS_AHEAD = 2  # that are read while others are embedded
 CLIPS_TRIED = 2  # of a cache, in which a precision is compared with float32
 PICTURES_TRIED = 16  # of each of them
+BATCHES_TOGETHER = 16  # at least; clips follow one another in them, and a stop undoes no more
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -208,17 +210,29 @@ def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | No
         clips: dict[str, list[Clip]] = {}
         for clip in source.clips:
             clips.setdefault(clip.shard, []).append(clip)
-        to_read = [clip for name in recipes if name not in there for clip in clips[name]]
-        reading = ahead(_read(source, to_read, options), CLIPS_AHEAD)
+        groups = [
+            group
+            for group in _groups(
+                [clips[name] for name in recipes], BATCHES_TOGETHER * backbone.batch
+            )
+            if not there.issuperset(clip.shard for clip in group)
+        ]
+        to_embed = [clip for group in groups for clip in group]
+        reading = ahead(_read(source, to_embed, options), CLIPS_AHEAD)
+        embedded = itertools.chain.from_iterable(
+            embed_clips(itertools.islice(reading, len(group)), backbone, options)
+            for group in groups
+        )
+        again = {clip.shard for clip in to_embed}
         shards = []
         with Progress("embed", len(source.clips), unit="clip") as progress:
             for name, recipe in recipes.items():
-                if name not in there:
+                of_shard = itertools.islice(embedded, len(clips[name]) if name in again else 0)
+                if name in there:
+                    deque(of_shard, maxlen=0)  # they only fill the batches that others are in
+                else:
                     with writing_shard(folder, name, attrs={"recipe": recipe}) as writer:
-                        # Batches end with a shard, so that it is the same wherever work went on.
-                        of_shard = itertools.islice(reading, len(clips[name]))
-                        embedded = embed_clips(of_shard, backbone, options)
-                        for clip, arrays in zip(clips[name], embedded, strict=True):
+                        for clip, arrays in zip(clips[name], of_shard, strict=True):
                             for key, array in arrays.items():
                                 writer.begin(clip.id, key, array.shape, array.dtype)
                                 writer.append(clip.id, key, array)
@@ -251,6 +265,21 @@ def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | No
         )
         work.finish(shard.name for shard in shards)
     return Cache(folder, STAGE)
+
+
+def _groups(shards: Iterable[Sequence[Clip]], maps: int) -> Iterator[list[Clip]]:
+    """Clips of shards in a row, so many maps together or more.
+
+    Batches end with a group, so that an embedding is the same to the bit wherever work went on.
+    """
+    group: list[Clip] = []
+    for clips in shards:
+        group += clips
+        if sum(clip.n_frames - 1 for clip in group) >= maps:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _read(source: Cache, clips: Sequence[Clip], options: Options) -> Iterator[Arrays]:
