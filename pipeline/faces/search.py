@@ -18,8 +18,7 @@ Part = tuple[int, int, int, int]  # left, top, right, bottom
 Place = npt.NDArray[np.float64]  # (5,) of a face: x, y, width, height, score
 
 SHARE = 0.2  # of the time to decode that finding faces may take
-AHEAD = 2  # looks at all of the picture, in all sizes, that it may be ahead of that for a while,
-OWED = 5  # and frames whose share it may owe at the end of a window
+AHEAD = 2  # looks at all of the picture, in all sizes, that it may be ahead of that for a while
 AROUND = 3.5  # sizes of a known face in which it is looked for where nothing is left
 ROOM = 0.5  # sizes of the first box that are kept around it, for a face that moves on
 GRID = 16  # pixels: what is kept begins and ends on whole samples of colour
@@ -152,8 +151,8 @@ class Search:
         return 0 if not soon and self._may_spend(self._costs[0]) else None
 
     def _to_come(self) -> float:
-        """What the rest of the window will earn, and what it may owe in the end."""
-        return self._earned * (self._n_frames - self._n_seen - 1 + OWED)
+        """What the rest of the window will earn."""
+        return self._earned * (self._n_frames - self._n_seen - 1)
 
     def _may_spend(self, cost: float) -> bool:
         return cost <= self._unused + min(AHEAD * sum(self._costs), self._to_come())

@@ -1,16 +1,23 @@
 """Finding faces is paid for out of the time that decoding takes."""
 
+import contextlib
+import os
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
 from pipeline.decode import open_video, sampled, video_stream
-from pipeline.faces import FaceCrop, Search, costs
-from pipeline.faces.detection import View
-from pipeline.faces.search import OWED, SHARE
+from pipeline.errors import Rejected
+from pipeline.faces import FaceCrop, Search, costs, find_model, models
+from pipeline.faces.detection import View, detector_of
+from pipeline.faces.search import SHARE
+from pipeline.probe import probe
 from pipeline.scaling import Geometry
+from pipeline.windows import frames_between_looks
 
 EVERY = 10
 N_FRAMES = 400
@@ -57,7 +64,7 @@ def searched(tmp_path, write_video, monkeypatch):
                 search.see(time, frame)
                 if n % length == length - 1:
                     looks.append(search.looks)
-            return looks, SHARE * (n_frames + OWED) * costs.decoding(upright.stream)
+            return looks, SHARE * n_frames * costs.decoding(upright.stream)
 
     return search_all
 
@@ -117,23 +124,81 @@ def test_looks_do_not_depend_on_the_clock(searched):
     assert first.sizes == second.sizes and first.sizes
 
 
+def cost_of(path):
+    with open_video(path) as container:
+        return costs.decoding(video_stream(container)) / (96 * 64)
+
+
 def test_what_decoding_costs_goes_by_the_codec(tmp_path, write_video, moving_texture):
     frames = moving_texture(12, 96, 64)
-    cost = {}
-    for name, codec in (("a.mp4", "libx264"), ("b.avi", "mpeg4"), ("c.avi", "rawvideo")):
-        path = write_video(tmp_path / name, frames, 25, codec=codec)
-        with open_video(path) as container:
-            cost[codec] = costs.decoding(video_stream(container)) / (96 * 64)
-    assert cost["libx264"] == 1 > cost["mpeg4"] > cost["rawvideo"] > 0
+    h264, mpeg4, raw = (
+        cost_of(write_video(tmp_path / f"{codec}.avi", frames, 25, codec=codec))
+        for codec in ("libx264", "mpeg4", "rawvideo")
+    )
+    assert h264 > 1 > mpeg4 > raw > 0
 
 
-def test_a_gif_costs_more_the_more_bytes_it_has(tmp_path, write_video, moving_texture):
-    cost = {}
-    for name, frames in (
-        ("plain", np.zeros((6, 64, 96, 3), np.uint8)),
-        ("busy", moving_texture(6, 96, 64)),
-    ):
-        path = write_video(tmp_path / f"{name}.gif", frames, 10, codec="gif", pix_fmt="rgb8")
-        with open_video(path) as container:
-            cost[name] = costs.decoding(video_stream(container)) / (96 * 64)
-    assert 1 < cost["plain"] < cost["busy"]
+@pytest.mark.parametrize(
+    ("kind", "encoding"),
+    [("mp4", {}), ("mkv", {}), ("gif", {"codec": "gif", "pix_fmt": "rgb8"})],
+)
+def test_what_decoding_costs_goes_by_the_bytes(
+    tmp_path, write_video, moving_texture, kind, encoding
+):
+    plain = write_video(
+        tmp_path / f"plain.{kind}", np.zeros((6, 64, 96, 3), np.uint8), 10, **encoding
+    )
+    busy = write_video(tmp_path / f"busy.{kind}", moving_texture(6, 96, 64), 10, **encoding)
+    pixel, byte = costs.DECODING["gif" if kind == "gif" else "h264"]
+    assert pixel < cost_of(plain) < cost_of(busy)
+    most = pixel + byte * busy.stat().st_size / 6 / (96 * 64)
+    assert 0.5 * most < cost_of(busy) <= 1.01 * most
+
+
+def test_bytes_that_may_be_sound_do_not_count(tmp_path, write_video, moving_texture):
+    frames = moving_texture(25, 96, 64)
+    silent = write_video(tmp_path / "silent.mkv", frames, 25)
+    loud = tmp_path / "loud.mkv"
+    with av.open(str(silent)) as source, av.open(str(loud), "w") as target:
+        video = target.add_stream_from_template(source.streams.video[0])
+        target.add_stream("pcm_s16le", rate=8000)
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                target.mux(packet)
+    assert cost_of(silent) > cost_of(loud) == 1
+
+
+@pytest.mark.parametrize(("detector", "n_found"), [("yunet", 12), ("haar", 11)])
+def test_a_fifth_is_enough_for_the_faces_in_real_clips(
+    sample_videos, detector, n_found, monkeypatch
+):
+    folder = os.environ.get("SAMPLE_MODELS")
+    if detector == "yunet" and not folder:
+        pytest.skip("needs YuNet's file: set SAMPLE_MODELS to the folder that holds it")
+    model = find_model(detector if detector == "haar" else str(Path(folder) / models.NAME))
+    crop = FaceCrop(detector=model.detector, detector_sha256=model.sha256)
+    searched = 0.0
+
+    class Counted(type(detector_of(crop, model.content))):
+        def __call__(self, picture):
+            nonlocal searched
+            searched += self.cost(picture.shape[1], picture.shape[0])
+            searched += costs.SCALING * upright.width * upright.height
+            return super().__call__(picture)
+
+    counted = Counted(model.content)
+    monkeypatch.setattr("pipeline.faces.search.detector_of", lambda *_: counted)
+    found = []
+    for path in sorted((sample_videos / "people").iterdir()):
+        video, searched = probe(path), 0.0
+        with sampled(path, video.fps) as (upright, frames):
+            search = Search(upright, Geometry(), crop, model.content)
+            search.start(frames_between_looks(video.fps), video.n_samples)
+            for time, frame in frames:
+                search.see(time, frame)
+            assert 0 < searched <= SHARE * video.n_samples * costs.decoding(upright.stream), path
+        with contextlib.suppress(Rejected):
+            search.choose()
+            found.append(path.name)
+    assert len(found) == n_found
