@@ -19,7 +19,16 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from model.heads import Ensemble, Fusion, Head, HeadKind, HeadSettings, Pooling, clip_logits
+from model.heads import (
+    Ensemble,
+    Fusion,
+    Head,
+    HeadKind,
+    HeadSettings,
+    Pooling,
+    clip_logits,
+    moments,
+)
 from model.sequences import Sequences
 from model.statistics.metrics import auc_roc
 from pipeline.files import write_whole
@@ -324,12 +333,7 @@ class _Windows:
                 yield waiting[0].to(self._device), waiting[1].result()
 
     def _gather(self, rows: torch.Tensor, steps: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-        # Whole moments are copied: faster than indexing with two tensors.
-        moments = (rows[:, None] * self.x.shape[1] + steps).flatten()
-        parts = [
-            tensor.flatten(0, 1).index_select(0, moments).reshape(*steps.shape, -1)
-            for tensor in self._tensors
-        ]
+        parts = [moments(tensor, rows, steps) for tensor in self._tensors]
         if len(parts) == 1:
             return parts[0]
         return torch.stack(parts)[which, torch.arange(len(rows), device=rows.device)]
