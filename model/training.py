@@ -171,8 +171,9 @@ class _Training:
         self._head.standardise_by(data.x, self._train)
         self._head.to(self._device)
         self._windows = _Windows(data, settings.sequence_length, self._head, self._device)
+        self._parameters = list(self._head.parameters())
         self._optimiser = torch.optim.AdamW(
-            self._head.parameters(),
+            self._parameters,
             settings.learning_rate,
             weight_decay=settings.weight_decay,
             fused=True,
@@ -199,7 +200,7 @@ class _Training:
             loss = self._loss(self._forward(x), y, self._weight)
             self._optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self._head.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
             self._optimiser.step()
             losses.append(loss.detach())
         self._head.eval()
