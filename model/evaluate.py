@@ -118,7 +118,9 @@ def main(
     if opened.sha256 != loaded.config.cache_sha256:
         if sweeps:
             raise click.UsageError("--sweep is for the test videos of the run's own corpus")
-        evaluation = evaluate_elsewhere(loaded, opened, allow_leaks=allow_leaks)
+        evaluation = evaluate_elsewhere(
+            loaded, opened, controls=not no_controls, device=device, allow_leaks=allow_leaks
+        )
     else:
         evaluation = evaluate(
             loaded, opened, controls=not no_controls, device=device, allow_leaks=allow_leaks

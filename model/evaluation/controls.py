@@ -75,20 +75,8 @@ class Control:
     calibrated: bool = True
 
 
-def wanted_controls(run: Run, cache: Cache, *, heads: bool = True) -> list[str]:
-    """The controls that are to be trained for a run.
-
-    Args:
-        run: a trained run.
-        cache: the embedding cache it was trained on.
-        heads: those too that are heads like the detector's.
-    """
-    absent = absent_controls(run, cache)
-    return [*LOGISTIC, *(name for name in TRAINED if heads and name not in absent)]
-
-
 def absent_controls(run: Run, cache: Cache) -> dict[str, str]:
-    """Controls that there cannot be, and why."""
+    """Controls that there cannot be of the videos of a cache, and why."""
     held, absent = available_streams(cache), {}
     if load_anomaly(run.folder) is None:
         absent[ANOMALY] = "the run was fitted by a version without it"
@@ -113,7 +101,7 @@ def trained_controls(
     Args:
         run: a trained run.
         cache: the embedding cache it was trained on.
-        names: of `wanted_controls`.
+        names: some of `LOGISTIC` and `TRAINED`.
         device: as torch names it.
         progress: called after each fold of each head.
 

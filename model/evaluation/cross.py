@@ -8,14 +8,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from model.evaluation.controls import anomaly_control
-from model.evaluation.evaluation import METRICS, Evaluation, finish, judge
-from model.run import Run
+from model.evaluation.evaluation import ALL, METRICS, Evaluation, finish, judge, rivals_of
+from model.run import Run, cache_of
 from model.ties import check_unseen
 from pipeline.cache import Cache
-from pipeline.errors import SettingsError
+from pipeline.errors import IntegrityError, SettingsError
 
-ALL = "all"
 # What changes neither a pixel nor an embedding of a video: which videos there are, how they are
 # split and stored, and how many frames of each are looked at.
 NO_MATTER = {
@@ -34,16 +32,25 @@ NO_MATTER = {
 }
 
 
-def evaluate_elsewhere(run: Run, other: Cache, *, allow_leaks: bool = False) -> Evaluation:
+def evaluate_elsewhere(
+    run: Run,
+    other: Cache,
+    *,
+    controls: bool = True,
+    device: str = "auto",
+    allow_leaks: bool = False,
+) -> Evaluation:
     """Evaluate a run on all videos of a cache that it was not trained on, whatever their split.
 
-    Temperature and threshold are the run's. Writes ``metrics.json`` and curves into a folder of
-    its own in the run's, ``cross/<name of the cache>``. Of the
-    controls only the motion anomaly is there: it is part of the run.
+    Temperature and threshold are the run's, and so are the controls: they were trained where it
+    was. Writes ``metrics.json`` and curves into a folder of its own in the run's, ``cross/<name of
+    the cache>``.
 
     Args:
         run: a trained run.
         other: an embedding cache that was made with the same settings.
+        controls: heads as controls too, not only two logistic regressions.
+        device: on which those are trained that are not kept, if the run's own cache is there.
         allow_leaks: go on where it shares somebody with the training videos; every result then
             says so.
 
@@ -53,17 +60,25 @@ def evaluate_elsewhere(run: Run, other: Cache, *, allow_leaks: bool = False) -> 
     """
     _check_alike(run, other)
     warning = check_unseen(run.folder, other.clips, str(other.folder), allow=allow_leaks)
-    # Of its own split nothing is evaluated: what leaks there does not matter here.
-    run = dataclasses.replace(run, config=dataclasses.replace(run.config, leak_warning=warning))
     evaluation = Evaluation(_folder(run, other))
     evaluation.folder.mkdir(parents=True, exist_ok=True)
     with tqdm(total=1, desc="evaluate", unit="step", disable=None) as bar:
         splits = sorted({clip.split for clip in other.clips})
-        controls = anomaly_control(run, other)
-        curves = judge(run, other, splits, ALL, controls, evaluation)
+        own = _own_cache(run)
+        rivals, evaluation.absent = rivals_of(run, other, own, controls, device, bar)
+        # Of its own split nothing is evaluated: what leaks there does not matter here.
+        run = dataclasses.replace(run, config=dataclasses.replace(run.config, leak_warning=warning))
+        curves = judge(run, other, splits, ALL, rivals, evaluation)
         bar.update()
     finish(run, other, evaluation, curves, f"all of {evaluation.folder.name}")
     return evaluation
+
+
+def _own_cache(run: Run) -> Cache | None:
+    try:
+        return cache_of(run)
+    except (SettingsError, IntegrityError):
+        return None
 
 
 def _check_alike(run: Run, other: Cache) -> None:

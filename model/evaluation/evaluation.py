@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from tqdm import tqdm
@@ -23,7 +23,6 @@ from model.evaluation.controls import (
     anomaly_control,
     control,
     trained_controls,
-    wanted_controls,
 )
 from model.evaluation.kept import keep_controls, kept_controls
 from model.evaluation.per_video import VideoResult, video_results
@@ -44,6 +43,7 @@ from pipeline.splits import groups
 METRICS = "metrics.json"
 DETECTOR = "detector"
 PLOTTED = "test"  # the split that curves and comparisons in words are of
+ALL = "all"  # its name where they are of a whole corpus
 OF_PROBABILITIES = ("brier", "ece")  # undefined for scores that are none
 COMPARED = {  # control → what follows if the detector is better, and if it is not
     SHUFFLED: (
@@ -110,7 +110,7 @@ class Evaluation:
     @property
     def verdicts(self) -> list[str]:
         """Whether the detector beats the controls that it should, in sentences."""
-        found = self.comparisons.get(PLOTTED, {})
+        found = self.comparisons.get(PLOTTED) or self.comparisons.get(ALL, {})
         return [
             sentence(name, found[name], meaning=meaning, otherwise=otherwise)
             for name, (meaning, otherwise) in COMPARED.items()
@@ -150,24 +150,8 @@ def evaluate(
             f"{cache.folder} has neither a test split nor a holdout",
             "extract with --test 0.2, or with more identities",
         )
-    absent = absent_controls(run, cache)
-    if not controls:
-        absent = dict.fromkeys(TRAINED, "not asked for") | absent
-    kept, wanted = kept_controls(run), wanted_controls(run, cache, heads=controls)
-    missing = [name for name in wanted if name not in kept]
-    n_heads = run.config.n_heads * len(set(missing).intersection(TRAINED))
-    with tqdm(total=n_heads + 1 + len(present), desc="evaluate", unit="step", disable=None) as bar:
-        if missing:
-            where = resolve_device(device)
-            kept |= trained_controls(run, cache, missing, device=where, progress=bar.update)
-            keep_controls(run, kept)
-        trained = [control(name, run, kept[name]) for name in wanted]
-        rivals = [
-            *trained[: len(LOGISTIC)],
-            *anomaly_control(run, cache),
-            *trained[len(LOGISTIC) :],
-        ]
-        bar.update()
+    with tqdm(total=len(present), desc="evaluate", unit="step", disable=None) as bar:
+        rivals, absent = rivals_of(run, cache, cache, controls, device, bar)
         evaluation = Evaluation(run.folder, absent=absent)
         curves: dict[str, dict[str, Any]] = {}
         for split in present:
@@ -176,6 +160,44 @@ def evaluate(
     evaluation.n_dropped = len({clip.video for clip in cache.clips if not clip.split})
     finish(run, cache, evaluation, curves.get(PLOTTED, {}), "test split")
     return evaluation
+
+
+def rivals_of(
+    run: Run, cache: Cache, own: Cache | None, controls: bool, device: str, bar: "tqdm[NoReturn]"
+) -> tuple[list[Control], dict[str, str]]:
+    """The controls of a run, trained where they are not kept.
+
+    Args:
+        run: a trained run.
+        cache: whose videos they will be given.
+        own: that the run was trained on; None if it is not to be had.
+        controls: heads as controls too.
+        device: they are trained on.
+        bar: of progress, which becomes longer by what there is to train.
+
+    Returns:
+        the controls, and name → why one is not there.
+    """
+    absent = absent_controls(run, cache) | (absent_controls(run, own) if own else {})
+    if not controls:
+        absent = dict.fromkeys(TRAINED, "not asked for") | absent
+    wanted = [name for name in (*LOGISTIC, *TRAINED) if name not in absent]
+    kept = kept_controls(run)
+    missing = [name for name in wanted if name not in kept]
+    if missing and own:
+        bar.total += run.config.n_heads * len(set(missing).intersection(TRAINED))
+        where = resolve_device(device)
+        kept |= trained_controls(run, own, missing, device=where, progress=bar.update)
+        keep_controls(run, kept)
+    elif missing:
+        absent |= dict.fromkeys(missing, "it was not trained, and what to train it on is not there")
+    trained = {name: control(name, run, kept[name]) for name in wanted if name in kept}
+    rivals = [
+        *(trained[name] for name in LOGISTIC if name in trained),
+        *anomaly_control(run, cache),
+        *(trained[name] for name in TRAINED if name in trained),
+    ]
+    return rivals, absent
 
 
 def judge(

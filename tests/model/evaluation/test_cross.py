@@ -8,11 +8,21 @@ import numpy as np
 import pytest
 
 from model.evaluate import main as evaluate_command
+from model.evaluation.controls import (
+    ALONE,
+    ANOMALY,
+    MEAN_POOL,
+    METADATA,
+    SHUFFLED,
+    absent_controls,
+    control,
+)
 from model.evaluation.cross import evaluate_elsewhere
-from model.evaluation.evaluation import DETECTOR
+from model.evaluation.evaluation import DETECTOR, evaluate
+from model.evaluation.kept import CONTROLS, kept_controls
 from model.run import load_run
 from model.sequences import load_sequences
-from model.videos import score_videos
+from model.videos import by_video, score_videos
 from pipeline.errors import SettingsError
 
 
@@ -68,6 +78,11 @@ def test_all_videos_of_another_corpus_are_evaluated_by_the_runs_threshold(
     )
     assert found["warnings"] == []
     assert found["cache_sha256"] == elsewhere.sha256
+    assert set(found["controls"]) == {MEAN_POOL, METADATA, ANOMALY, SHUFFLED}
+    assert set(found["absent_controls"]) == set(ALONE.values())
+    assert set(found["comparisons"]["all"]) == set(found["controls"])
+    assert len(found["verdicts"]) == 2
+    assert all(verdict in " ".join(done.stdout.split()) for verdict in found["verdicts"])
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "metrics.json",
@@ -78,8 +93,29 @@ def test_all_videos_of_another_corpus_are_evaluated_by_the_runs_threshold(
     }
     page = (folder / "report.html").read_text()
     assert "run on strangers" in page
-    assert "No known identity" in page
+    assert "No known identity" in page and "shuffled time" in page
     assert (run_folder / "metrics.json").read_text() == "its own"
+
+
+def test_the_controls_are_those_that_were_trained_with_the_run(run_folder, elsewhere):
+    run = load_run(run_folder)
+    evaluate(run)
+    kept = (run_folder / CONTROLS).read_bytes()
+    evaluation = evaluate_elsewhere(run, elsewhere)
+    assert (run_folder / CONTROLS).read_bytes() == kept, "trained again"
+    assert evaluation.absent == absent_controls(run, elsewhere)
+    data = load_sequences(elsewhere, ("flow",), ("train", "test", "holdout", ""))
+    labels = by_video(data.clips, np.array([clip.label for clip in data.clips]))[1]
+    for name, state in kept_controls(run).items():
+        rival = control(name, run, state)
+        accuracy = ((rival.score(data) >= rival.threshold) == labels).mean()
+        assert evaluation.metrics[name]["all"]["accuracy"].value == accuracy
+
+
+def test_controls_can_be_left_out(run_folder, elsewhere):
+    evaluation = evaluate_elsewhere(load_run(run_folder), elsewhere, controls=False)
+    assert set(evaluation.metrics) == {DETECTOR, MEAN_POOL, METADATA, ANOMALY}
+    assert evaluation.absent[SHUFFLED] == "not asked for"
 
 
 def test_it_is_broken_down_by_manipulation_and_source(run_folder, elsewhere):
@@ -97,7 +133,11 @@ def test_without_the_old_cache_it_works_all_the_same(run_folder, elsewhere, run_
     (run_folder / "config.json").write_text(json.dumps(config | {"cache": "/nowhere"}))
     done = run_command(evaluate_command, run_folder, "--cache", elsewhere.folder, "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["all"]["accuracy"]["n"] == 24
+    found = json.loads(done.stdout)
+    assert found["all"]["accuracy"]["n"] == 24
+    assert set(found["controls"]) == {ANOMALY}
+    for name in (MEAN_POOL, METADATA, SHUFFLED):
+        assert "what to train it on is not there" in found["absent_controls"][name]
 
 
 @pytest.mark.parametrize(
