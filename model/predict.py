@@ -13,6 +13,7 @@ import cloup
 from model.evidence.anomaly import percent
 from model.options import jobs_option, warn, weights_option
 from model.reports.case import judge_with_cases, page_of, write_undecidable
+from model.reports.verdicts import write_verdicts
 from model.run import load_run
 from model.verdicts.batch import Tally, judge_in_order, judge_into, list_videos, read_list
 from model.verdicts.prediction import KNOWN, Prediction, backbone_of
@@ -62,7 +63,8 @@ from pipeline.files import one_line
         metavar="FOLDER",
         type=click.Path(path_type=Path),
         help="Write a page into FOLDER for each video: the verdict, what it rests on, where and "
-        "when; and the same as a video. Takes several times as long. Not with -o.",
+        "when; and the same as a video. Of several, index.html leads to all. Takes several times "
+        "as long. Not with -o.",
     ),
     cloup.option("--json", "as_json", is_flag=True, help="Print a JSON object per video and line."),
     cloup.option(
@@ -125,6 +127,7 @@ def main(
         click.echo(f"{tally}\n{output} has a row for each")
     else:
         tally = Tally()
+        judged: list[tuple[Prediction, Path]] = []  # with their pages
         reporting = functools.partial(judge_with_cases, folder=report) if report else None
         judging = judge_in_order(loaded, listing, backbone, tally, jobs=jobs, judging=reporting)
         with contextlib.closing(judging) as predictions:
@@ -135,9 +138,12 @@ def main(
                     if Path(found.path) in listing.outside:
                         write_undecidable(loaded, found, path)
                     page = {"report": str(path)}
+                    judged.append((found, path))
                 click.echo(_line(found, page, as_json=as_json))
         if len(listing.paths) > 1:
             click.echo(tally, err=True)
+        if report and len(judged) > 1:
+            click.echo(f"all of them: {write_verdicts(report, loaded, judged)}", err=True)
     reasons = f"{output} says why" if output else "the reasons are above"
     if not tally.n_judged:
         raise NothingUsable("no video could be judged", reasons)

@@ -25,8 +25,9 @@ def write_page(
 
     Args:
         path: of the page.
-        template: of Jinja; the script beside it, of the same name, is handed to it as ``script``,
-            with ``script_sha256`` for its Content-Security-Policy, which allows no other.
+        template: of Jinja; the script beside it, of the same name, if there is one, is handed to it
+            as ``script``, with ``script_sha256`` for its Content-Security-Policy, which allows no
+            other.
         values: by the names that it has in the template; whatever is in them is escaped.
         filters: of the template, besides Jinja's own.
 
@@ -41,7 +42,8 @@ def write_page(
         lstrip_blocks=True,
     )
     templates.filters.update(filters or {})
-    script = template.with_suffix(".js").read_text(encoding="utf-8")
+    source = template.with_suffix(".js")
+    script = source.read_text(encoding="utf-8") if source.exists() else ""
     page = templates.get_template(template.name).render(
         **values,
         script=Markup(script),

@@ -251,8 +251,8 @@ def sample_videos():
 
 
 @pytest.fixture(scope="session")
-def chromium():
-    """A headless Chromium that writes down its requests and what its console says."""
+def running_chromium():
+    """A headless Chromium, for all tests."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (program and driver):
@@ -267,6 +267,13 @@ def chromium():
     found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     yield found
     found.quit()
+
+
+@pytest.fixture
+def chromium(running_chromium):
+    """A headless Chromium that writes down its requests and what its console says in this test."""
+    running_chromium.get_log("browser")
+    return running_chromium
 
 
 @pytest.fixture

@@ -24,8 +24,9 @@ from model.reports.case import judge_with_cases, overlay_of, page_of
 from model.reports.moments import strangest
 from model.reports.overlay import Evidence, encode, panes, scales_of
 from model.reports.timeline import plots
+from model.reports.verdicts import INDEX, write_verdicts
 from model.run import digest_of
-from model.verdicts.prediction import examine, predict
+from model.verdicts.prediction import KNOWN, Prediction, examine, predict
 
 
 @pytest.fixture(scope="module")
@@ -320,10 +321,40 @@ def test_the_command_writes_a_page_of_each_video(detector, unseen, tmp_path, run
     assert "Undecidable" in text and "Why it is undecidable: not a video" in text
     assert hashlib.sha256(bad.read_bytes()).hexdigest() in text
     assert "outside the corpus" in text_of(Path(rows[str(led_out)]["report"]))
-    assert len(list(out.iterdir())) == 4  # three pages and one video
+    assert len(list(out.iterdir())) == 5  # three pages, one video, and what leads to them
+    assert f"all of them: {out / INDEX}" in done.stderr
+    index = (out / INDEX).read_text(encoding="utf-8")
+    links = re.findall(r'<a href="([^"]+)"><bdi>([^<]+)</bdi></a>', index)
+    order = [path for path in rows if rows[path]["probability"] is not None] + [
+        path for path in rows if rows[path]["probability"] is None
+    ]
+    assert [html.unescape(path) for _, path in links] == order, "undecidable ones come last"
+    assert [name for name, _ in links] == [Path(rows[path]["report"]).name for path in order]
+    called = rows[str(good)]["verdict"]
+    assert f"1 called {called}" in text_of(out / INDEX) and "2 undecidable" in text_of(out / INDEX)
+    (out / INDEX).unlink()
     done = run_command(predict_command, *arguments[:1], bad, *arguments[2:], *rest)
     assert done.exit_code == 1
     assert str(page_of(out, bad)) in done.stdout
+    assert not (out / INDEX).exists(), "one video needs no page that leads to it"
+
+
+def test_the_probablest_fakes_come_first(detector, tmp_path):
+    run = detector.run
+    judged = [
+        (Prediction(f"{name}.mp4", verdict, p, 0.5, 1, "", KNOWN * (name == "b")), Path(name))
+        for name, verdict, p in (
+            ("a", "real", 0.2),
+            ("b", "fake", 0.9),
+            ("c", "undecidable", None),
+            ("d", "fake", 0.6),
+        )
+    ]
+    text = text_of(write_verdicts(tmp_path / "new", run, judged))
+    assert re.findall(r"([a-d])\.mp4", text) == ["b", "d", "a", "c"]
+    assert "2 called fake, 1 called real, 1 undecidable" in text
+    assert text.count(KNOWN) == 1 and all(warning in text for warning in run.config.warnings)
+    assert "what is strange" not in text, "nothing is known of motion"
 
 
 def test_pages_are_not_for_files_of_results(detector, unseen, tmp_path, run_command):

@@ -14,7 +14,7 @@ MIDDLE = """
 LEFT, RIGHT, HOME, END, SPACE, TAB = "\ue012", "\ue014", "\ue011", "\ue010", " ", "\ue004"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def wait(chromium):
     support = pytest.importorskip("selenium.webdriver.support.ui")
     return lambda true: support.WebDriverWait(chromium, 30, 0.02).until(lambda _: true())
