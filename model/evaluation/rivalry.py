@@ -9,7 +9,7 @@ import numpy as np
 from model.run import Run, cache_of
 from model.sequences import load_sequences
 from model.statistics.comparison import Comparison, Scored, compare
-from model.statistics.metrics import FEWEST_GROUPS, Metric
+from model.statistics.metrics import FEWEST_GROUPS, PValue
 from model.ties import check_unseen
 from model.videos import score_videos
 from pipeline.cache import Clip
@@ -142,4 +142,4 @@ def rivalry_table(found: Rivalry) -> str:
 
 
 def _p(value: float | None) -> str:
-    return str(Metric(value, None, None, 0))
+    return str(PValue(value, None, None, 0))

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm, rankdata
 
-from model.statistics.metrics import SIGNIFICANT, Metric, auc_roc, bootstrap, estimates
+from model.statistics.metrics import SIGNIFICANT, Metric, PValue, auc_roc, bootstrap, estimates
 
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -144,5 +144,5 @@ def sentence(name: str, found: Comparison, *, meaning: str, otherwise: str) -> s
         follows = meaning if difference.value > 0 else otherwise
     return (
         f"The AUC of the detector is {better} that of {control} (difference {difference}, "
-        f"p {found.auc_p:.3f}): {follows}."
+        f"p {PValue(found.auc_p, None, None, 0)}): {follows}."
     )

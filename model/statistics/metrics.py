@@ -37,6 +37,14 @@ class Metric:
         return f"{self.value:.3f} [{self.low:.2f}, {self.high:.2f}]"
 
 
+class PValue(Metric):
+    """A probability that something comes about by chance; it is never shown as 0."""
+
+    def __str__(self) -> str:
+        small = self.value is not None and self.value < 0.001
+        return "<0.001" if small else super().__str__()
+
+
 @dataclass(frozen=True)
 class _Sweep:
     """How many videos are called fake at each threshold, from the highest score downwards.
@@ -213,7 +221,7 @@ def all_metrics(
         seed=seed,
     )
     p_value = permutation_p_value(labels, probabilities, groups, seed=seed)
-    result["auc_p_value"] = Metric(_known(p_value), None, None, len(labels))
+    result["auc_p_value"] = PValue(_known(p_value), None, None, len(labels))
     result["threshold"] = Metric(threshold, None, None, len(labels))
     verdicts = (probabilities >= threshold).astype(np.int64)
     result["confusion"] = _confusion(labels, verdicts)

@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 import model.statistics.metrics
 from model.statistics.metrics import (
     Metric,
+    PValue,
     all_metrics,
     auc_drop,
     auc_roc,
@@ -56,6 +57,14 @@ def test_the_p_value_of_the_auc_knows_who_is_linked(scored):
     found = all_metrics(labels, p, 0.6, groups)["auc_p_value"].value
     assert found == permutation_p_value(labels, p, groups)
     assert found != permutation_p_value(labels, p, np.arange(60))
+
+
+def test_no_p_value_is_shown_as_nought():
+    labels = np.arange(40) % 2
+    found = all_metrics(labels, labels * 0.9, 0.5, np.arange(40))["auc_p_value"]
+    assert 0 < found.value < 0.001 and str(found) == "<0.001"
+    assert str(PValue(0.001, None, None, 2)) == "0.001"
+    assert str(PValue(None, None, None, 2)) == "-"
 
 
 def test_a_probability_at_the_threshold_is_called_fake():
@@ -140,7 +149,7 @@ def test_what_one_class_cannot_show_is_none_and_never_nan(label):
         warnings.simplefilter("error")
         found = all_metrics(np.full(4, label), np.array([0.1, 0.2, 0.3, 0.4]), 0.9, np.arange(4))
     for name in ("auc_roc", "auc_p_value", "average_precision", "eer", "precision"):
-        assert found[name] == Metric(None, None, None, 4), name
+        assert vars(found[name]) == vars(Metric(None, None, None, 4)), name
     assert found["accuracy"].value == 1 - label
     text = json.dumps({k: vars(v) if isinstance(v, Metric) else v for k, v in found.items()})
     assert "NaN" not in text
