@@ -178,7 +178,9 @@ def rivals_of(
     Returns:
         the controls, and name → why one is not there.
     """
-    absent = absent_controls(run, cache) | (absent_controls(run, own) if own else {})
+    absent = absent_controls(run, cache)
+    if own and own is not cache:
+        absent |= absent_controls(run, own)
     if not controls:
         absent = dict.fromkeys(TRAINED, "not asked for") | absent
     wanted = [name for name in (*LOGISTIC, *TRAINED) if name not in absent]
