@@ -20,7 +20,8 @@ import torch
 
 from features.architectures import architecture
 from features.backbones import load_backbone
-from features.embedding import Options, checked_on, embed_clip, scaled_maps
+from features.embedding import checked_on, embed_clip, scaled_maps
+from features.options import Options
 from features.weights import load_model
 from pipeline.extraction import extract
 from pipeline.settings import Settings

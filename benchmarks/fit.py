@@ -30,7 +30,7 @@ from features.motion import NAMES
 from model import training
 from model.heads import Head, clip_logits
 from model.sequences import load_sequences
-from model.training import TrainingSettings
+from model.settings import TrainingSettings
 from pipeline.cache import Cache, write_index, write_shard
 from pipeline.settings import Settings
 

@@ -18,11 +18,13 @@ from sklearn.preprocessing import StandardScaler
 
 from data.demo import make_demo
 from features.backbones import load_backbone
-from features.embedding import Options, checked_on, embed
+from features.embedding import checked_on, embed
+from features.options import Options
 from model.fitting import training_folds
 from model.sequences import load_sequences
+from model.settings import TrainingSettings
 from model.statistics.metrics import auc_roc
-from model.training import TrainingSettings, cross_fit
+from model.training import cross_fit
 from pipeline.corpus import read_corpus
 from pipeline.extraction import extract
 from pipeline.settings import Settings

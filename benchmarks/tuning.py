@@ -18,8 +18,9 @@ from skopt.space import Space
 
 from model.fitting import training_folds
 from model.sequences import available_streams, load_sequences
+from model.settings import TrainingSettings
 from model.statistics.metrics import auc_roc
-from model.training import TrainingSettings, cross_fit
+from model.training import cross_fit
 from model.tuning.objective import FoldLoss, load_training
 from model.tuning.search import tune
 from model.tuning.space import plain, search_space, to_point, to_settings

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from features.datasets import ByShard as ByShard
     from features.datasets import CacheDataset as CacheDataset
     from features.datasets import clip_table as clip_table
-    from features.embedding import Options as Options
     from features.embedding import checked_on as checked_on
     from features.embedding import embed_clip as embed_clip
+    from features.options import Options as Options
 
 _HOMES = {
     "Backbone": "features.backbones",
     "ByShard": "features.datasets",
     "CacheDataset": "features.datasets",
-    "Options": "features.embedding",
+    "Options": "features.options",
     "checked_on": "features.embedding",
     "clip_table": "features.datasets",
     "embed_clip": "features.embedding",

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from features.architectures import Architecture, architecture, without_classifier
 from features.fusion import folded, fused
+from features.options import PRECISIONS
 from features.weights import load_model
 from pipeline.errors import SettingsError
 
 Precision = Literal["float32", "bfloat16", "float16"]
-PRECISIONS: tuple[str, ...] = ("auto", "float32", "bfloat16", "float16")
 ALIKE = 0.999  # cosine similarity to float32 embeddings, below which a precision is not used
 BATCH = 16  # pictures at once on a CPU: what is computed between layers stays in its cache
 BATCH_ON_DEVICE = 256

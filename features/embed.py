@@ -7,10 +7,7 @@ from typing import Any
 import click
 import cloup
 
-from features.backbones import PRECISIONS, load_backbone
-from features.catalogue import catalogue
-from features.embedding import COPIES, STREAMS, Options, checked_on, embed, weights_warning
-from features.weights import WeightsUnavailable
+from features.options import COPIES, PRECISIONS, STREAMS, Options, weights_warning
 from pipeline.cache import Cache
 from pipeline.cli import Command, log_json_option, number_or, some_of
 
@@ -20,6 +17,8 @@ DEFAULTS = Options()
 def list_backbones(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     """Print the catalogue and end."""
     if value and not context.resilient_parsing:
+        from features.catalogue import catalogue
+
         click.echo(catalogue())
         context.exit()
 
@@ -147,6 +146,10 @@ def main(
     """
     source = Cache(cache, "extract")
     chosen = Options(**options)
+    from features.backbones import load_backbone
+    from features.embedding import checked_on, embed
+    from features.weights import WeightsUnavailable
+
     try:
         network = load_backbone(backbone, weights, device, precision)
     except WeightsUnavailable as error:

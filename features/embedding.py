@@ -5,7 +5,6 @@ import itertools
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torchvision
 
 from features.backbones import Backbone, checked
 from features.motion import NAMES, motion_descriptors
+from features.options import Options
 from pipeline.ahead import ahead
 from pipeline.cache import Cache, Clip, finished_cache, shard_row, write_index, writing_shard
 from pipeline.datacard import write_datacard
@@ -24,8 +24,6 @@ from pipeline.progress import Progress
 from pipeline.resume import CacheInProgress, remove_work
 
 STAGE = "embed"
-STREAMS = ("flow", "frames")
-COPIES = ("flip",)
 LARGEST = float(np.finfo(np.float16).max)  # beyond it an embedding would be infinite
 CLIPS_AHEAD = 2  # that are read while others are embedded
 CLIPS_TRIED = 2  # of a cache, in which a precision is compared with float32
@@ -33,31 +31,6 @@ PICTURES_TRIED = 16  # of each of them
 BATCHES_TOGETHER = 16  # at least; clips follow one another in them, and a stop undoes no more
 
 Arrays = dict[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is embedded, and how.
-
-    Attributes:
-        streams: some of `STREAMS`.
-        flow_scale: what 255 stands for in the flow maps that are embedded, in pixels per frame;
-            None leaves each map scaled to its own range.
-        every: embed every so many pictures; see `Backbone.rows`.
-        augment: further copies of each stream, some of `COPIES`, to train with.
-    """
-
-    streams: tuple[str, ...] = STREAMS
-    flow_scale: float | None = 8.0  # `python -m benchmarks.flow_scale` compares scales
-    every: int = 1
-    augment: tuple[str, ...] = ()
-
-    @classmethod
-    def from_json(cls, settings: Mapping[str, Any]) -> "Options":
-        """The options among the settings that an embedding cache stores."""
-        values = {field.name: settings[field.name] for field in dataclasses.fields(cls)}
-        values |= {name: tuple(values[name]) for name in ("streams", "augment")}
-        return cls(**values)
 
 
 def _settings_of(backbone: Backbone, options: Options, source: Cache) -> dict[str, Any]:
@@ -296,17 +269,3 @@ def _read(source: Cache, clips: Sequence[Clip], options: Options) -> Iterator[Ar
 def _versions() -> str:
     """The versions of what decides the bytes of a cache, as JSON."""
     return json.dumps({"torch": torch.__version__, "torchvision": torchvision.__version__})
-
-
-def weights_warning(settings: Mapping[str, Any]) -> str:
-    """What to say wherever a result rests on an untrained backbone, or nothing.
-
-    Args:
-        settings: of an embedding cache.
-    """
-    if not str(settings["weights"]).startswith("random:"):
-        return ""
-    return (
-        f"The backbone {settings['backbone']} has {settings['weights']} weights: it was never "
-        "trained. Results are for trying out the program only."
-    )

@@ -28,16 +28,16 @@ from pipeline.lazy import lazily
 
 if TYPE_CHECKING:
     from model.heads import Head as Head
-    from model.heads import HeadSettings as HeadSettings
     from model.run import Run as Run
     from model.run import load_run as load_run
-    from model.training import TrainingSettings as TrainingSettings
+    from model.settings import HeadSettings as HeadSettings
+    from model.settings import TrainingSettings as TrainingSettings
 
 _HOMES = {
     "Head": "model.heads",
-    "HeadSettings": "model.heads",
+    "HeadSettings": "model.settings",
     "Run": "model.run",
-    "TrainingSettings": "model.training",
+    "TrainingSettings": "model.settings",
     "load_run": "model.run",
 }
 __all__ = list(_HOMES)

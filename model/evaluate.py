@@ -8,9 +8,6 @@ import click
 import cloup
 from click.core import ParameterSource
 
-from model.evaluation.cross import evaluate_elsewhere
-from model.evaluation.evaluation import METRICS, evaluate
-from model.evaluation.rivalry import compare_runs, rivalry_table
 from model.options import (
     allow_leaks_option,
     cases_option,
@@ -18,13 +15,6 @@ from model.options import (
     jobs_option,
     weights_option,
 )
-from model.reports.cases import write_cases
-from model.reports.run_report import write_report
-from model.reports.summary import table
-from model.run import cache_of, load_run
-from model.sweep.sweep import RESULT, sweep
-from model.sweep.table import sweep_table
-from model.verdicts.prediction import backbone_of
 from pipeline.cache import Cache
 from pipeline.cli import Command
 
@@ -103,10 +93,21 @@ def main(
     given = [name for name, value in about_videos.items() if value is not None]
     if given and not sweeps and not cases:
         raise click.UsageError(f"{', '.join(given)} without --sweep or --cases: no video is needed")
+    if rival and (cache or sweeps or asked_for_pages):
+        raise click.UsageError("--cache, --sweep and --cases are for one run, not for two")
+    from model.evaluation.cross import evaluate_elsewhere
+    from model.evaluation.evaluation import METRICS, evaluate
+    from model.evaluation.rivalry import compare_runs, rivalry_table
+    from model.reports.cases import write_cases
+    from model.reports.run_report import write_report
+    from model.reports.summary import table
+    from model.run import cache_of, load_run
+    from model.sweep.sweep import RESULT, sweep
+    from model.sweep.table import sweep_table
+    from model.verdicts.prediction import backbone_of
+
     loaded = load_run(run)
     if rival:
-        if cache or sweeps or asked_for_pages:
-            raise click.UsageError("--cache, --sweep and --cases are for one run, not for two")
         found = compare_runs(loaded, load_run(rival), allow_leaks=allow_leaks)
         click.echo(json.dumps(found.as_json(), indent=1) if as_json else rivalry_table(found))
         return

@@ -8,9 +8,6 @@ import click
 import cloup
 from click.core import ParameterSource
 
-from model.evaluation.evaluation import evaluate
-from model.fitting import best_settings, fit, refit
-from model.heads import FUSIONS, HEADS, POOLINGS
 from model.options import (
     allow_leaks_option,
     cases_option,
@@ -18,15 +15,7 @@ from model.options import (
     warn,
     weights_option,
 )
-from model.reports.cases import write_cases
-from model.reports.run_report import write_report
-from model.reports.summary import headline
-from model.run import cache_of, load_run
-from model.sequences import STREAMS
-from model.training import TrainingSettings
-from model.tuning.space import Scope
-from model.verdicts.prediction import backbone_of
-from model.videos import UNSEEN
+from model.settings import FUSIONS, HEADS, POOLINGS, STREAMS, Scope, TrainingSettings
 from pipeline.cache import Cache
 from pipeline.cli import Command, some_of
 
@@ -66,7 +55,7 @@ DEFAULTS = TrainingSettings()
         type=click.Choice(get_args(Scope)),
         default="architecture",
         help="training: learning rate, batch size, sequence length, weight decay, dropout and "
-        "hidden size. architecture: also layers, direction, pooling, head and streams.",
+        "hidden size. architecture: also layers, direction, pooling, head, streams and fusion.",
     ),
     cloup.option(
         "--jobs",
@@ -252,13 +241,25 @@ def main(
         raise click.UsageError("--warm-start and --time-budget are for tuning: give --tune N")
     if original:
         _refuse_beside_from(context)
+    elif embeddings is None:
+        raise click.UsageError("EMBEDDINGS is missing: a cache that features.embed made")
+    given = Cache(embeddings, "embed") if embeddings else None
+    from model.evaluation.evaluation import evaluate
+    from model.fitting import best_settings, fit, refit
+    from model.reports.cases import write_cases
+    from model.reports.run_report import write_report
+    from model.reports.summary import headline
+    from model.run import cache_of, load_run
+    from model.verdicts.prediction import backbone_of
+    from model.videos import UNSEEN
+
+    if original:
         earlier = load_run(original)
-        cache = cache_of(earlier, Cache(embeddings, "embed") if embeddings else None)
+        cache = cache_of(earlier, given)
         run = refit(earlier, output, cache, device=device, allow_leaks=allow_leaks)
     else:
-        if embeddings is None:
-            raise click.UsageError("EMBEDDINGS is missing: a cache that features.embed made")
-        cache = Cache(embeddings, "embed")
+        assert given is not None
+        cache = given
         run = fit(
             cache,
             output,

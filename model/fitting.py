@@ -20,13 +20,14 @@ from model.evidence.moments import fit_band, save_band
 from model.plots import plot_training
 from model.run import SCHEMA, Config, Run, cache_of, save_run
 from model.sequences import Sequences, available_streams, check_leaks
+from model.settings import Scope, TrainingSettings
 from model.statistics.calibration import operating_point
 from model.ties import write_ties
-from model.training import CrossFit, Indices, TrainingSettings, cross_fit
+from model.training import CrossFit, Indices, cross_fit
 from model.tuning.objective import FoldLoss, load_training
 from model.tuning.plots import plot_tuning
 from model.tuning.search import tune
-from model.tuning.space import Scope, search_space, settings_as_json, settings_from_json
+from model.tuning.space import search_space, settings_as_json, settings_from_json
 from model.tuning.trials import best_of_log, read_trials
 from model.videos import by_video, write_predictions
 from pipeline import splits

@@ -1,49 +1,17 @@
 """The temporal models trained over frozen embeddings."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from model.settings import HeadKind, HeadSettings
+
 FARTHEST = 10.0  # standard deviations; what no training video showed must not decide alone
 CLIPS_AT_ONCE = 64  # bounds the memory of an evaluation
 KERNEL = 3  # steps, of the temporal convolution
 ATTENTION_HEADS = 4
-
-HeadKind = Literal["lstm", "gru", "tcn", "transformer", "mean"]
-Pooling = Literal["last", "mean", "attention"]
-Fusion = Literal["early", "late"]
-HEADS: tuple[HeadKind, ...] = get_args(HeadKind)
-POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
-FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
-
-
-@dataclass(frozen=True)
-class HeadSettings:
-    """The shape of a head.
-
-    Attributes:
-        kind: what looks at the order of time: an LSTM, a GRU, dilated convolutions (TCN), a
-            Transformer encoder; or nothing does: the mean over time, and a logistic regression.
-        hidden: width of its layers.
-        layers: how many of them.
-        bidirectional: of an LSTM or a GRU; the others see both directions anyhow.
-        pooling: from the steps of time to one vector.
-        dropout: before, between and after its layers.
-        fusion: whether the streams are joined before time is looked at, or each has a branch of
-            its own and their logits are averaged.
-    """
-
-    kind: HeadKind = "lstm"
-    hidden: int = 64
-    layers: int = 1
-    bidirectional: bool = False
-    pooling: Pooling = "mean"
-    dropout: float = 0.3
-    fusion: Fusion = "early"
 
 
 class Head(nn.Module):

@@ -1,9 +1,12 @@
 """Options that several commands have, and what they say of a run."""
 
+from typing import TYPE_CHECKING
+
 import click
 import cloup
 
-from model.run import Run
+if TYPE_CHECKING:
+    from model.run import Run
 
 allow_leaks_option = cloup.option(
     "--allow-leaks",
@@ -35,7 +38,7 @@ jobs_option = cloup.option(
 )
 
 
-def warn(run: Run) -> None:
+def warn(run: "Run") -> None:
     """Say on the terminal what every result of a run rests on, where that is not sound."""
     for warning in run.config.warnings:
         click.secho(f"WARNING: {warning}", fg="yellow", err=True)

@@ -5,22 +5,17 @@ import dataclasses
 import functools
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 import cloup
 
-from model.evidence.anomaly import percent
 from model.options import jobs_option, warn, weights_option
-from model.reports.case import judge_with_cases, page_of, write_undecidable
-from model.reports.verdicts import write_verdicts
-from model.run import load_run
-from model.verdicts.batch import Tally, judge_in_order, judge_into, list_videos, read_list
-from model.verdicts.prediction import KNOWN, Prediction, backbone_of
-from model.verdicts.results import check_ending
 from pipeline.cli import Command
 from pipeline.errors import NothingUsable, TooManyRejects
-from pipeline.files import one_line
+
+if TYPE_CHECKING:
+    from model.verdicts.prediction import Prediction
 
 
 @cloup.command(cls=Command)
@@ -113,6 +108,11 @@ def main(
         raise click.UsageError(
             "--report is not for -o, which leaves out what was judged before: give one of them."
         )
+    from model.run import load_run
+    from model.verdicts.batch import Tally, judge_in_order, judge_into, list_videos, read_list
+    from model.verdicts.prediction import backbone_of, sentence
+    from model.verdicts.results import check_ending
+
     if output:
         check_ending(output)
     given = [*videos, *(path for file in lists for path in read_list(file))]
@@ -128,7 +128,12 @@ def main(
     else:
         tally = Tally()
         judged: list[tuple[Prediction, Path]] = []  # with their pages
-        reporting = functools.partial(judge_with_cases, folder=report) if report else None
+        reporting = None
+        if report:
+            from model.reports.case import judge_with_cases, page_of, write_undecidable
+            from model.reports.verdicts import write_verdicts
+
+            reporting = functools.partial(judge_with_cases, folder=report)
         judging = judge_in_order(loaded, listing, backbone, tally, jobs=jobs, judging=reporting)
         with contextlib.closing(judging) as predictions:
             for found in predictions:
@@ -139,7 +144,10 @@ def main(
                         write_undecidable(loaded, found, path)
                     page = {"report": str(path)}
                     judged.append((found, path))
-                click.echo(_line(found, page, as_json=as_json))
+                if as_json:
+                    click.echo(json.dumps(dataclasses.asdict(found) | page))
+                else:
+                    click.echo("\n  ".join([sentence(found), *page.values()]))
         if len(listing.paths) > 1:
             click.echo(tally, err=True)
         if report and len(judged) > 1:
@@ -153,31 +161,6 @@ def main(
             f"--max-undecidable allows {100 * max_undecidable:.3g}%",
             reasons,
         )
-
-
-def _line(prediction: Prediction, page: dict[str, str], *, as_json: bool) -> str:
-    if as_json:
-        row: dict[str, Any] = dataclasses.asdict(prediction)
-        return json.dumps(row | page)
-    return "\n  ".join([sentence(prediction), *page.values()])
-
-
-def sentence(prediction: Prediction) -> str:
-    """A prediction as one line of text."""
-    if prediction.probability is None:
-        return f"{one_line(prediction.path)}: undecidable ({one_line(prediction.reason)})"
-    reason = f" ({prediction.reason})" if prediction.reason else ""
-    motion = ""
-    if prediction.anomaly is not None:
-        motion = (
-            f"; motion stranger than {percent(prediction.anomaly)} of real training videos "
-            f"({prediction.strangest})"
-        )
-    return (
-        f"{one_line(prediction.path)}: {prediction.verdict}{reason}, probability of being fake "
-        f"{prediction.probability:.3f} (called fake from {prediction.threshold:.3f} on){motion}"
-        + (f"\n  WARNING: {KNOWN}" if KNOWN in prediction.warning else "")
-    )
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ import numpy.typing as npt
 import torch
 from scipy.special import expit
 
-from features.embedding import Options, weights_warning
+from features.options import Options, weights_warning
 from model.heads import Ensemble, Head
-from model.training import TrainingSettings, save_tensors
+from model.settings import TrainingSettings
+from model.training import save_tensors
 from pipeline.cache import INDEX, Cache
 from pipeline.errors import IntegrityError, SettingsError
 from pipeline.files import sha256_of, write_whole

@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from model.settings import STREAMS
 from pipeline.cache import Cache, Clip
 from pipeline.errors import IntegrityError, NothingUsable, SettingsError
 from pipeline.leaks import find_leaks, offending_pairs
-
-STREAMS = ("flow", "frames", "motion")
 
 
 @dataclass(frozen=True)

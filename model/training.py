@@ -19,17 +19,9 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from model.heads import (
-    Ensemble,
-    Fusion,
-    Head,
-    HeadKind,
-    HeadSettings,
-    Pooling,
-    clip_logits,
-    moments,
-)
+from model.heads import Ensemble, Head, clip_logits, moments
 from model.sequences import Sequences
+from model.settings import TrainingSettings
 from model.statistics.metrics import auc_roc
 from pipeline.files import write_whole
 
@@ -47,39 +39,6 @@ def _write(path: Path, values: Any) -> None:
     image = io.BytesIO()  # in memory, because PyTorch answers a full disk as if it were a bug
     torch.save(values, image)
     path.write_bytes(image.getbuffer())
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Everything that decides a trained head, given the data and the seed."""
-
-    learning_rate: float = 1e-3
-    batch_size: int = 8
-    sequence_length: int = 32
-    weight_decay: float = 1e-3
-    dropout: float = HeadSettings.dropout
-    hidden: int = HeadSettings.hidden
-    layers: int = HeadSettings.layers
-    bidirectional: bool = HeadSettings.bidirectional
-    pooling: Pooling = HeadSettings.pooling
-    head: HeadKind = HeadSettings.kind
-    streams: tuple[str, ...] = ("flow", "motion")
-    fusion: Fusion = HeadSettings.fusion
-    max_epochs: int = 60
-    patience: int = 12
-
-    @property
-    def shape(self) -> HeadSettings:
-        """Of the head."""
-        return HeadSettings(
-            self.head,
-            self.hidden,
-            self.layers,
-            self.bidirectional,
-            self.pooling,
-            self.dropout,
-            self.fusion,
-        )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import cloup
 
 from pipeline.errors import PipelineError
 from pipeline.files import one_line
+from pipeline.launch import how_to_install
 from pipeline.progress import log_json
 from pipeline.protocols import Splitting
 
@@ -99,6 +100,10 @@ class Command(cloup.Command):
             _fail(
                 f"{error.strerror or error}{place}", "check the path, its rights and the space", 2
             )
+        except ImportError as error:
+            if debug:
+                traceback.print_exc()
+            _fail(str(error), how_to_install(str(error)), 2)
         except Exception as error:
             if debug:
                 raise

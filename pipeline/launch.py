@@ -30,13 +30,17 @@ def _fail(kind: type[BaseException], error: BaseException, trace: TracebackType 
     first = (str(error).splitlines() or [kind.__name__])[0]
     if issubclass(kind, KeyboardInterrupt):
         _end("interrupted", "nothing had begun: give the same command again", 130)
-    elif issubclass(kind, ImportError) and ".so" in first:
-        hint = "it is a library of the system: apt-get install libgl1 libglib2.0-0 has OpenCV's"
-        _end(first, hint, 2)
     elif issubclass(kind, ImportError):
-        _end(first, _INSTALL, 2)
+        _end(first, how_to_install(first), 2)
     else:
         sys.__excepthook__(kind, error, trace)
+
+
+def how_to_install(missing: str) -> str:
+    """The way out if something cannot be imported; ``missing`` is what Python says of it."""
+    if ".so" in missing:
+        return "it is a library of the system: apt-get install libgl1 libglib2.0-0 has OpenCV's"
+    return _INSTALL
 
 
 def _end(message: str, hint: str, code: int) -> NoReturn:

@@ -54,6 +54,11 @@ def test_a_name_that_is_not_there_is_an_error():
         (",".join(PACKAGES), ("numpy", "cv2", "h5py", "av", "click", "torch")),
         ("pipeline.workers", ("numpy", "cv2", "h5py", "av", "click", "torch")),
         ("pipeline.extract", ("torch", "sklearn", "matplotlib")),
+        (
+            "features.embed, model.fit, model.evaluate, model.predict",
+            ("torch", "torchvision", "sklearn", "skopt", "matplotlib"),
+        ),
+        ("model.verdicts.batch", ("sklearn", "scipy.stats", "skopt", "matplotlib")),
     ],
 )
 def test_nothing_is_imported_that_is_not_needed(module, spared):

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.covariance import LedoitWolf
-from sklearn.preprocessing import RobustScaler
 
 from features.motion import NAMES, SPEEDS
 from model.sequences import Sequences
@@ -256,6 +254,9 @@ def _of_clips(motion: Sequence[npt.NDArray[Any]]) -> Floats:
 
 def _density(x: Floats) -> Density:
     """Learn from (M, P) descriptors; an unknown one counts as the median."""
+    from sklearn.covariance import LedoitWolf  # seconds, which a prediction need not wait
+    from sklearn.preprocessing import RobustScaler
+
     centre, scale = np.full(x.shape[1], np.nan), np.ones(x.shape[1])
     ever = ~np.isnan(x).all(0)
     scaler = RobustScaler(unit_variance=True).fit(x[:, ever])

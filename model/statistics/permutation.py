@@ -2,7 +2,6 @@
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -27,6 +26,8 @@ def permutation_p_value(labels: Labels, scores: Floats, groups: Labels, *, seed:
     Returns:
         the p-value, NaN with one class only.
     """
+    from scipy.stats import rankdata  # a second, which a prediction need not wait
+
     if len(set(labels.tolist())) < 2:
         return float("nan")
     strata, marks, ranks = _units(labels, rankdata(scores), groups)

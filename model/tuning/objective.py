@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.sequences import Sequences, load_sequences
-from model.training import Indices, TrainingSettings, cross_fit
+from model.settings import TrainingSettings
+from model.training import Indices, cross_fit
 from model.videos import UNSEEN
 from pipeline.cache import Cache
 from pipeline.errors import IntegrityError

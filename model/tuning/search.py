@@ -18,7 +18,7 @@ from skopt.sampler import Lhs
 from skopt.space import Dimension, Space
 from threadpoolctl import threadpool_limits
 
-from model.training import TrainingSettings
+from model.settings import TrainingSettings
 from model.tuning.space import Point, plain, to_point, to_settings
 from model.tuning.trials import (
     FAILED,

@@ -3,14 +3,12 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from skopt.space import Categorical, Dimension, Integer, Real
 
-from model.heads import HEADS, POOLINGS
-from model.training import TrainingSettings
+from model.settings import FUSIONS, HEADS, POOLINGS, Scope, TrainingSettings
 
-Scope = Literal["training", "architecture"]
 Point = list[Any]  # a value for each dimension
 
 LONGEST = 128  # flow maps that a head sees at once: what an epoch takes grows with them
@@ -31,7 +29,7 @@ def search_space(
     Args:
         n_steps: flow maps per clip.
         held_streams: what the cache holds.
-        scope: ``training`` leaves head, layers, pooling, direction and streams as they are.
+        scope: ``training`` leaves head, layers, pooling, direction, streams and fusion as they are.
     """
     space: list[Dimension] = [
         Real(1e-4, 1e-2, prior="log-uniform", name="learning_rate"),
@@ -56,6 +54,8 @@ def search_space(
     ]
     if len(streams) > 1:
         space.append(Categorical(streams, name="streams"))
+    if any("+" in choice for choice in streams):
+        space.append(Categorical(FUSIONS, name="fusion"))
     return space
 
 

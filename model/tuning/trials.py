@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from skopt.space import Dimension
 
-from model.training import TrainingSettings
+from model.settings import TrainingSettings
 from model.tuning.space import Point, parse_settings, parse_value
 from pipeline.appending import end_of_lines
 from pipeline.errors import SettingsError

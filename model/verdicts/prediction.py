@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from features.backbones import Backbone, load_backbone
 from features.embedding import Arrays, embed_clip
-from model.evidence.anomaly import Anomaly, load_anomaly
+from model.evidence.anomaly import Anomaly, load_anomaly, percent
 from model.evidence.attribution import stream_shares
 from model.run import Run
 from model.sequences import join_streams
@@ -23,6 +23,7 @@ from model.ties import TRAINING, trained_on
 from pipeline import extraction
 from pipeline.cache import read_shard
 from pipeline.errors import IntegrityError, Rejected, SettingsError
+from pipeline.files import one_line
 from pipeline.probe import Probe
 from pipeline.scratch import scratch_folder
 from pipeline.settings import Settings
@@ -253,3 +254,21 @@ def _judge(
     strange = anomaly.of_video(motion) if anomaly else (None, "")
     found = (str(path), verdict, probability, threshold, len(x), reason, warning)
     return Prediction(*found, *strange, stream_shares(run, x)), motion
+
+
+def sentence(prediction: Prediction) -> str:
+    """A prediction as one line of text."""
+    if prediction.probability is None:
+        return f"{one_line(prediction.path)}: undecidable ({one_line(prediction.reason)})"
+    reason = f" ({prediction.reason})" if prediction.reason else ""
+    motion = ""
+    if prediction.anomaly is not None:
+        motion = (
+            f"; motion stranger than {percent(prediction.anomaly)} of real training videos "
+            f"({prediction.strangest})"
+        )
+    return (
+        f"{one_line(prediction.path)}: {prediction.verdict}{reason}, probability of being fake "
+        f"{prediction.probability:.3f} (called fake from {prediction.threshold:.3f} on){motion}"
+        + (f"\n  WARNING: {KNOWN}" if KNOWN in prediction.warning else "")
+    )

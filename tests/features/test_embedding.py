@@ -16,8 +16,9 @@ import features.embedding
 from features.architectures import architecture
 from features.backbones import Backbone, load_backbone
 from features.embed import main as embed_command
-from features.embedding import Options, embed, embed_clip, scaled_maps
+from features.embedding import embed, embed_clip, scaled_maps
 from features.motion import NAMES, motion_descriptors
+from features.options import Options
 from features.weights import load_model
 from pipeline.cache import INDEX, Cache
 from pipeline.errors import IntegrityError, SettingsError
@@ -266,7 +267,8 @@ import torch
 import features.embedding
 from features.architectures import architecture
 from features.backbones import Backbone, load_backbone
-from features.embedding import Options, embed
+from features.embedding import embed
+from features.options import Options
 from pipeline.cache import Cache
 
 torch.set_num_threads(1)

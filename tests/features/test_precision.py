@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from features.backbones import ALIKE, checked, load_backbone
-from features.embedding import Options, checked_on, embed
+from features.embedding import checked_on, embed
+from features.options import Options
 from pipeline.cache import Cache
 from pipeline.errors import SettingsError
 

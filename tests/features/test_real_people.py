@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from features.backbones import load_backbone
-from features.embedding import Options, embed
+from features.embedding import embed
+from features.options import Options
 from pipeline.extraction import extract
 from pipeline.settings import Settings
 from pipeline.video import Video

@@ -24,7 +24,7 @@ from features.embedding import embed
 from features.motion import NAMES
 from model.fitting import fit
 from model.sequences import Sequences
-from model.training import TrainingSettings
+from model.settings import TrainingSettings
 from pipeline.cache import Cache, write_index, write_shard
 from pipeline.extraction import extract
 from pipeline.protocols import Splitting

@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from model.heads import FUSIONS, HEADS, POOLINGS, Ensemble, Head, HeadSettings, clip_logits
+from model.heads import Ensemble, Head, clip_logits
+from model.settings import FUSIONS, HEADS, POOLINGS, HeadSettings
 
 WIDTHS = {"flow": 3, "motion": 2}
 SHAPES = [

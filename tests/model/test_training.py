@@ -10,10 +10,11 @@ import torch
 from model import training
 from model.evaluation.baselines import logistic_regression, mean_pooled
 from model.fitting import training_folds
-from model.heads import HEADS, Head, clip_logits
+from model.heads import Head, clip_logits
 from model.sequences import load_sequences
+from model.settings import HEADS, TrainingSettings
 from model.statistics.metrics import auc_roc
-from model.training import TrainingSettings, cross_fit, train_fold
+from model.training import cross_fit, train_fold
 from pipeline import splits
 
 

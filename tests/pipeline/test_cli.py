@@ -152,12 +152,20 @@ def test_ctrl_c_while_a_command_is_being_loaded_is_130(tmp_path):
     assert two_lines(err)[0] == "interrupted"
 
 
-def test_a_missing_library_is_told_with_how_to_install_it(run_command, tmp_path):
-    (tmp_path / "cv2.py").write_text("raise ModuleNotFoundError(\"No module named 'cv2'\")\n")
+@pytest.mark.parametrize(
+    ("library", "command"),
+    [
+        ("cv2", ["pipeline.inspect", "nowhere"]),  # imported before the command begins,
+        ("torch", ["model.predict", "nowhere", "video.mp4"]),  # and after
+    ],
+)
+def test_a_missing_library_is_told_with_how_to_install_it(library, command, run_command, tmp_path):
+    missing = f"No module named {library!r}"
+    (tmp_path / f"{library}.py").write_text(f"raise ModuleNotFoundError({missing!r})\n")
     env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    done = run_command("pipeline.inspect", "nowhere", env=env)
+    done = run_command(*command, env=env)
     message, hint = two_lines(done.stderr)
-    assert (done.returncode, message) == (2, "No module named 'cv2'")
+    assert (done.returncode, message) == (2, missing)
     assert "activate" in hint and "pip install" in hint
 
 

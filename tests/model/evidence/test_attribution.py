@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from model.evidence.attribution import stream_shares
-from model.heads import Ensemble, Head, HeadSettings
+from model.heads import Ensemble, Head
 from model.run import Run, load_run
+from model.settings import HeadSettings
 
 WIDTHS = {"flow": 4, "frames": 3, "motion": 2}
 X = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 9, 9)).astype(np.float32))

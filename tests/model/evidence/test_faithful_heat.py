@@ -15,7 +15,8 @@ from model.evidence.faithfulness import faithfulness_of
 from model.evidence.heatmaps import heat_of, slope_of
 from model.fitting import training_folds
 from model.run import Run, load_run
-from model.training import TrainingSettings, cross_fit
+from model.settings import TrainingSettings
+from model.training import cross_fit
 
 SIDE, CELL, STEPS = 224, 32, 4
 ACROSS = SIDE // CELL

@@ -24,9 +24,10 @@ from model.evidence.moments import (
     stretch,
 )
 from model.fitting import training_folds
-from model.heads import Ensemble, Head, HeadSettings
+from model.heads import Ensemble, Head
 from model.run import Run, load_run
-from model.training import TrainingSettings, cross_fit
+from model.settings import HeadSettings, TrainingSettings
+from model.training import cross_fit
 from pipeline.errors import IntegrityError
 
 SIDE, CELL, STEPS = 128, 32, 6

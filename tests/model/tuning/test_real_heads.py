@@ -16,7 +16,8 @@ import torch
 from model import training
 from model.fit import main as fit_command
 from model.fitting import best_settings, fit, training_folds
-from model.training import TrainingSettings, cross_fit
+from model.settings import TrainingSettings
+from model.training import cross_fit
 from model.tuning import search as search_module
 from model.tuning.objective import FoldLoss, load_training
 from model.tuning.trials import outcome_of, run_fold

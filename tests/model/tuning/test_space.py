@@ -4,8 +4,7 @@ import dataclasses
 
 import pytest
 
-from model.heads import HEADS
-from model.training import TrainingSettings
+from model.settings import FUSIONS, HEADS, TrainingSettings
 from model.tuning.space import LONGEST, STREAM_SETS, search_space, to_point, to_settings
 
 STEPS = 20
@@ -34,6 +33,14 @@ def test_sequence_lengths_are_within_the_clip(steps):
 def test_streams_are_chosen_among_those_that_the_cache_holds(held, expected):
     space = {dimension.name: dimension for dimension in search_space(STEPS, held)}
     assert (set(space["streams"].categories) if "streams" in space else None) == expected
+
+
+def test_fusion_is_chosen_where_there_can_be_two_streams():
+    space = {dimension.name: dimension for dimension in SPACE}
+    assert tuple(space["fusion"].categories) == FUSIONS
+    late = dataclasses.replace(START, fusion="late")
+    assert to_settings(to_point(late, SPACE), SPACE, START).fusion == "late"
+    assert "fusion" not in {dimension.name for dimension in search_space(STEPS, ("flow",))}
 
 
 def test_training_alone_leaves_the_architecture_as_it_is():

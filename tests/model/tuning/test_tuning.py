@@ -10,7 +10,7 @@ import pytest
 import torch
 from skopt.space import Categorical, Real
 
-from model.training import TrainingSettings
+from model.settings import TrainingSettings
 from model.tuning import search as search_module
 from model.tuning import trials
 from model.tuning.plots import dependence, plot_tuning
@@ -92,7 +92,7 @@ def test_the_log_has_one_row_per_trial_with_all_that_was_chosen(undisturbed):
     assert set(found[0]) == {
         "trial", "from", "status", "learning_rate", "log2_batch_size", "sequence_length",
         "weight_decay", "dropout", "log2_hidden", "layers", "bidirectional", "pooling", "head",
-        "streams",
+        "streams", "fusion",
         "val_loss", "fold_1", "fold_2", "fold_3", "seconds",
     }  # fmt: skip
     for row in found:

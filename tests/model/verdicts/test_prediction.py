@@ -13,10 +13,9 @@ import torch
 from model.evidence.anomaly import load_anomaly
 from model.evidence.attribution import stream_shares
 from model.predict import main as predict_command
-from model.predict import sentence
 from model.run import load_run
 from model.sequences import join_streams
-from model.verdicts.prediction import KNOWN, Prediction, backbone_of, predict
+from model.verdicts.prediction import KNOWN, Prediction, backbone_of, predict, sentence
 from pipeline.errors import IntegrityError, SettingsError
 
 # Decoding, flow and embedding are the same bit by bit; the LSTM in float32 sees other batches.
