@@ -8,6 +8,7 @@ import click
 import cloup
 from click.core import ParameterSource
 
+from model.config import read_config
 from model.options import (
     allow_leaks_option,
     cases_option,
@@ -95,6 +96,9 @@ def main(
         raise click.UsageError(f"{', '.join(given)} without --sweep or --cases: no video is needed")
     if rival and (cache or sweeps or asked_for_pages):
         raise click.UsageError("--cache, --sweep and --cases are for one run, not for two")
+    for one in filter(None, (run, rival)):
+        read_config(one)  # and see that it is there, before what takes long
+    elsewhere = Cache(cache, "embed") if cache else None
     from model.evaluation.cross import evaluate_elsewhere
     from model.evaluation.evaluation import METRICS, evaluate
     from model.evaluation.rivalry import compare_runs, rivalry_table
@@ -111,7 +115,7 @@ def main(
         found = compare_runs(loaded, load_run(rival), allow_leaks=allow_leaks)
         click.echo(json.dumps(found.as_json(), indent=1) if as_json else rivalry_table(found))
         return
-    opened = Cache(cache, "embed") if cache else cache_of(loaded)
+    opened = elsewhere or cache_of(loaded)
     load = functools.cache(lambda: backbone_of(loaded, weights, device))
     if sweeps or asked_for_pages:
         load()  # and see that it is there, before all else

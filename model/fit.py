@@ -8,6 +8,7 @@ import click
 import cloup
 from click.core import ParameterSource
 
+from model.config import read_config
 from model.options import (
     allow_leaks_option,
     cases_option,
@@ -241,6 +242,7 @@ def main(
         raise click.UsageError("--warm-start and --time-budget are for tuning: give --tune N")
     if original:
         _refuse_beside_from(context)
+        read_config(original)  # and see that it is there, before what takes long
     elif embeddings is None:
         raise click.UsageError("EMBEDDINGS is missing: a cache that features.embed made")
     given = Cache(embeddings, "embed") if embeddings else None

@@ -15,10 +15,11 @@ from skopt.space import Dimension
 from tqdm import tqdm
 
 from features.backbones import resolve_device
+from model.config import SCHEMA, Config
 from model.evidence.anomaly import fit_anomaly, read_motion, save_anomaly
 from model.evidence.moments import fit_band, save_band
 from model.plots import plot_training
-from model.run import SCHEMA, Config, Run, cache_of, save_run
+from model.run import Run, cache_of, save_run
 from model.sequences import Sequences, available_streams, check_leaks
 from model.settings import Scope, TrainingSettings
 from model.statistics.calibration import operating_point

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import cloup
 
+from model.config import read_config
 from model.options import jobs_option, warn, weights_option
 from pipeline.cli import Command
 from pipeline.errors import NothingUsable, TooManyRejects
@@ -108,6 +109,7 @@ def main(
         raise click.UsageError(
             "--report is not for -o, which leaves out what was judged before: give one of them."
         )
+    read_config(run)  # and see that it is there, before what takes long
     from model.run import load_run
     from model.verdicts.batch import Tally, judge_in_order, judge_into, list_videos, read_list
     from model.verdicts.prediction import backbone_of, sentence

@@ -6,7 +6,8 @@ import pickle
 import pytest
 import torch
 
-from model.run import SCHEMA, load_run
+from model.config import SCHEMA
+from model.run import load_run
 from pipeline.errors import IntegrityError, SettingsError
 
 
