@@ -11,7 +11,7 @@ from model.settings import TrainingSettings
 from pipeline.cache import INDEX
 from pipeline.errors import IntegrityError, SettingsError
 
-SCHEMA = 2
+SCHEMA = 3
 CONFIG = "config.json"
 
 

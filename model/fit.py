@@ -279,6 +279,10 @@ def main(
             allow_leaks=allow_leaks,
         )
     warn(run)
+    n_heads = run.config.n_heads
+    if not original and n_heads != folds:
+        why = "prescribes a validation split" if n_heads == 1 else "has too few people for more"
+        click.echo(f"note: {n_heads} folds instead of {folds}: the corpus {why}", err=True)
     click.echo(f"run: {output}")
     if not any(clip.split in UNSEEN for clip in cache.clips):
         click.echo("not evaluated: the cache has neither a test split nor a holdout")

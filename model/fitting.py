@@ -1,9 +1,10 @@
 """Embeddings → a run: folds by identity, tuning, one head per fold, an operating threshold."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from model.tuning.space import search_space, settings_as_json, settings_from_jso
 from model.tuning.trials import best_of_log, read_trials
 from model.videos import by_video, write_predictions
 from pipeline import splits
+from pipeline.appending import try_lock
 from pipeline.cache import Cache, check_same_settings
 from pipeline.errors import NothingUsable, SettingsError
 from pipeline.files import write_csv, write_whole
@@ -81,7 +83,7 @@ def fit(
     Raises:
         IntegrityError: the splits of the cache leak.
         NothingUsable: the training split lacks a class.
-        SettingsError: the folder holds a run with other settings.
+        SettingsError: the folder holds a run with other settings, or another process writes it.
     """
     leak_warning = check_leaks(cache, allow=allow_leaks)
     training = load_training(cache.folder, cache.sha256, settings.streams)
@@ -95,62 +97,62 @@ def fit(
         "warm": [settings_as_json(one) for one in warm],
         **settings_as_json(settings),
     }
-    _begin(folder, begun)
-    checkpoints = folder / CHECKPOINTS
-    checkpoints.mkdir(exist_ok=True)
-    if n_trials:
-        space = search_space(training.x.shape[1], available_streams(cache), scope=search)
-        objective = FoldLoss(
-            cache.folder, cache.sha256, folds, seed, where, checkpoints=checkpoints
-        )
-        settings = _tune(objective, n_trials, space, folder, settings, warm, jobs, seconds)
-        n_trials = len(read_trials(folder / TRIALS, space, len(folds)))
-        training = load_training(cache.folder, cache.sha256, settings.streams)
-    with tqdm(total=len(folds), desc="train", unit="fold", disable=None) as bar:
-        fitted = cross_fit(
-            training,
-            folds,
-            settings,
+    with _alone(folder, begun, tuned=n_trials > 0):
+        checkpoints = folder / CHECKPOINTS
+        checkpoints.mkdir(exist_ok=True)
+        if n_trials:
+            space = search_space(training.x.shape[1], available_streams(cache), scope=search)
+            objective = FoldLoss(
+                cache.folder, cache.sha256, folds, seed, where, checkpoints=checkpoints
+            )
+            settings = _tune(objective, n_trials, space, folder, settings, warm, jobs, seconds)
+            n_trials = len(read_trials(folder / TRIALS, space, len(folds)))
+            training = load_training(cache.folder, cache.sha256, settings.streams)
+        with tqdm(total=len(folds), desc="train", unit="fold", disable=None) as bar:
+            fitted = cross_fit(
+                training,
+                folds,
+                settings,
+                seed=seed,
+                device=where,
+                progress=bar.update,
+                checkpoints=checkpoints,
+            )
+        ids, labels, logits = by_video(training.clips, fitted.out_of_fold)
+        point = operating_point(labels, logits, max_fpr=max_fpr, abstain=abstain)
+        config = Config(
+            schema=SCHEMA,
+            cache=str(cache.folder.resolve()),
+            cache_sha256=cache.sha256,
+            frames=int(cache.attrs["frames"]),
+            extraction=json.loads(cache.attrs["source_settings"]),
+            embedding=cache.settings,
+            widths=dict(training.widths),
+            training=settings,
+            n_heads=len(folds),
+            trials=n_trials,
             seed=seed,
-            device=where,
-            progress=bar.update,
-            checkpoints=checkpoints,
+            temperature=point.temperature,
+            threshold=point.threshold,
+            max_fpr=max_fpr,
+            abstain=abstain,
+            margin=point.margin,
+            versions=_versions(),
+            leak_warning=leak_warning,
+            threshold_warning=point.warning,
         )
-    ids, labels, logits = by_video(training.clips, fitted.out_of_fold)
-    point = operating_point(labels, logits, max_fpr=max_fpr, abstain=abstain)
-    config = Config(
-        schema=SCHEMA,
-        cache=str(cache.folder.resolve()),
-        cache_sha256=cache.sha256,
-        frames=int(cache.attrs["frames"]),
-        extraction=json.loads(cache.attrs["source_settings"]),
-        embedding=cache.settings,
-        widths=dict(training.widths),
-        training=settings,
-        n_heads=len(folds),
-        trials=n_trials,
-        seed=seed,
-        temperature=point.temperature,
-        threshold=point.threshold,
-        max_fpr=max_fpr,
-        abstain=abstain,
-        margin=point.margin,
-        versions=_versions(),
-        leak_warning=leak_warning,
-        threshold_warning=point.warning,
-    )
-    run = Run(folder, config, fitted.ensemble)
-    write_ties(folder, training.clips)
-    motion = read_motion(cache, training)
-    anomaly = fit_anomaly(motion, training, folds)
-    save_anomaly(folder, anomaly)
-    save_band(folder, fit_band(run, training, fitted.folds, motion, anomaly))
-    save_run(run)
-    shutil.rmtree(checkpoints)
-    _write_history(folder, fitted)
-    out_of_fold = dict(zip(ids, run.probabilities(logits), strict=True))
-    write_predictions(run, cache, out_of_fold)
-    return run
+        run = Run(folder, config, fitted.ensemble)
+        write_ties(folder, training.clips)
+        motion = read_motion(cache, training)
+        anomaly = fit_anomaly(motion, training, folds)
+        save_anomaly(folder, anomaly)
+        save_band(folder, fit_band(run, training, fitted.folds, motion, anomaly))
+        save_run(run)
+        shutil.rmtree(checkpoints)
+        _write_history(folder, fitted)
+        out_of_fold = dict(zip(ids, run.probabilities(logits), strict=True))
+        write_predictions(run, cache, out_of_fold)
+        return run
 
 
 def refit(
@@ -219,11 +221,29 @@ def training_folds(training: Sequences, n_folds: int, seed: int) -> list[tuple[I
     )
 
 
-def _begin(folder: Path, begun: dict[str, Any]) -> None:
+@contextlib.contextmanager
+def _alone(folder: Path, begun: dict[str, Any], tuned: bool) -> Iterator[None]:
+    """The right to write a run, which one process has at a time."""
+    _begin(folder, begun, tuned)
+    with (folder / BEGUN).open("r+b") as file:
+        if not try_lock(file):
+            raise SettingsError(
+                f"another process is writing {folder}",
+                "wait for it to end, or give another folder",
+            )
+        yield
+
+
+def _begin(folder: Path, begun: dict[str, Any], tuned: bool) -> None:
     """Remember what a search was begun with, so that it is never gone on with something else."""
     path = folder / BEGUN
     if path.is_file():
         check_same_settings(folder, json.loads(path.read_text()), begun)
+        if (folder / TRIALS).is_file() and not tuned:
+            raise SettingsError(
+                f"{folder} holds a search, which training without one would forget",
+                "give --tune N to go on with it, or another folder",
+            )
     elif folder.is_dir() and any(folder.iterdir()):
         raise SettingsError(f"{folder} is not empty and not a run", "give a new folder")
     elif folder.exists() and not folder.is_dir():

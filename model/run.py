@@ -1,7 +1,6 @@
 """The folder of one run: a trained model and every setting that made it."""
 
 import dataclasses
-import hashlib
 import json
 import pickle
 from dataclasses import dataclass
@@ -15,11 +14,13 @@ from scipy.special import expit
 from model.config import CONFIG, Config, damaged, read_config
 from model.heads import Ensemble, Head
 from model.training import save_tensors
-from pipeline.cache import Cache
+from pipeline.cache import SUMS, Cache, read_sums, write_sums
 from pipeline.errors import IntegrityError, SettingsError
 from pipeline.files import sha256_of, write_whole
 
 MODEL = "model.pt"
+# What a verdict rests on, as far as it is there; reports and what they are made from are not.
+SEALED = (CONFIG, MODEL, "anomaly.npz", "band.json", "training.csv")
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,18 @@ class Run:
 
 
 def save_run(run: Run) -> None:
-    """Write ``model.pt`` and ``config.json`` into the run's folder, each whole or not at all."""
+    """Write ``model.pt`` and ``config.json`` into the run's folder, and seal it."""
     state = run.ensemble.state_dict()
     save_tensors(run.folder / MODEL, state)
     text = json.dumps(dataclasses.asdict(run.config), indent=1)
     write_whole(run.folder / CONFIG, lambda path: path.write_text(text + "\n"))
+    seal(run.folder)
+
+
+def seal(folder: Path) -> None:
+    """Write ``SHA256SUMS`` over what a verdict rests on; a change of it is then found."""
+    there = [name for name in SEALED if (folder / name).is_file()]
+    write_sums(folder, {name: sha256_of(folder / name) for name in there})
 
 
 def load_run(folder: Path) -> Run:
@@ -51,6 +59,7 @@ def load_run(folder: Path) -> Run:
         IntegrityError: its files are damaged.
     """
     config = read_config(folder)
+    _check_seal(folder)
     try:
         heads = [Head(config.widths, config.training.shape) for _ in range(config.n_heads)]
         ensemble = Ensemble(heads, config.training.sequence_length)
@@ -62,10 +71,21 @@ def load_run(folder: Path) -> Run:
     return Run(folder, config, ensemble.eval())
 
 
+def _check_seal(folder: Path) -> None:
+    try:
+        sums = read_sums(folder)
+    except (OSError, ValueError) as error:
+        raise damaged(folder, f"{SUMS} cannot be read") from error
+    for name, sha256 in sums.items():
+        if not (folder / name).is_file():
+            raise damaged(folder, f"{name} is not there")
+        if sha256_of(folder / name) != sha256:
+            raise damaged(folder, f"{name} is not what was written: its sha256 is another")
+
+
 def digest_of(run: Run) -> str:
-    """A sha256 over the model and all its settings: what tells this run from every other."""
-    both = sha256_of(run.folder / CONFIG) + sha256_of(run.folder / MODEL)
-    return hashlib.sha256(both.encode()).hexdigest()
+    """A sha256 over the model, its settings and all else that a verdict rests on."""
+    return sha256_of(run.folder / SUMS)
 
 
 def cache_of(run: Run, cache: Cache | None = None) -> Cache:

@@ -18,6 +18,8 @@ from pipeline.cache import Cache, Clip
 from pipeline.errors import IntegrityError, NothingUsable, SettingsError
 from pipeline.leaks import find_leaks, offending_pairs
 
+SHOWN = 3  # pairs of clips in a message
+
 
 @dataclass(frozen=True)
 class Sequences:
@@ -200,7 +202,7 @@ def check_leaks(cache: Cache, *, allow: bool = False) -> str:
         what to say over every result on a cache that leaks, or nothing.
 
     Raises:
-        IntegrityError: it leaks; with every offending pair of clips.
+        IntegrityError: it leaks; with some of the offending pairs of clips.
     """
     clips = [clip for clip in cache.clips if clip.split]
     ties, splits = [clip.ties for clip in clips], [clip.split for clip in clips]
@@ -209,12 +211,13 @@ def check_leaks(cache: Cache, *, allow: bool = False) -> str:
     if not found:
         return ""
     if not allow:
-        pairs = "\n  ".join(map(str, offending_pairs(ties, splits, names)))
+        pairs = [str(pair) for pair in offending_pairs(ties, splits, names)]
+        more = f"; and {len(pairs) - SHOWN} more pairs" if len(pairs) > SHOWN else ""
         raise IntegrityError(
             f"{len(found)} identities, originals, recordings or files are on two sides of the "
-            f"splits of {cache.folder}:\n  {pairs}",
-            "python -m pipeline.split makes a split that does not leak; --allow-leaks goes on, and "
-            "says so over every result",
+            f"splits of {cache.folder}: {'; '.join(pairs[:SHOWN])}{more}",
+            f"python -m pipeline.audit {cache.folder} lists them; python -m pipeline.split makes a "
+            "split that does not leak; --allow-leaks goes on, and says so over every result",
         )
     return (
         f"The split leaks: {len(found)} identities, originals, recordings or files are on two "

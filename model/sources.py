@@ -10,7 +10,11 @@ from pipeline.files import read_csv, sha256_of
 from pipeline.workers import Pool
 
 NAMES = "names.csv"
-UNKNOWN, MISSING, CHANGED = LOST = ("no file is known", "the file is gone", "the file has changed")
+UNKNOWN, MISSING, CHANGED = LOST = (
+    "no names.csv in or beside the embeddings names its file",
+    "the file is gone",
+    "the file has changed",
+)
 
 
 def find_videos(

@@ -12,6 +12,8 @@ from pipeline.cache import Cache, Clip
 from pipeline.files import write_csv
 
 PREDICTIONS = "predictions.csv"
+HEADER = ("id", "split", "label", "probability", "status")
+OK = "ok"  # status of a video with a probability
 UNSEEN = ("test", "holdout")
 
 
@@ -62,12 +64,11 @@ def write_predictions(run: Run, cache: Cache, out_of_fold: Mapping[str, float]) 
             continue
         listed.add(clip.video)
         value = probability.get(clip.video, np.nan)
-        status = "ok"
+        status = OK
         if not clip.split:
             status = "dropped from the split"
         elif np.isnan(value):
             status = "no number came out" if clip.split in UNSEEN else "in no validation fold"
         shown = "" if np.isnan(value) else repr(float(value))
         rows.append([clip.video, clip.split, clip.label, shown, status])
-    header = ["id", "split", "label", "probability", "status"]
-    write_csv(run.folder / PREDICTIONS, header, rows)
+    write_csv(run.folder / PREDICTIONS, HEADER, rows)

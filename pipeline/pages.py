@@ -19,7 +19,7 @@ def write_page(
     path: Path,
     template: Path,
     values: Mapping[str, Any],
-    filters: Mapping[str, Callable[..., str]] | None = None,
+    filters: Mapping[str, Callable[..., Any]] | None = None,
 ) -> int:
     """Write a page, whole or not at all.
 

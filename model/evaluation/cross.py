@@ -11,8 +11,11 @@ from tqdm import tqdm
 from model.evaluation.evaluation import ALL, METRICS, Evaluation, finish, judge, rivals_of
 from model.run import Run, cache_of
 from model.ties import check_unseen
+from model.videos import HEADER, OK, PREDICTIONS
 from pipeline.cache import Cache
 from pipeline.errors import IntegrityError, SettingsError
+from pipeline.files import write_csv
+from pipeline.video import LABEL_NAMES
 
 # What changes neither a pixel nor an embedding of a video: which videos there are, how they are
 # split and stored, and how many frames of each are looked at.
@@ -43,8 +46,8 @@ def evaluate_elsewhere(
     """Evaluate a run on all videos of a cache that it was not trained on, whatever their split.
 
     Temperature and threshold are the run's, and so are the controls: they were trained where it
-    was. Writes ``metrics.json`` and curves into a folder of its own in the run's, ``cross/<name of
-    the cache>``.
+    was. Writes ``metrics.json``, ``predictions.csv`` and curves into a folder of its own in the
+    run's, ``cross/<name of the cache>``.
 
     Args:
         run: a trained run.
@@ -71,6 +74,14 @@ def evaluate_elsewhere(
         curves = judge(run, other, splits, ALL, rivals, evaluation)
         bar.update()
     finish(run, other, evaluation, curves, f"all of {evaluation.folder.name}")
+    rows = [
+        [
+            *(video.id, video.split, LABEL_NAMES.index(video.label)),
+            *(("", video.scored_by) if video.probability is None else (video.probability, OK)),
+        ]
+        for video in evaluation.videos
+    ]
+    write_csv(evaluation.folder / PREDICTIONS, HEADER, rows)
     return evaluation
 
 

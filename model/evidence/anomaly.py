@@ -20,6 +20,7 @@ Indices = npt.NDArray[np.int64]
 
 ANOMALY = "anomaly.npz"
 RARE = 0.95  # of real training videos move less strangely than one that is called fake for it
+FOREIGN = 2.0  # times the strangest real training video, beyond which it is of another kind
 FLOOR = 0.1  # robust standard deviations; differences below it are noise
 SHOWN = 3  # descriptors in a text
 TITLES = [(f"{n} speed" if n in SPEEDS else n).replace("_", " ") for n in NAMES]
@@ -114,6 +115,16 @@ class Anomaly:
     def threshold(self) -> float:
         """The distance from which on a video is stranger than `RARE` of the real ones."""
         return float(np.quantile(self.reference, RARE))
+
+    def is_foreign(self, motion: Sequence[npt.NDArray[Any]]) -> bool:
+        """Whether a video is `FOREIGN` times as far from usual as any real training video.
+
+        Args:
+            motion: N times (T-1, K), of all its clips.
+        """
+        distances = self.distances(motion)
+        known = distances[~np.isnan(distances)]
+        return bool(len(known) and known.mean() > FOREIGN * self.reference.max())
 
     def drivers(self, motion: Sequence[npt.NDArray[Any]]) -> list[tuple[str, float, float]]:
         """What makes clips of a video strange, most of it first.

@@ -36,7 +36,7 @@ from model.reports.overlay import (
 from model.reports.record import looked_at, record, tested
 from model.reports.timeline import HEIGHT, Plot, plots
 from model.run import Run
-from model.verdicts.prediction import KNOWN, Examined, Prediction, examine
+from model.verdicts.prediction import Examined, Prediction, cautions, examine
 from pipeline.files import whole_file
 from pipeline.pages import jpeg_uri, write_page
 from pipeline.probe import Probe
@@ -181,7 +181,7 @@ def _shown(run: Run, examined: Examined, case: Case | None, overlay: str) -> dic
     return {
         "name": Path(examined.prediction.path).name,
         "prediction": examined.prediction,
-        "warnings": [*run.config.warnings, *[KNOWN] * (KNOWN in examined.prediction.warning)],
+        "warnings": [*run.config.warnings, *cautions(examined.prediction)],
         "config": run.config,
         "tested": tested(run),
         "n_reference": len(examined.anomaly.reference) if examined.anomaly else 0,

@@ -93,5 +93,8 @@ def write_cases(
         with contextlib.closing(examine(run, list(there.values()), backbone, pool)) as examined:
             for number, one in examined:
                 write_case(run, one, backbone, pages[list(there)[number]])
-    command = f"python -m model.evaluate {shlex.quote(str(run.folder))} --cases {n}"
+    words = ["python", "-m", "model.evaluate", str(run.folder), "--cases", str(n)]
+    if cache.sha256 != run.config.cache_sha256:
+        words += ["--cache", str(cache.folder)]
+    command = shlex.join(words)
     return Cases([pages[video] for video in worst if video not in lost], lost, command)

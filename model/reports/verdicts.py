@@ -5,7 +5,7 @@ from pathlib import Path
 
 from model.evidence.anomaly import percent
 from model.run import Run, digest_of
-from model.verdicts.prediction import KNOWN, Prediction
+from model.verdicts.prediction import Prediction, cautions
 from pipeline.pages import write_page
 
 INDEX = "index.html"
@@ -30,12 +30,11 @@ def write_verdicts(folder: Path, run: Run, judged: Sequence[tuple[Prediction, Pa
         "digest": digest_of(run),
         "threshold": run.config.threshold,
         "warnings": run.config.warnings,
-        "known": KNOWN,
         "rows": rows,
         "n_fake": sum(found.verdict == "fake" for found, _ in rows),
         "n_real": sum(found.verdict == "real" for found, _ in rows),
         "has_anomaly": any(found.anomaly is not None for found, _ in rows),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_page(folder / INDEX, _TEMPLATE, values, {"percent": percent})
+    write_page(folder / INDEX, _TEMPLATE, values, {"percent": percent, "cautions": cautions})
     return folder / INDEX

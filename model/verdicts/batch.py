@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -81,11 +82,13 @@ def read_list(path: Path) -> list[Path]:
         path: of the list; ``-`` is standard input.
 
     Raises:
-        SettingsError: it is empty.
+        SettingsError: it is empty, or no text.
         OSError: it cannot be read.
     """
     content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     content = content.removeprefix(b"\xef\xbb\xbf")
+    if re.search(rb"[\x01-\x08]", content):
+        raise SettingsError(f"the list {path} is no text", "write one path a line into it")
     lines = content.split(b"\0") if b"\0" in content else content.splitlines()
     paths = [Path(os.fsdecode(line)) for line in lines if line.strip()]
     if not paths:

@@ -31,6 +31,11 @@ from pipeline.workers import LocalPool, Pool
 
 KNOWN = "The detector was trained on this very file: what it says of it is too good to be true."
 
+FOREIGN = (
+    "It moves more than twice as far from usual as any real training video: the detector may not "
+    "know this kind of video, and what it says of it is a guess."
+)
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -43,11 +48,13 @@ class Prediction:
         threshold: from which on a video is called fake.
         clips: how many clips of the video were looked at.
         reason: why it is undecidable, else empty.
-        warning: what to know about the run, or that it was trained on this file; usually empty.
+        warning: what to know about the run, that it was trained on this file, or that it may not
+            know this kind of video; usually empty.
         anomaly: the share of real training videos that move less strangely, 0..1; None if it is
             not known.
         strangest: what is strange about the motion, in robust standard deviations of real clips.
         streams: what each stream adds to the log-odds of being fake.
+        sha256: of the file; empty if it is unusable.
     """
 
     path: str
@@ -60,6 +67,7 @@ class Prediction:
     anomaly: float | None = None
     strangest: str = ""
     streams: Mapping[str, float] = field(default_factory=dict)
+    sha256: str = ""
 
 
 def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> Backbone:
@@ -217,9 +225,11 @@ def examine(
             clips = tuple(read_shard(folder, video.shard).values())
             (folder / video.shard).unlink()
             prediction, motion = _judge(run, paths[number], clips, backbone, anomaly)
-            if f"sha256:{video.facts.sha256}" in learned:
-                warning = " ".join(filter(None, [prediction.warning, KNOWN]))
-                prediction = dataclasses.replace(prediction, warning=warning)
+            sha256 = video.facts.sha256
+            known = KNOWN if f"sha256:{sha256}" in learned else ""
+            foreign = FOREIGN if anomaly and anomaly.is_foreign(motion) else ""
+            warning = " ".join(filter(None, [prediction.warning, known, foreign]))
+            prediction = dataclasses.replace(prediction, warning=warning, sha256=sha256)
             yield number, Examined(prediction, video.facts, clips, motion, anomaly)
 
 
@@ -270,5 +280,10 @@ def sentence(prediction: Prediction) -> str:
     return (
         f"{one_line(prediction.path)}: {prediction.verdict}{reason}, probability of being fake "
         f"{prediction.probability:.3f} (called fake from {prediction.threshold:.3f} on){motion}"
-        + (f"\n  WARNING: {KNOWN}" if KNOWN in prediction.warning else "")
+        + "".join(f"\n  WARNING: {caution}" for caution in cautions(prediction))
     )
+
+
+def cautions(prediction: Prediction) -> list[str]:
+    """What to know about this very video, of all that its warning says."""
+    return [caution for caution in (KNOWN, FOREIGN) if caution in prediction.warning]

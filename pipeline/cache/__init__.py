@@ -24,6 +24,7 @@ from pipeline.cache.index import (
     finished_cache,
     readable_cache,
     write_index,
+    write_sums,
 )
 from pipeline.cache.reading import (
     BESIDE,
@@ -80,6 +81,7 @@ __all__ = [
     "shard_row",
     "write_index",
     "write_shard",
+    "write_sums",
     "writing_hdf5",
     "writing_shard",
 ]

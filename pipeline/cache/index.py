@@ -41,9 +41,14 @@ def write_index(
     sums = {INDEX: hashlib.sha256(content).hexdigest()}
     sums |= {name: sha256_of(cache / name) for name in BESIDE if (cache / name).is_file()}
     sums |= {shard.name: shard.sha256 for shard in shards}
-    text = "".join(f"{sha256}  {name}\n" for name, sha256 in sums.items())
-    write_whole(cache / SUMS, lambda temporary: temporary.write_text(text, encoding="ascii"))
+    write_sums(cache, sums)
     write_whole(cache / INDEX, lambda temporary: temporary.write_bytes(content))
+
+
+def write_sums(folder: Path, sums: Mapping[str, str]) -> None:
+    """Write ``SHA256SUMS`` of names and their sha256, as sha256sum does."""
+    text = "".join(f"{sha256}  {name}\n" for name, sha256 in sums.items())
+    write_whole(folder / SUMS, lambda temporary: temporary.write_text(text, encoding="ascii"))
 
 
 def finished_cache(folder: Path, stage: str, settings: Mapping[str, Any]) -> Cache | None:

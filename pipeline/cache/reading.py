@@ -266,6 +266,8 @@ def _no_cache(folder: Path, stage: str | None) -> SettingsError:
         what = "is a file, and no cache, which is a folder"
         if h5py.is_hdf5(folder):
             hint = f"python -m pipeline.pack {folder} -o CACHE unpacks it, if it is a packed cache"
+    elif (folder / "model.pt").is_file():
+        what = "is a run of model.fit, not a cache"
     elif (folder / ".work").is_dir():
         what = f"is not a finished cache: it has no {INDEX} yet"
         hint = "run the command that began it again: it goes on where it stopped"

@@ -8,7 +8,8 @@ import pytest
 from model.evaluate import main as evaluate_command
 from model.fit import main as fit_command
 from model.fitting import fit
-from pipeline.errors import NothingUsable, SettingsError
+from pipeline.appending import try_lock
+from pipeline.errors import IntegrityError, NothingUsable, SettingsError
 
 
 def refit(cache, folder, fast, **changes):
@@ -64,10 +65,39 @@ def test_a_leaking_split_is_refused_by_name(what, fabricate, easy_corpus, run_co
     cache = fabricate(clips, x)
     done = run_command(fit_command, cache.folder, "-o", tmp_path / "run", "--streams", "flow")
     assert done.exit_code == 4
-    pairs = [line for line in done.stderr.splitlines() if name in line]
-    assert any(clips[train].id in pair and clips[test].id in pair for pair in pairs)
-    assert "hint: python -m pipeline.split" in done.stderr
+    message, hint = done.stderr.splitlines()
+    (pair,) = message.split(f"the splits of {cache.folder}: ")[1:]
+    assert all(part in pair for part in (name, clips[train].id, clips[test].id))
+    assert (
+        f"hint: python -m pipeline.audit {cache.folder} lists them; python -m pipeline.split"
+        in hint
+    )
     assert not (tmp_path / "run").exists()
+
+
+def test_of_many_pairs_that_leak_some_are_named(fabricate, easy_corpus, quick, tmp_path):
+    clips, x = easy_corpus(16)
+    leaking = [dataclasses.replace(clip, identities=("person:0",)) for clip in clips]
+    cache = fabricate(leaking, x)
+    with pytest.raises(IntegrityError, match=r"; and \d+ more pairs$") as caught:
+        refit(cache, tmp_path / "run", quick)
+    assert str(caught.value).count("person:0") == 3
+
+
+def test_only_one_process_writes_a_run(small, quick, tmp_path):
+    refit(small, tmp_path / "run", quick)
+    with (tmp_path / "run" / "begun.json").open("r+b") as file:
+        assert try_lock(file)
+        with pytest.raises(SettingsError, match="another process is writing"):
+            refit(small, tmp_path / "run", quick)
+    refit(small, tmp_path / "run", quick)
+
+
+def test_a_search_is_not_forgotten_for_want_of_an_option(small, quick, tmp_path):
+    refit(small, tmp_path / "run", quick, n_trials=1)
+    with pytest.raises(SettingsError, match="holds a search") as caught:
+        refit(small, tmp_path / "run", quick)
+    assert "--tune N" in caught.value.hint
 
 
 def test_identities_of_dropped_clips_do_not_leak(fabricate, easy_corpus, quick, tmp_path):

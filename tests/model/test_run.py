@@ -2,12 +2,13 @@
 
 import json
 import pickle
+import shutil
 
 import pytest
 import torch
 
 from model.config import SCHEMA
-from model.run import load_run
+from model.run import SEALED, load_run, seal
 from pipeline.errors import IntegrityError, SettingsError
 
 
@@ -17,6 +18,7 @@ def copy_of_run(fitted, tmp_path):
     folder.mkdir()
     for name in ("config.json", "model.pt"):
         (folder / name).write_bytes((fitted.folder / name).read_bytes())
+    seal(folder)
     assert load_run(folder).config.n_heads == 3
     return folder
 
@@ -39,7 +41,32 @@ def test_a_damaged_model_is_an_integrity_error(damage, copy_of_run):
         path.write_bytes(damage(path.read_bytes()))
     else:
         path.unlink()
+    with pytest.raises(IntegrityError, match=r"model.pt is not (there|what was written)"):
+        load_run(copy_of_run)
+    seal(copy_of_run)
     with pytest.raises(IntegrityError, match="is damaged"):
+        load_run(copy_of_run)
+
+
+@pytest.mark.parametrize("name", SEALED)
+def test_a_flipped_byte_and_a_missing_file_are_found(name, fitted, tmp_path):
+    folder = shutil.copytree(fitted.folder, tmp_path / "run")
+    load_run(folder)
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(IntegrityError, match="is damaged"):
+        load_run(folder)
+    (folder / name).unlink()
+    with pytest.raises((IntegrityError, SettingsError), match=name):
+        load_run(folder)
+
+
+def test_a_model_of_another_run_is_refused(fitted, copy_of_run):
+    state = torch.load(copy_of_run / "model.pt", weights_only=True)
+    state = {key: value * 2 if value.is_floating_point() else value for key, value in state.items()}
+    torch.save(state, copy_of_run / "model.pt")
+    with pytest.raises(IntegrityError, match=r"model.pt is not what was written"):
         load_run(copy_of_run)
 
 
@@ -49,6 +76,7 @@ def test_code_in_a_model_does_not_run(copy_of_run, tmp_path):
             return open, (str(tmp_path / "owned"), "w")
 
     torch.save({"heads.0.mean": Attack()}, copy_of_run / "model.pt")
+    seal(copy_of_run)
     with pytest.raises(IntegrityError, match="is damaged"):
         load_run(copy_of_run)
     assert not (tmp_path / "owned").exists()
@@ -62,6 +90,7 @@ def test_a_config_that_does_not_fit_the_model_is_an_integrity_error(change, copy
     config = json.loads(path.read_text())
     config |= change | {"training": config["training"] | change.get("training", {})}
     path.write_text(json.dumps(config))
+    seal(copy_of_run)
     with pytest.raises(IntegrityError, match="is damaged"):
         load_run(copy_of_run)
 

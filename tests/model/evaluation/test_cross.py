@@ -20,10 +20,11 @@ from model.evaluation.controls import (
 from model.evaluation.cross import evaluate_elsewhere
 from model.evaluation.evaluation import DETECTOR, evaluate
 from model.evaluation.kept import CONTROLS, kept_controls
-from model.run import load_run
+from model.run import load_run, seal
 from model.sequences import load_sequences
 from model.videos import by_video, score_videos
 from pipeline.errors import SettingsError
+from pipeline.files import read_csv
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +84,14 @@ def test_all_videos_of_another_corpus_are_evaluated_by_the_runs_threshold(
     assert set(found["comparisons"]["all"]) == set(found["controls"])
     assert len(found["verdicts"]) == 2
     assert all(verdict in " ".join(done.stdout.split()) for verdict in found["verdicts"])
+    rows = {row["id"]: row for row in read_csv(folder / "predictions.csv")}
+    assert [float(rows[clip.video]["probability"]) for clip in data.clips] == p.tolist()
+    assert [int(rows[clip.video]["label"]) for clip in data.clips] == labels.tolist()
+    assert {row["status"] for row in rows.values()} == {"ok"}
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "metrics.json",
+        "predictions.csv",
         "report.html",
         "roc.png",
         "precision_recall.png",
@@ -131,6 +137,7 @@ def test_it_is_broken_down_by_manipulation_and_source(run_folder, elsewhere):
 def test_without_the_old_cache_it_works_all_the_same(run_folder, elsewhere, run_command):
     config = json.loads((run_folder / "config.json").read_text())
     (run_folder / "config.json").write_text(json.dumps(config | {"cache": "/nowhere"}))
+    seal(run_folder)
     done = run_command(evaluate_command, run_folder, "--cache", elsewhere.folder, "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)

@@ -20,7 +20,7 @@ from model.evaluation.evaluation import DETECTOR, evaluate
 from model.fitting import fit
 from model.reports.run_report import write_report
 from model.reports.summary import CHANCE, SHOWN, headline, table
-from model.run import load_run
+from model.run import load_run, seal
 from model.statistics.metrics import auc_roc
 from pipeline.cache import Cache
 from pipeline.errors import IntegrityError, NothingUsable, SettingsError
@@ -297,6 +297,7 @@ def test_a_cache_that_is_gone_is_an_error_that_names_the_option(fitted, tmp_path
         (folder / name).write_bytes((fitted.folder / name).read_bytes())
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"cache": str(tmp_path / "gone")}))
+    seal(folder)
     with pytest.raises(SettingsError, match="gone") as caught:
         evaluate(load_run(folder))
     assert "--cache" in caught.value.hint

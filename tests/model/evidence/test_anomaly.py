@@ -22,7 +22,7 @@ from model.evidence.anomaly import (
 from model.fitting import fit, training_folds
 from model.reports.run_report import write_report
 from model.reports.summary import table
-from model.run import load_run
+from model.run import load_run, seal
 from model.sequences import Sequences, load_sequences
 from pipeline.errors import IntegrityError
 
@@ -262,6 +262,7 @@ def test_a_run_of_an_earlier_version_says_that_it_has_none(run, tmp_path):
     for path in fitted.folder.iterdir():
         if path.name != ANOMALY:
             (tmp_path / path.name).write_bytes(path.read_bytes())
+    seal(tmp_path)
     evaluation = evaluate(load_run(tmp_path), cache, controls=False)
     assert COLUMN not in evaluation.metrics
     assert "version" in evaluation.absent[COLUMN]

@@ -272,5 +272,5 @@ def test_a_run_that_does_not_say_whom_it_was_trained_on_is_refused(runs, run_com
     shutil.copytree(runs[0], tmp_path / "run")
     (tmp_path / "run" / "training.csv").unlink()
     done = run_command(evaluate_command, runs[1], tmp_path / "run")
-    assert done.exit_code == 2
-    assert "it has no training.csv" in done.stderr
+    assert done.exit_code == 4
+    assert "training.csv is not there" in done.stderr

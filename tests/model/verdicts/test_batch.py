@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from model.predict import main as predict_command
-from model.run import load_run
+from model.run import load_run, seal
 from model.verdicts.batch import list_videos, read_list
 from model.verdicts.prediction import Prediction
 from model.verdicts.results import COLUMNS, Results
@@ -214,6 +214,7 @@ def test_results_of_another_run_are_refused_and_stay(videos, command, chain, tmp
     shutil.copytree(chain.folder, other)
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"threshold": 0.25}))
+    seal(other)
     for file in (tmp_path / "results.csv", tmp_path / "results.jsonl"):
         command(videos / "b.mp4", "-o", file)
         before = file.read_bytes()

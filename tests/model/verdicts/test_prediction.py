@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from model.evidence.anomaly import load_anomaly
+from model.evidence.anomaly import load_anomaly, save_anomaly
 from model.evidence.attribution import stream_shares
 from model.predict import main as predict_command
-from model.run import load_run
+from model.run import load_run, seal
 from model.sequences import join_streams
-from model.verdicts.prediction import KNOWN, Prediction, backbone_of, predict, sentence
+from model.verdicts.prediction import FOREIGN, KNOWN, Prediction, backbone_of, predict, sentence
 from pipeline.errors import IntegrityError, SettingsError
+from pipeline.files import sha256_of
 
 # Decoding, flow and embedding are the same bit by bit; the LSTM in float32 sees other batches.
 TOLERANCE = 1e-5
@@ -144,6 +145,23 @@ def test_the_sentence_says_how_strange_the_motion_is_and_never_rounds_up():
     assert sentence(strange).endswith(
         "; motion stranger than 99% of real training videos (mean speed +4.1 sd)"
     )
+
+
+def test_of_a_kind_of_video_that_it_does_not_know_a_verdict_says_so(
+    chain, run, backbone, unseen, tmp_path
+):
+    path = chain.videos[unseen[0]["id"]]
+    (usual,) = predict(run, [path], backbone, jobs=1)
+    assert FOREIGN not in usual.warning
+    folder = shutil.copytree(chain.folder, tmp_path / "run")
+    known = load_anomaly(folder)
+    save_anomaly(folder, dataclasses.replace(known, reference=known.reference / 100))
+    seal(folder)
+    (foreign,) = predict(load_run(folder), [path], backbone, jobs=1)
+    assert foreign.probability == usual.probability
+    assert FOREIGN in foreign.warning
+    assert f"WARNING: {FOREIGN}" in sentence(foreign)
+    assert foreign.sha256 == sha256_of(path)
 
 
 def test_strangeness_is_that_of_the_evaluation_and_streams_add_up(chain, run, backbone, unseen):
