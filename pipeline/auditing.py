@@ -100,6 +100,8 @@ def _from_csv(path: Path, layout: str) -> list[_Row]:
         rows = read_csv(path)
     except (OSError, csv.Error) as error:
         raise SettingsError(f"cannot read {path}: {error}", "save it as a plain CSV") from error
+    if not rows:
+        raise SettingsError(f"{path} has no rows", "give a CSV file, or a cache")
     for row in rows:
         if not row.get("path") or row.get("split") is None:
             raise SettingsError(

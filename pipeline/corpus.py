@@ -77,12 +77,12 @@ class Found:
     Attributes:
         videos: by their extension, sorted; links that are not followed are among them.
         outside: where these links lead.
-        n_others: how many files are no videos by their extension.
+        others: files that are no videos by their extension.
     """
 
     videos: tuple[Path, ...]
     outside: dict[Path, str]
-    n_others: int
+    others: tuple[Path, ...]
 
 
 def find_videos(root: Path, inside: Sequence[Path] = (), *, follow_links: bool = False) -> Found:
@@ -100,16 +100,17 @@ def find_videos(root: Path, inside: Sequence[Path] = (), *, follow_links: bool =
     walls = _Walls([root, *inside], follow_links)
     videos: list[Path] = []
     outside: dict[Path, str] = {}
-    n_others = 0
+    others: list[Path] = []
     for _, files, led_out in _folders(root, walls):
         links = {p: to for p, to in led_out.items() if looks_like_video(p) or p.is_dir()}
         here = [file for file in files if looks_like_video(file)]
-        n_others += len(files) - len(here) + len(led_out) - len(links)
+        taken = {*here, *links}
+        others += (path for path in (*files, *led_out) if path not in taken)
         videos += here
         outside |= links
     if not videos:
         raise _no_video(str(root), len(outside))
-    return Found(tuple(sorted((*videos, *outside), key=os.fsencode)), outside, n_others)
+    return Found(tuple(sorted((*videos, *outside), key=os.fsencode)), outside, tuple(others))
 
 
 def _no_video(searched: str, led_out: int) -> NothingUsable:

@@ -19,7 +19,10 @@ from model.verdicts.prediction import Judging, Prediction, judge, predict, unusa
 from model.verdicts.results import OUTSIDE, Results, Row
 from pipeline.corpus import find_videos
 from pipeline.errors import Rejected, SettingsError
+from pipeline.files import one_line
 from pipeline.workers import LocalPool
+
+SHOWN = 3  # files in a note
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,14 @@ def list_videos(given: Sequence[Path], *, follow_links: bool = False) -> Listing
     folders = [path for path in given if os.path.isdir(path)]  # noqa: PTH112 - any name will do
     paths: dict[str, Path] = {}
     outside: dict[Path, str] = {}
-    n_given = n_others = 0
+    others: list[Path] = []
+    n_given = 0
     for path in given:
         videos: Sequence[Path] = [path]
         if path in folders:
             found = find_videos(path, folders, follow_links=follow_links)
-            videos, n_others = found.videos, n_others + found.n_others
+            videos = found.videos
+            others += found.others
             outside |= found.outside
         n_given += len(videos)
         for video in videos:
@@ -65,8 +70,13 @@ def list_videos(given: Sequence[Path], *, follow_links: bool = False) -> Listing
     notes = []
     if n_given > len(listed):
         notes.append(f"{n_given - len(listed)} given more than once, judged once")
-    if n_others:
-        notes.append(f"{n_others} other files in the folders are no videos by their names")
+    if others:
+        some = [one_line(str(path)) for path in others[:SHOWN]] + ["..."] * (len(others) > SHOWN)
+        notes.append(
+            f"{len(others)} other files in the folders are no videos by their names "
+            f"({', '.join(some)}); one "
+            "that is given itself is judged"
+        )
     led_out = {path: outside[path] for path in listed if path in outside}
     return Listing(listed, led_out, tuple(notes))
 

@@ -126,6 +126,12 @@ def test_nothing_in_a_split_is_no_clean_split(csv):
         audit(csv("path,split\nDFD/01__a.mp4,\n"))
 
 
+@pytest.mark.parametrize("text", ["", "path,split\n"])
+def test_a_file_without_rows_is_no_split(csv, text):
+    with pytest.raises(SettingsError, match="has no rows"):
+        audit(csv(text))
+
+
 @pytest.mark.parametrize("text", ["path,label\na.mp4,0\n", "file,split\na.mp4,train\n"])
 def test_a_missing_column_is_an_error_with_the_line(csv, text):
     with pytest.raises(SettingsError, match="line 2: it needs a path and a split"):

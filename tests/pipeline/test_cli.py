@@ -156,7 +156,7 @@ def test_ctrl_c_while_a_command_is_being_loaded_is_130(tmp_path):
     ("library", "command"),
     [
         ("cv2", ["pipeline.inspect", "nowhere"]),  # imported before the command begins,
-        ("torch", ["model.predict", "nowhere", "video.mp4"]),  # and after
+        ("torch", ["features.embed", "--list-backbones"]),  # and after
     ],
 )
 def test_a_missing_library_is_told_with_how_to_install_it(library, command, run_command, tmp_path):

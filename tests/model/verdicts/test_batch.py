@@ -70,7 +70,13 @@ def rows_of(path):
 def test_a_folder_stands_for_its_videos_sorted_and_what_is_left_out_is_said(videos):
     listing = list_videos([videos])
     assert listing.paths == (videos / "b.mp4", videos / "c.mp4", videos / "deeper" / "a.mp4")
-    assert listing.notes == ("1 other files in the folders are no videos by their names",)
+    (note,) = listing.notes
+    assert note.startswith("1 other files in the folders are no videos by their names (")
+    assert str(videos / "notes.txt") in note
+    for name in "123":
+        (videos / f"x{name}.txt").touch()
+    (note,) = list_videos([videos]).notes
+    assert note.startswith("4 other files") and ", ...); one that is given itself is judged" in note
 
 
 def test_files_and_folders_keep_their_order_and_nothing_is_listed_twice(videos, monkeypatch):
