@@ -74,8 +74,7 @@ def list_videos(given: Sequence[Path], *, follow_links: bool = False) -> Listing
         some = [one_line(str(path)) for path in others[:SHOWN]] + ["..."] * (len(others) > SHOWN)
         notes.append(
             f"{len(others)} other files in the folders are no videos by their names "
-            f"({', '.join(some)}); one "
-            "that is given itself is judged"
+            f"({', '.join(some)}); one that is given itself is judged"
         )
     led_out = {path: outside[path] for path in listed if path in outside}
     return Listing(listed, led_out, tuple(notes))
