@@ -76,6 +76,8 @@ def _check_seal(folder: Path) -> None:
         sums = read_sums(folder)
     except (OSError, ValueError) as error:
         raise damaged(folder, f"{SUMS} cannot be read") from error
+    if not {CONFIG, MODEL} <= sums.keys():
+        raise damaged(folder, f"{SUMS} does not list {CONFIG} and {MODEL}")
     for name, sha256 in sums.items():
         if not (folder / name).is_file():
             raise damaged(folder, f"{name} is not there")

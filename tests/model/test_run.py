@@ -62,6 +62,14 @@ def test_a_flipped_byte_and_a_missing_file_are_found(name, fitted, tmp_path):
         load_run(folder)
 
 
+@pytest.mark.parametrize("text", ["", "hello\n", None])
+def test_without_its_checksums_a_run_is_refused(text, copy_of_run):
+    sums = copy_of_run / "SHA256SUMS"
+    sums.unlink() if text is None else sums.write_text(text)
+    with pytest.raises(IntegrityError, match="SHA256SUMS"):
+        load_run(copy_of_run)
+
+
 def test_a_model_of_another_run_is_refused(fitted, copy_of_run):
     state = torch.load(copy_of_run / "model.pt", weights_only=True)
     state = {key: value * 2 if value.is_floating_point() else value for key, value in state.items()}
