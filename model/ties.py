@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.cache import Clip
 from pipeline.errors import IntegrityError, SettingsError
-from pipeline.files import read_csv, write_csv
+from pipeline.files import read_csv, some, write_csv
 
 TRAINING = "training.csv"
 SHOWN = 5
@@ -52,7 +52,7 @@ def check_unseen(folder: Path, clips: Iterable[Clip], what: str, *, allow: bool 
         return ""
     found = f"{len(shared)} identities, originals, recordings or files of {what}"
     if not allow:
-        listed = ", ".join(shared[:SHOWN]) + (", ..." if len(shared) > SHOWN else "")
+        listed = some(shared, SHOWN)
         raise IntegrityError(
             f"{found} were trained on by {folder}: {listed}",
             "evaluate on others; --allow-leaks goes on, and says so over every result",

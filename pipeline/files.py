@@ -133,7 +133,12 @@ class Row(dict[str, str]):
     def columns(self) -> str:
         """The first few names in the header, for a message."""
         names = [f"{name!s:.20}" for name in self]
-        return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+        return some(names, 6)
+
+
+def some(names: Sequence[str], n: int) -> str:
+    """The first n names as a list in a message, which says if there are more."""
+    return ", ".join(names[:n]) + (", ..." if len(names) > n else "")
 
 
 def read_csv(path: Path) -> list[Row]:

@@ -38,7 +38,7 @@ def _fail(kind: type[BaseException], error: BaseException, trace: TracebackType 
 
 def how_to_install(missing: str) -> str:
     """The way out if something cannot be imported; ``missing`` is what Python says of it."""
-    if ".so" in missing:
+    if missing.startswith(("libGL", "libglib", "libgthread")):
         return "it is a library of the system: apt-get install libgl1 libglib2.0-0 has OpenCV's"
     return _INSTALL
 

@@ -20,7 +20,7 @@ Indices = npt.NDArray[np.int64]
 
 ANOMALY = "anomaly.npz"
 RARE = 0.95  # of real training videos move less strangely than one that is called fake for it
-FOREIGN = 2.0  # times the strangest real training video, beyond which it is of another kind
+FAR = 2.0  # times the strangest real training video, beyond which it is of another kind
 FLOOR = 0.1  # robust standard deviations; differences below it are noise
 SHOWN = 3  # descriptors in a text
 TITLES = [(f"{n} speed" if n in SPEEDS else n).replace("_", " ") for n in NAMES]
@@ -117,14 +117,13 @@ class Anomaly:
         return float(np.quantile(self.reference, RARE))
 
     def is_foreign(self, motion: Sequence[npt.NDArray[Any]]) -> bool:
-        """Whether a video is `FOREIGN` times as far from usual as any real training video.
+        """Whether a video is more than `FAR` times as far from usual as any real training video.
 
         Args:
             motion: N times (T-1, K), of all its clips.
         """
-        distances = self.distances(motion)
-        known = distances[~np.isnan(distances)]
-        return bool(len(known) and known.mean() > FOREIGN * self.reference.max())
+        distance = self._of_all(motion)
+        return distance is not None and distance > FAR * float(self.reference.max())
 
     def drivers(self, motion: Sequence[npt.NDArray[Any]]) -> list[tuple[str, float, float]]:
         """What makes clips of a video strange, most of it first.
@@ -153,13 +152,18 @@ class Anomaly:
         Args:
             motion: N times (T-1, K), of all its clips.
         """
-        distances = self.distances(motion)
-        known = distances[~np.isnan(distances)]
-        if not len(known):
+        distance = self._of_all(motion)
+        if distance is None:
             return None, ""
         first = self.drivers(motion)[:SHOWN]
         text = ", ".join(f"{name} {sd:+.1f} sd" for name, _, sd in first)
-        return self.quantile(float(known.mean())), text
+        return self.quantile(distance), text
+
+    def _of_all(self, motion: Sequence[npt.NDArray[Any]]) -> float | None:
+        """The mean distance of a video's clips, None where nothing is known."""
+        distances = self.distances(motion)
+        known = distances[~np.isnan(distances)]
+        return float(known.mean()) if len(known) else None
 
 
 def fit_anomaly(

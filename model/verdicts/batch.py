@@ -19,7 +19,7 @@ from model.verdicts.prediction import Judging, Prediction, judge, predict, unusa
 from model.verdicts.results import OUTSIDE, Results, Row
 from pipeline.corpus import find_videos
 from pipeline.errors import Rejected, SettingsError
-from pipeline.files import one_line
+from pipeline.files import one_line, some
 from pipeline.workers import LocalPool
 
 SHOWN = 3  # files in a note
@@ -71,10 +71,10 @@ def list_videos(given: Sequence[Path], *, follow_links: bool = False) -> Listing
     if n_given > len(listed):
         notes.append(f"{n_given - len(listed)} given more than once, judged once")
     if others:
-        some = [one_line(str(path)) for path in others[:SHOWN]] + ["..."] * (len(others) > SHOWN)
+        named = one_line(some([str(path) for path in others], SHOWN))
         notes.append(
-            f"{len(others)} other files in the folders are no videos by their names "
-            f"({', '.join(some)}); one that is given itself is judged"
+            f"{len(others)} other files in the folders are no videos by their names ({named}); one "
+            "that is given itself is judged"
         )
     led_out = {path: outside[path] for path in listed if path in outside}
     return Listing(listed, led_out, tuple(notes))

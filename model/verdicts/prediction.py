@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from features.backbones import Backbone, load_backbone
 from features.embedding import Arrays, embed_clip
-from model.evidence.anomaly import Anomaly, load_anomaly, percent
+from model.evidence.anomaly import FAR, Anomaly, load_anomaly, percent
 from model.evidence.attribution import stream_shares
 from model.run import Run
 from model.sequences import join_streams
@@ -30,10 +30,9 @@ from pipeline.settings import Settings
 from pipeline.workers import LocalPool, Pool
 
 KNOWN = "The detector was trained on this very file: what it says of it is too good to be true."
-
 FOREIGN = (
-    "It moves more than twice as far from usual as any real training video: the detector may not "
-    "know this kind of video, and what it says of it is a guess."
+    f"It moves more than {FAR:g} times as far from usual as any real training video: the detector "
+    "may not know this kind of video, and what it says of it is a guess."
 )
 
 

@@ -23,6 +23,7 @@ from pipeline.errors import (
 from pipeline.extract import main as extract_command
 from pipeline.extract import parse_crop, parse_size
 from pipeline.inspect import main as inspect_command
+from pipeline.launch import how_to_install
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -167,6 +168,11 @@ def test_a_missing_library_is_told_with_how_to_install_it(library, command, run_
     message, hint = two_lines(done.stderr)
     assert (done.returncode, message) == (2, missing)
     assert "activate" in hint and "pip install" in hint
+
+
+def test_a_missing_library_of_the_system_is_told_with_how_to_install_that():
+    assert "apt-get" in how_to_install("libGL.so.1: cannot open shared object file")
+    assert "pip install" in how_to_install("libnvJitLink.so.13: cannot open shared object file")
 
 
 def test_an_old_python_is_told_which_it_needs():
