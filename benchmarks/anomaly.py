@@ -16,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from model.evidence.anomaly import fit_anomaly, read_motion
+from model.explanation.anomaly import fit_anomaly, read_motion
 from model.fitting import training_folds
-from model.sequences import load_sequences
+from model.run.per_video_scores import by_video
 from model.statistics.metrics import auc_roc, with_intervals
-from model.videos import by_video
+from model.training.sequences import load_sequences
 from pipeline.cache import Cache
-from pipeline.protocols import Splitting
 from pipeline.resplitting import split_clips
-from pipeline.splits import groups
+from pipeline.splits.partition import groups
+from pipeline.splits.protocols import Splitting
 
 FOLDS = 5  # of a corpus, one of which is looked at
 TRAINING_FOLDS = 4  # as model.fit has them

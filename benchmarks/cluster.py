@@ -16,8 +16,8 @@ from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
-from pipeline.cluster import RayPool
-from pipeline.workers import LocalPool
+from pipeline.workers.local import LocalPool
+from pipeline.workers.ray_cluster import RayPool
 from tests.conftest import contents, make_corpus
 
 ROUNDS = 3

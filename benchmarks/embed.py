@@ -21,11 +21,11 @@ import torch
 from features.architectures import architecture
 from features.backbones import load_backbone
 from features.embedding import checked_on, embed_clip, scaled_maps
-from features.options import Options
+from features.settings import Options
 from features.weights import load_model
-from pipeline.extraction import extract
+from pipeline.corpus.labelled_video import Video
+from pipeline.extraction.extract_corpus import extract
 from pipeline.settings import Settings
-from pipeline.video import Video
 
 DEFAULTS = ("resnet18", "efficientnet_b0", "mobilenet_v2", "r3d_18")
 FRAMES = 65

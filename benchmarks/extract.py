@@ -30,11 +30,11 @@ import numpy as np
 from pipeline import farneback
 from pipeline.cache import writing_shard
 from pipeline.cache.deflate import write_gzip
-from pipeline.camera import Camera, Mapping
-from pipeline.clips import extract_clips
-from pipeline.decode import decode
-from pipeline.probe import probe
-from pipeline.scaling import Geometry
+from pipeline.extraction.camera import Camera, Mapping
+from pipeline.extraction.clips import extract_clips
+from pipeline.video.decode import decode
+from pipeline.video.probe import probe
+from pipeline.video.resize import Geometry
 
 FRAMES = 100
 SIZE = 224

@@ -24,13 +24,13 @@ import numpy as np
 
 from pipeline import farneback
 from pipeline.cache import writing_shard
-from pipeline.clips import extract_clips
-from pipeline.decode import sampled
-from pipeline.errors import Rejected
+from pipeline.common.errors import Rejected
+from pipeline.extraction.clips import extract_clips
+from pipeline.extraction.frame_buffer import Spool
 from pipeline.faces import FaceCrop, Search, find_model
-from pipeline.probe import probe
-from pipeline.scaling import Geometry
-from pipeline.spool import Spool
+from pipeline.video.decode import sampled
+from pipeline.video.probe import probe
+from pipeline.video.resize import Geometry
 from pipeline.windows import frames_between_looks, windows
 
 FRAMES = 300

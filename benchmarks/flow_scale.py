@@ -19,14 +19,14 @@ from sklearn.preprocessing import StandardScaler
 from data.demo import make_demo
 from features.backbones import load_backbone
 from features.embedding import checked_on, embed
-from features.options import Options
+from features.settings import Options
 from model.fitting import training_folds
-from model.sequences import load_sequences
 from model.settings import TrainingSettings
 from model.statistics.metrics import auc_roc
-from model.training import cross_fit
-from pipeline.corpus import read_corpus
-from pipeline.extraction import extract
+from model.training.sequences import load_sequences
+from model.training.train import cross_fit
+from pipeline.corpus.reading import read_corpus
+from pipeline.extraction.extract_corpus import extract
 from pipeline.settings import Settings
 
 SCALES = (None, 2.0, 4.0, 8.0, 16.0)

@@ -1,6 +1,6 @@
 """Is the same footage recognised? Run ``python -m benchmarks.footage FOLDER``.
 
-Encodes every video below a folder again in several ways, and asks `pipeline.footage` which of all
+Encodes every video below a folder again in several ways, and asks `pipeline.video.fingerprint` which of all
 these files show the same recording: how many pairs are found, per way of encoding, and how many
 different recordings are mistaken for each other. Then times it on many clips.
 """
@@ -15,12 +15,12 @@ import av
 import cv2
 import numpy as np
 
-from pipeline.decode import decode
-from pipeline.errors import Rejected
-from pipeline.footage import MOST, SIZE, Thumbnails, perceptual_hashes, same_footage
-from pipeline.probe import probe
-from pipeline.scaling import Geometry
-from pipeline.video import looks_like_video
+from pipeline.common.errors import Rejected
+from pipeline.corpus.labelled_video import looks_like_video
+from pipeline.video.decode import decode
+from pipeline.video.fingerprint import MOST, SIZE, Thumbnails, perceptual_hashes, same_footage
+from pipeline.video.probe import probe
+from pipeline.video.resize import Geometry
 
 GEOMETRY = Geometry(224, 224, None)
 WAYS = {

@@ -28,17 +28,17 @@ import numpy as np
 
 from features.embedding import embed_clip, half, stream_pictures
 from features.last_map import weighted_maps
-from model.evidence.explain import explain_clip
-from model.evidence.faithfulness import cover, log_odds, most, towards
+from model.explanation.explain import explain_clip
+from model.explanation.faithfulness import cover, log_odds, most, towards
 from model.fitting import training_folds
-from model.heads import Ensemble
-from model.run import cache_of, load_run
+from model.prediction.predict_videos import backbone_of
+from model.run.per_video_scores import UNSEEN
+from model.run.run import cache_of, load_run
 from model.statistics.metrics import with_intervals
+from model.training.heads import Ensemble
 from model.tuning.objective import load_training
-from model.verdicts.prediction import backbone_of
-from model.videos import UNSEEN
 from pipeline.cache import Cache
-from pipeline.splits import groups
+from pipeline.splits.partition import groups
 
 SHARES = (0.1, 0.2, 0.4, 0.6)
 HOTTEST = 0.2

@@ -35,14 +35,14 @@ def main():
 def run(step, folder):
     from data.clips import made_up_clip
     from pipeline.cache import Cache, Shard, write_index
-    from pipeline.corpus import read_corpus
-    from pipeline.extraction import STAGE, _plans
-    from pipeline.planning import select
-    from pipeline.probe import Probe
+    from pipeline.cache.in_progress import CacheInProgress
+    from pipeline.corpus.reading import read_corpus
+    from pipeline.extraction.extract_corpus import STAGE, _plans
+    from pipeline.extraction.selection import select
     from pipeline.resplitting import split_clips
-    from pipeline.resume import CacheInProgress
     from pipeline.settings import Settings
-    from pipeline.workers import LocalPool
+    from pipeline.video.probe import Probe
+    from pipeline.workers.local import LocalPool
 
     settings = Settings(frames=100)
     cache = folder / "cache"

@@ -34,7 +34,7 @@ import numpy as np
 
 from benchmarks.extract import notebooks_recipe
 from data.demo import FAKE, REAL, Video, cast_actor, plan_corpus, render
-from pipeline.workers import LocalPool
+from pipeline.workers.local import LocalPool
 
 FULL_HD = (1920, 1080)
 RENDERED = (480, 270)  # and enlarged

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from pipeline.splits import partition
+from pipeline.splits.partition import partition
 
 Corpus = tuple[list[frozenset[str]], list[int]]
 ACTORS, REAL, FAKES = 28, 363, 3068

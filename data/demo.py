@@ -20,11 +20,11 @@ import numpy as np
 
 from data.heads import SIZE, render
 from data.looks import Array, cast_actor
-from pipeline.cli import Command
-from pipeline.errors import Rejected, SettingsError
-from pipeline.progress import Progress
-from pipeline.workers import LocalPool
-from pipeline.x264 import x264_params
+from pipeline.common.cli import Command
+from pipeline.common.errors import Rejected, SettingsError
+from pipeline.common.progress import Progress
+from pipeline.video.encode import x264_params
+from pipeline.workers.local import LocalPool
 
 SCENES = (
     "answering_door_smiling", "desk_call_quiet", "hallway_chat_laughing", "kitchen_talk_angry",

@@ -17,7 +17,7 @@ and `clip_table` are for whoever trains something else over a cache.
 
 from typing import TYPE_CHECKING
 
-from pipeline.lazy import lazily
+from pipeline.common.lazy import lazily
 
 if TYPE_CHECKING:
     from features.backbones import Backbone as Backbone
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from features.datasets import clip_table as clip_table
     from features.embedding import checked_on as checked_on
     from features.embedding import embed_clip as embed_clip
-    from features.options import Options as Options
+    from features.settings import Options as Options
 
 _HOMES = {
     "Backbone": "features.backbones",
     "ByShard": "features.datasets",
     "CacheDataset": "features.datasets",
-    "Options": "features.options",
+    "Options": "features.settings",
     "checked_on": "features.embedding",
     "clip_table": "features.datasets",
     "embed_clip": "features.embedding",

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from pipeline.errors import SettingsError
+from pipeline.common.errors import SettingsError
 
 IMAGE: tuple[str, ...] = tuple(models.list_models(module=models))
 VIDEO: tuple[str, ...] = tuple(models.list_models(module=models.video))

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from features.architectures import Architecture, architecture, without_classifier
 from features.fusion import folded, fused
-from features.options import PRECISIONS
+from features.settings import PRECISIONS
 from features.weights import load_model
-from pipeline.errors import SettingsError
+from pipeline.common.errors import SettingsError
 
 Precision = Literal["float32", "bfloat16", "float16"]
 ALIKE = 0.999  # cosine similarity to float32 embeddings, below which a precision is not used

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from pipeline.cache import Cache
-from pipeline.errors import NothingUsable, SettingsError
+from pipeline.common.errors import NothingUsable, SettingsError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,9 +7,9 @@ from typing import Any
 import click
 import cloup
 
-from features.options import COPIES, PRECISIONS, STREAMS, Options, weights_warning
+from features.settings import COPIES, PRECISIONS, STREAMS, Options, weights_warning
 from pipeline.cache import Cache
-from pipeline.cli import Command, log_json_option, number_or, some_of
+from pipeline.common.cli import Command, log_json_option, number_or, some_of
 
 DEFAULTS = Options()
 

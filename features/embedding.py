@@ -15,13 +15,13 @@ import torchvision
 
 from features.backbones import Backbone, checked
 from features.motion import NAMES, motion_descriptors
-from features.options import Options
-from pipeline.ahead import ahead
+from features.settings import Options
 from pipeline.cache import Cache, Clip, finished_cache, shard_row, write_index, writing_shard
-from pipeline.datacard import write_datacard
-from pipeline.errors import SettingsError
-from pipeline.progress import Progress
-from pipeline.resume import CacheInProgress, remove_work
+from pipeline.cache.datacard import write_datacard
+from pipeline.cache.in_progress import CacheInProgress, remove_work
+from pipeline.common.errors import SettingsError
+from pipeline.common.prefetch import ahead
+from pipeline.common.progress import Progress
 
 STAGE = "embed"
 LARGEST = float(np.finfo(np.float16).max)  # beyond it an embedding would be infinite

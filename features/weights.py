@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from features.architectures import Architecture, build, random_input
-from pipeline.errors import SettingsError
+from pipeline.common.errors import SettingsError
 
 SILENCE = 30.0  # seconds without a byte after which a download is given up
 

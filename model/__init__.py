@@ -6,7 +6,7 @@ Example::
     from model import TrainingSettings, load_run
     from model.evaluation import evaluate
     from model.fitting import fit
-    from model.verdicts import backbone_of, predict
+    from model.prediction import backbone_of, predict
     from pipeline import Cache
 
     if __name__ == "__main__":
@@ -18,27 +18,27 @@ Example::
         for verdict in predict(run, [Path("some_video.mp4")], backbone_of(run)):
             print(verdict.verdict, verdict.probability)
 
-`fit`, `evaluate` and `predict` are in `model.fitting`, `model.evaluation` and `model.verdicts`, as
+`fit`, `evaluate` and `predict` are in `model.fitting`, `model.evaluation` and `model.prediction`, as
 `model.fit`, `model.evaluate` and `model.predict` are the commands; `model.reports` writes reports.
 """
 
 from typing import TYPE_CHECKING
 
-from pipeline.lazy import lazily
+from pipeline.common.lazy import lazily
 
 if TYPE_CHECKING:
-    from model.heads import Head as Head
-    from model.run import Run as Run
-    from model.run import load_run as load_run
+    from model.run.run import Run as Run
+    from model.run.run import load_run as load_run
     from model.settings import HeadSettings as HeadSettings
     from model.settings import TrainingSettings as TrainingSettings
+    from model.training.heads import Head as Head
 
 _HOMES = {
-    "Head": "model.heads",
+    "Head": "model.training.heads",
     "HeadSettings": "model.settings",
-    "Run": "model.run",
+    "Run": "model.run.run",
     "TrainingSettings": "model.settings",
-    "load_run": "model.run",
+    "load_run": "model.run.run",
 }
 __all__ = list(_HOMES)
 __getattr__ = lazily(__name__, _HOMES)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from features.options import Options, weights_warning
+from features.settings import Options, weights_warning
 from model.settings import TrainingSettings
 from pipeline.cache import INDEX
-from pipeline.errors import IntegrityError, SettingsError
+from pipeline.common.errors import IntegrityError, SettingsError
 
 SCHEMA = 3
 CONFIG = "config.json"
@@ -24,7 +24,7 @@ class Config:
         cache: path of the embedding cache.
         cache_sha256: of its index.
         frames: T, the frames of a clip.
-        extraction: settings of `pipeline.extraction`.
+        extraction: settings of `pipeline.extraction.extract_corpus`.
         embedding: settings of `features.embedding`.
         widths: what the head sees, side by side: stream → the length of its vectors.
         training: settings of the heads.

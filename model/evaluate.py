@@ -8,16 +8,16 @@ import click
 import cloup
 from click.core import ParameterSource
 
-from model.config import read_config
-from model.options import (
+from model.cli_options import (
     allow_leaks_option,
     cases_option,
     controls_option,
     jobs_option,
     weights_option,
 )
+from model.config import read_config
 from pipeline.cache import Cache
-from pipeline.cli import Command
+from pipeline.common.cli import Command
 
 
 @cloup.command(cls=Command)
@@ -99,16 +99,16 @@ def main(
     for one in filter(None, (run, rival)):
         read_config(one)  # and see that it is there, before what takes long
     elsewhere = Cache(cache, "embed") if cache else None
-    from model.evaluation.cross import evaluate_elsewhere
+    from model.evaluation.compare_runs import compare_runs, rivalry_table
     from model.evaluation.evaluation import METRICS, evaluate
-    from model.evaluation.rivalry import compare_runs, rivalry_table
-    from model.reports.cases import write_cases
+    from model.evaluation.other_corpus import evaluate_elsewhere
+    from model.prediction.predict_videos import backbone_of
     from model.reports.run_report import write_report
     from model.reports.summary import table
-    from model.run import cache_of, load_run
-    from model.sweep.sweep import RESULT, sweep
-    from model.sweep.table import sweep_table
-    from model.verdicts.prediction import backbone_of
+    from model.reports.worst_mistakes import write_cases
+    from model.robustness.robustness import RESULT, sweep
+    from model.robustness.table import sweep_table
+    from model.run.run import cache_of, load_run
 
     loaded = load_run(run)
     if rival:

@@ -8,17 +8,17 @@ import click
 import cloup
 from click.core import ParameterSource
 
-from model.config import read_config
-from model.options import (
+from model.cli_options import (
     allow_leaks_option,
     cases_option,
     controls_option,
     warn,
     weights_option,
 )
+from model.config import read_config
 from model.settings import FUSIONS, HEADS, POOLINGS, STREAMS, Scope, TrainingSettings
 from pipeline.cache import Cache
-from pipeline.cli import Command, some_of
+from pipeline.common.cli import Command, some_of
 
 DEFAULTS = TrainingSettings()
 
@@ -248,12 +248,12 @@ def main(
     given = Cache(embeddings, "embed") if embeddings else None
     from model.evaluation.evaluation import evaluate
     from model.fitting import best_settings, fit, refit
-    from model.reports.cases import write_cases
+    from model.prediction.predict_videos import backbone_of
     from model.reports.run_report import write_report
     from model.reports.summary import headline
-    from model.run import cache_of, load_run
-    from model.verdicts.prediction import backbone_of
-    from model.videos import UNSEEN
+    from model.reports.worst_mistakes import write_cases
+    from model.run.per_video_scores import UNSEEN
+    from model.run.run import cache_of, load_run
 
     if original:
         earlier = load_run(original)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import click
 import cloup
 
+from model.cli_options import jobs_option, warn, weights_option
 from model.config import read_config
-from model.options import jobs_option, warn, weights_option
-from pipeline.cli import Command
-from pipeline.errors import NothingUsable, TooManyRejects
+from pipeline.common.cli import Command
+from pipeline.common.errors import NothingUsable, TooManyRejects
 
 if TYPE_CHECKING:
-    from model.verdicts.prediction import Prediction
+    from model.prediction.predict_videos import Prediction
 
 
 @cloup.command(cls=Command)
@@ -110,10 +110,10 @@ def main(
             "--report is not for -o, which leaves out what was judged before: give one of them."
         )
     read_config(run)  # and see that it is there, before what takes long
-    from model.run import load_run
-    from model.verdicts.batch import Tally, judge_in_order, judge_into, list_videos, read_list
-    from model.verdicts.prediction import backbone_of, sentence
-    from model.verdicts.results import check_ending
+    from model.prediction.batch import Tally, judge_in_order, judge_into, list_videos, read_list
+    from model.prediction.predict_videos import backbone_of, sentence
+    from model.prediction.results_file import check_ending
+    from model.run.run import load_run
 
     if output:
         check_ending(output)
@@ -132,8 +132,8 @@ def main(
         judged: list[tuple[Prediction, Path]] = []  # with their pages
         reporting = None
         if report:
-            from model.reports.case import judge_with_cases, page_of, write_undecidable
             from model.reports.verdicts import write_verdicts
+            from model.reports.video_report import judge_with_cases, page_of, write_undecidable
 
             reporting = functools.partial(judge_with_cases, folder=report)
         judging = judge_in_order(loaded, listing, backbone, tally, jobs=jobs, judging=reporting)

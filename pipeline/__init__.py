@@ -19,32 +19,32 @@ in `pipeline.farneback`. What else a module has can be used too, and may change.
 
 from typing import TYPE_CHECKING
 
-from pipeline.launch import watch
-from pipeline.lazy import lazily
+from pipeline.common.lazy import lazily
+from pipeline.common.startup import watch
 
 watch()
 
 if TYPE_CHECKING:
     from pipeline.cache import Cache as Cache
     from pipeline.cache import Clip as Clip
-    from pipeline.corpus import read_corpus as read_corpus
-    from pipeline.errors import PipelineError as PipelineError
+    from pipeline.common.errors import PipelineError as PipelineError
+    from pipeline.corpus.labelled_video import Video as Video
+    from pipeline.corpus.reading import read_corpus as read_corpus
     from pipeline.faces import FaceCrop as FaceCrop
-    from pipeline.protocols import Splitting as Splitting
     from pipeline.settings import Settings as Settings
-    from pipeline.video import Video as Video
-    from pipeline.workers import LocalPool as LocalPool
+    from pipeline.splits.protocols import Splitting as Splitting
+    from pipeline.workers.local import LocalPool as LocalPool
 
 _HOMES = {
     "Cache": "pipeline.cache",
     "Clip": "pipeline.cache",
     "FaceCrop": "pipeline.faces",
-    "LocalPool": "pipeline.workers",
-    "PipelineError": "pipeline.errors",
+    "LocalPool": "pipeline.workers.local",
+    "PipelineError": "pipeline.common.errors",
     "Settings": "pipeline.settings",
-    "Splitting": "pipeline.protocols",
-    "Video": "pipeline.video",
-    "read_corpus": "pipeline.corpus",
+    "Splitting": "pipeline.splits.protocols",
+    "Video": "pipeline.corpus.labelled_video",
+    "read_corpus": "pipeline.corpus.reading",
 }
 __all__ = list(_HOMES)
 __getattr__ = lazily(__name__, _HOMES)

@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 import cloup
 
-from pipeline import layouts
 from pipeline.auditing import audit
-from pipeline.cli import Command
-from pipeline.errors import IntegrityError
+from pipeline.common.cli import Command
+from pipeline.common.errors import IntegrityError
+from pipeline.corpus import layouts
 
 
 @cloup.command(cls=Command)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from pipeline.cache import Cache
-from pipeline.corpus import known_by_path, names_in
-from pipeline.errors import NothingUsable, SettingsError
-from pipeline.files import read_csv
-from pipeline.layouts import AUTO
-from pipeline.leaks import Leak, Pair, find_leaks, offending_pairs
+from pipeline.common.errors import NothingUsable, SettingsError
+from pipeline.common.files import read_csv
+from pipeline.corpus.layouts import AUTO
+from pipeline.corpus.leaks import Leak, Pair, find_leaks, offending_pairs
+from pipeline.corpus.reading import known_by_path, names_in
 
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 
@@ -51,7 +51,7 @@ def audit(path: Path, layout: str = AUTO) -> Audit:
             The files need not exist: where no identity is given, it is recognised from their names,
             as `read_corpus` would. A row may also be an image, in a folder that is named after its
             video.
-        layout: whose names to go by, one of `pipeline.layouts.CHOICES`.
+        layout: whose names to go by, one of `pipeline.corpus.layouts.CHOICES`.
 
     Raises:
         SettingsError: it is neither, or lacks a column.

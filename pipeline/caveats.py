@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.cache import Clip
-from pipeline.video import FAKE, REAL
+from pipeline.corpus.labelled_video import FAKE, REAL
 
 KNOWN = 0.9  # of the maps of a clip, those for which the camera's motion should be known
 

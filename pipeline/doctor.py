@@ -18,12 +18,12 @@ import torch
 from packaging.requirements import Requirement
 
 from pipeline import farneback
-from pipeline.cli import Command
-from pipeline.errors import SettingsError
+from pipeline.common.cli import Command
+from pipeline.common.errors import SettingsError
+from pipeline.common.files import readable_bytes
+from pipeline.common.versions import version_of
 from pipeline.faces.models import NAME, URL, kept_model, model_folder
-from pipeline.files import readable_bytes
-from pipeline.versions import version_of
-from pipeline.workers import available_cores
+from pipeline.workers.local import available_cores
 
 DISTRIBUTION = "deepfake-motion"
 EXTRAS = {

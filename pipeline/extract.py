@@ -8,23 +8,24 @@ from typing import Literal, get_args
 import click
 import cloup
 
-from pipeline import farneback, layouts
+from pipeline import farneback
 from pipeline.cache import Cache, readable_cache
+from pipeline.cache.datacard import NAME as DATACARD
 from pipeline.caveats import caveats
-from pipeline.census import split_lines
-from pipeline.cli import Command, log_json_option, number_or, splitting_options
-from pipeline.cluster import RayPool, Request
-from pipeline.corpus import read_corpus
-from pipeline.datacard import NAME as DATACARD
-from pipeline.dryrun import foresee
-from pipeline.errors import SettingsError, TooManyRejects
-from pipeline.extraction import extract
+from pipeline.common.cli import Command, log_json_option, number_or, splitting_options
+from pipeline.common.errors import SettingsError, TooManyRejects
+from pipeline.corpus import layouts
+from pipeline.corpus.reading import read_corpus
+from pipeline.corpus.tables import split_lines
+from pipeline.extraction.estimate import foresee
+from pipeline.extraction.extract_corpus import extract
 from pipeline.faces import FaceCrop, NoFace, SeveralFaces, find_model
 from pipeline.nodes import node_check
-from pipeline.protocols import Splitting
-from pipeline.scaling import Box
 from pipeline.settings import Settings
-from pipeline.workers import Limits, LocalPool
+from pipeline.splits.protocols import Splitting
+from pipeline.video.resize import Box
+from pipeline.workers.local import Limits, LocalPool
+from pipeline.workers.ray_cluster import RayPool, Request
 
 DEFAULTS = Settings()
 FACES = FaceCrop()

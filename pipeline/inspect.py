@@ -12,15 +12,15 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.browser import CLIPS, storage, write_browser
 from pipeline.cache import Cache, Clip, set_aside_damaged
 from pipeline.caveats import nobody_known
-from pipeline.census import identities
-from pipeline.cli import Command
-from pipeline.errors import IntegrityError
-from pipeline.files import readable_bytes, write_whole
-from pipeline.sheet import contact_sheet
-from pipeline.video import FAKE, LABEL_NAMES, REAL
+from pipeline.common.cli import Command
+from pipeline.common.errors import IntegrityError
+from pipeline.common.files import readable_bytes, write_whole
+from pipeline.corpus.labelled_video import FAKE, LABEL_NAMES, REAL
+from pipeline.corpus.tables import identities
+from pipeline.viewing.browser import CLIPS, storage, write_browser
+from pipeline.viewing.contact_sheet import contact_sheet
 
 CLIPS_SAMPLED = 32  # for flow quantiles of a large cache
 ROWS_ON_SHEET = 12

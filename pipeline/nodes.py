@@ -8,15 +8,15 @@ from functools import partial
 from pathlib import Path
 
 from pipeline import farneback
-from pipeline.errors import SettingsError
-from pipeline.resume import LOCK, this_process
-from pipeline.versions import versions
+from pipeline.cache.in_progress import LOCK, this_process
+from pipeline.common.errors import SettingsError
+from pipeline.common.versions import versions
 
 
 def node_check(
     videos: Sequence[Path], cache: Path | None, backend: farneback.Backend
 ) -> Callable[[], None]:
-    """A check of any node, for `pipeline.cluster.RayPool`.
+    """A check of any node, for `pipeline.workers.ray_cluster.RayPool`.
 
     Args:
         videos: files or folders that a node has to see.

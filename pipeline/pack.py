@@ -7,9 +7,9 @@ import click
 import cloup
 
 from pipeline.cache import Cache
-from pipeline.cli import Command, log_json_option
-from pipeline.errors import SettingsError
-from pipeline.files import readable_bytes
+from pipeline.common.cli import Command, log_json_option
+from pipeline.common.errors import SettingsError
+from pipeline.common.files import readable_bytes
 from pipeline.packing import pack, unpack
 
 

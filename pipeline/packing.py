@@ -30,9 +30,9 @@ from pipeline.cache import (
     read_sums,
     writing_hdf5,
 )
-from pipeline.errors import IntegrityError, SettingsError
-from pipeline.files import fsync
-from pipeline.progress import Progress
+from pipeline.common.errors import IntegrityError, SettingsError
+from pipeline.common.files import fsync
+from pipeline.common.progress import Progress
 from pipeline.scratch import scratch_folder
 
 VERSION = 1

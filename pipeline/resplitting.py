@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.cache import TIMING, Cache, Clip, write_index
-from pipeline.datacard import write_datacard
-from pipeline.errors import SettingsError
-from pipeline.protocols import Splitting, split_videos
+from pipeline.cache.datacard import write_datacard
+from pipeline.common.errors import SettingsError
 from pipeline.scratch import scratch_folder
+from pipeline.splits.protocols import Splitting, split_videos
 
 COPIED = ("names.csv", "rejected.csv", TIMING)
 

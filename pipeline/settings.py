@@ -6,10 +6,10 @@ from typing import Any
 
 from pipeline import farneback
 from pipeline.cache import Compression
-from pipeline.errors import SettingsError
+from pipeline.common.errors import SettingsError
 from pipeline.faces import FaceCrop
-from pipeline.protocols import Splitting
-from pipeline.scaling import Box, Geometry
+from pipeline.splits.protocols import Splitting
+from pipeline.video.resize import Box, Geometry
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import click
 import cloup
 
 from pipeline.cache import Cache
-from pipeline.census import split_lines
-from pipeline.cli import Command, splitting_options
-from pipeline.protocols import Splitting
+from pipeline.common.cli import Command, splitting_options
+from pipeline.corpus.tables import split_lines
 from pipeline.resplitting import resplit
+from pipeline.splits.protocols import Splitting
 
 
 @cloup.command(cls=Command)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import av
 
-from pipeline.decode import Picture, converting, pictures, sampled
-from pipeline.errors import Rejected
+from pipeline.common.errors import Rejected
+from pipeline.extraction.frame_buffer import Spool
 from pipeline.faces import FaceCrop, Followed, Search
-from pipeline.scaling import Box, Geometry, Size
-from pipeline.spool import Spool
+from pipeline.video.decode import Picture, converting, pictures, sampled
+from pipeline.video.resize import Box, Geometry, Size
 
 LOOKS, FEWEST_FRAMES = 2.0, 10  # for faces: so often a second, and so many frames apart at least
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from pipeline.cache import TIMING
-from pipeline.errors import Rejected
+from pipeline.common.errors import Rejected
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = "SAMPLE_VIDEOS"

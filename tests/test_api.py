@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("pipeline", "features", "model", "model.evaluation", "model.reports", "model.verdicts")
+PACKAGES = (
+    "pipeline",
+    "features",
+    "model",
+    "model.evaluation",
+    "model.reports",
+    "model.prediction",
+)
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -52,13 +59,13 @@ def test_a_name_that_is_not_there_is_an_error():
     ("module", "spared"),
     [
         (",".join(PACKAGES), ("numpy", "cv2", "h5py", "av", "click", "torch")),
-        ("pipeline.workers", ("numpy", "cv2", "h5py", "av", "click", "torch")),
+        ("pipeline.workers.local", ("numpy", "cv2", "h5py", "av", "click", "torch")),
         ("pipeline.extract", ("torch", "sklearn", "matplotlib")),
         (
             "features.embed, model.fit, model.evaluate, model.predict",
             ("torch", "torchvision", "sklearn", "skopt", "matplotlib"),
         ),
-        ("model.verdicts.batch", ("sklearn", "scipy.stats", "skopt", "matplotlib")),
+        ("model.prediction.batch", ("sklearn", "scipy.stats", "skopt", "matplotlib")),
     ],
 )
 def test_nothing_is_imported_that_is_not_needed(module, spared):

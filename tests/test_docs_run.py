@@ -40,15 +40,15 @@ NOT_RUN = {  # a pattern of whole commands: why
     r"git clone .*": "needs a network, and installs; the tests run in what it makes",
     r"make .*": "hours in all; make demo is the commands of the README on more videos",
     r"python -m data\.demo .*": "tests/data/test_demo.py makes smaller ones",
-    r"for i in 1 2 3 4 5; do.*": "five trainings; tests/pipeline/test_resplitting.py makes folds",
+    r"for i in 1 2 3 4 5; do.*": "five trainings; tests/pipeline/test_split.py makes folds",
     r"source \S+/activate": "the tests run in that environment",
     r"python -m pipeline\.extract /shared/.* --ray auto": "needs a cluster: test_cluster.py",
     r"ray start .*|srun .*|sleep 20|(head|start)=.*": "needs Ray or SLURM on several machines",
 }
 SCRIPTS_NOT_RUN = {  # the beginning of a script: why
     "from torch.utils.data": "tests/features/test_datasets.py runs it",
-    "with RayPool(": "needs a cluster: tests/pipeline/test_cluster.py has one",
-    '"""Takes of our own studio': "tests/pipeline/test_layouts.py runs it",
+    "with RayPool(": "needs a cluster: tests/pipeline/workers/test_ray_cluster.py has one",
+    '"""Takes of our own studio': "tests/pipeline/corpus/layouts/test_layouts.py runs it",
 }
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "data/README.md"]
 DOCUMENTS += sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md"))

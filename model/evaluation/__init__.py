@@ -2,19 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-from pipeline.lazy import lazily
+from pipeline.common.lazy import lazily
 
 if TYPE_CHECKING:
-    from model.evaluation.cross import evaluate_elsewhere as evaluate_elsewhere
+    from model.evaluation.compare_runs import compare_runs as compare_runs
     from model.evaluation.evaluation import Evaluation as Evaluation
     from model.evaluation.evaluation import evaluate as evaluate
-    from model.evaluation.rivalry import compare_runs as compare_runs
+    from model.evaluation.other_corpus import evaluate_elsewhere as evaluate_elsewhere
 
 _HOMES = {
     "Evaluation": "model.evaluation.evaluation",
-    "compare_runs": "model.evaluation.rivalry",
+    "compare_runs": "model.evaluation.compare_runs",
     "evaluate": "model.evaluation.evaluation",
-    "evaluate_elsewhere": "model.evaluation.cross",
+    "evaluate_elsewhere": "model.evaluation.other_corpus",
 }
 __all__ = list(_HOMES)
 __getattr__ = lazily(__name__, _HOMES)

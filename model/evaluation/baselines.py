@@ -11,9 +11,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from model.heads import CLIPS_AT_ONCE
-from model.sequences import Sequences
 from model.statistics.metrics import equal_error, false_alarm_threshold
+from model.training.heads import CLIPS_AT_ONCE
+from model.training.sequences import Sequences
 from pipeline.cache import Clip
 
 Features = npt.NDArray[np.float64]

@@ -11,14 +11,14 @@ import torch
 from scipy.special import expit
 
 from model.evaluation.baselines import logistic_regression, mean_pooled, metadata
-from model.evidence.anomaly import RARE, load_anomaly, read_motion
+from model.explanation.anomaly import RARE, load_anomaly, read_motion
 from model.fitting import training_folds
-from model.heads import CLIPS_AT_ONCE, Ensemble, Head
-from model.run import Run
-from model.sequences import Sequences, available_streams, empty, load_sequences
+from model.run.per_video_scores import by_video
+from model.run.run import Run
 from model.statistics.calibration import operating_point
-from model.training import cross_fit
-from model.videos import by_video
+from model.training.heads import CLIPS_AT_ONCE, Ensemble, Head
+from model.training.sequences import Sequences, available_streams, empty, load_sequences
+from model.training.train import cross_fit
 from pipeline.cache import Cache
 
 Floats = npt.NDArray[np.float64]

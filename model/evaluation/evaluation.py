@@ -26,19 +26,19 @@ from model.evaluation.controls import (
 )
 from model.evaluation.kept import keep_controls, kept_controls
 from model.evaluation.per_video import VideoResult, video_results
-from model.plots import plot_precision_recall, plot_reliability, plot_roc
-from model.run import Run, cache_of
-from model.sequences import Sequences, check_leaks, load_sequences
+from model.run.per_video_scores import UNSEEN, score_videos
+from model.run.plots import plot_precision_recall, plot_reliability, plot_roc
+from model.run.run import Run, cache_of
 from model.statistics.breakdown import Part, by_manipulation, by_source
 from model.statistics.comparison import Comparison, Scored, compare, sentence
 from model.statistics.metrics import Metric, all_metrics
-from model.videos import UNSEEN, score_videos
+from model.training.sequences import Sequences, check_leaks, load_sequences
 from pipeline.cache import Cache
 from pipeline.caveats import nobody_known
-from pipeline.census import split_rows
-from pipeline.errors import NothingUsable
-from pipeline.files import write_whole
-from pipeline.splits import groups
+from pipeline.common.errors import NothingUsable
+from pipeline.common.files import write_whole
+from pipeline.corpus.tables import split_rows
+from pipeline.splits.partition import groups
 
 METRICS = "metrics.json"
 DETECTOR = "detector"

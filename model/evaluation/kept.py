@@ -7,8 +7,8 @@ import torch
 
 from model.evaluation.baselines import PENALTIES
 from model.evaluation.controls import MOST_BYTES, SHUFFLES, State
-from model.run import Run, digest_of
-from model.training import save_tensors
+from model.run.run import Run, digest_of
+from model.training.train import save_tensors
 
 CONTROLS = "controls.pt"
 

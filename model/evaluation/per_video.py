@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.evidence.anomaly import load_anomaly
-from model.run import Run
-from model.sources import named
+from model.explanation.anomaly import load_anomaly
+from model.run.per_video_scores import PREDICTIONS
+from model.run.run import Run
+from model.run.source_files import named
 from model.statistics.metrics import distance
-from model.videos import PREDICTIONS
 from pipeline.cache import Cache
-from pipeline.files import read_csv
-from pipeline.video import LABEL_NAMES
+from pipeline.common.files import read_csv
+from pipeline.corpus.labelled_video import LABEL_NAMES
 
 ENSEMBLE, OUT_OF_FOLD = "whole model", "out of fold"
 RIGHT, WRONG, UNDECIDED, UNKNOWN = "right", "wrong", "undecided", "no verdict"

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pipeline.lazy import lazily
+from pipeline.common.lazy import lazily
 
 if TYPE_CHECKING:
     from model.reports.run_report import write_report as write_report

@@ -15,10 +15,10 @@ from model.evaluation.controls import EXPLAINED
 from model.evaluation.evaluation import DETECTOR, Evaluation
 from model.evaluation.per_video import OUT_OF_FOLD, WRONG, VideoResult, worst_mistakes
 from model.reports.summary import CONFUSION, PARTS, SHOWN, chance, headline
-from model.run import Run
-from model.sweep.table import for_report
-from model.videos import PREDICTIONS, UNSEEN
-from pipeline.pages import write_page
+from model.robustness.table import for_report
+from model.run.per_video_scores import PREDICTIONS, UNSEEN
+from model.run.run import Run
+from pipeline.common.html_page import write_page
 
 CURVES = {
     "roc.png": "ROC curves",

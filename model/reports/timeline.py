@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from model.evidence.explanation import Band
-from model.reports.overlay import Evidence
+from model.explanation.explanation import Band
+from model.reports.evidence_video import Evidence
 
 HEIGHT = 100  # of each plot, in the units of its shapes; its width is the number of moments
 USUAL = (0.05, 0.5, 0.95)  # nine in ten moments of real videos are between the outer two

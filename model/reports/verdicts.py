@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.evidence.anomaly import percent
-from model.run import Run, digest_of
-from model.verdicts.prediction import Prediction, cautions
-from pipeline.pages import write_page
+from model.explanation.anomaly import percent
+from model.prediction.predict_videos import Prediction, cautions
+from model.run.run import Run, digest_of
+from pipeline.common.html_page import write_page
 
 INDEX = "index.html"
 _TEMPLATE = Path(__file__).parent / "verdicts.html"

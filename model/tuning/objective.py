@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.sequences import Sequences, load_sequences
+from model.run.per_video_scores import UNSEEN
 from model.settings import TrainingSettings
-from model.training import Indices, cross_fit
-from model.videos import UNSEEN
+from model.training.sequences import Sequences, load_sequences
+from model.training.train import Indices, cross_fit
 from pipeline.cache import Cache
-from pipeline.errors import IntegrityError
+from pipeline.common.errors import IntegrityError
 
 TRAINING = ("train", "val")  # splits
 

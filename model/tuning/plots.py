@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from skopt.space import Categorical, Dimension, Real, Space
 
-from model.plots import COLOURS, save_figure
+from model.run.plots import COLOURS, save_figure
 from model.tuning.search import fitted_process
 from model.tuning.space import Point
 from model.tuning.trials import FAILED, OK, STOPPED, Losses, Trial, estimated_losses

@@ -33,8 +33,8 @@ from model.tuning.trials import (
     read_trials,
     run_fold,
 )
-from pipeline.errors import NothingUsable, Rejected
-from pipeline.workers import Limits, LocalPool
+from pipeline.common.errors import NothingUsable, Rejected
+from pipeline.workers.local import Limits, LocalPool
 
 INITIAL = 4  # trials before the Gaussian process chooses: the start and some spread out
 UNLIMITED = Limits(seconds=math.inf, n_bytes=sys.maxsize)

@@ -14,8 +14,8 @@ from skopt.space import Dimension
 from model.settings import TrainingSettings
 from model.tuning.space import Point, parse_settings, parse_value
 from pipeline.appending import end_of_lines
-from pipeline.errors import SettingsError
-from pipeline.files import csv_line, read_csv
+from pipeline.common.errors import SettingsError
+from pipeline.common.files import csv_line, read_csv
 
 Objective = Callable[[TrainingSettings, int], float]  # the validation loss on one fold, in nats
 Losses = npt.NDArray[np.float64]

@@ -12,8 +12,8 @@ import h5py
 from pipeline.cache.reading import BESIDE, INDEX, SCHEMA, SUMS, Cache
 from pipeline.cache.rows import Clip, Shard, to_table, write_table
 from pipeline.cache.shards import DAMAGED
-from pipeline.errors import IntegrityError, SettingsError
-from pipeline.files import sha256_of, write_whole
+from pipeline.common.errors import IntegrityError, SettingsError
+from pipeline.common.files import sha256_of, write_whole
 
 
 def write_index(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pipeline.cache.deflate import write_gzip
 from pipeline.cache.rows import Shard
-from pipeline.files import sha256_of, whole_file
+from pipeline.common.files import sha256_of, whole_file
 
 CHUNK_BYTES = 2**20
 PIECES_WAITING = 4  # chunks to be compressed, at most: they hold memory

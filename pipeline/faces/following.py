@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import Rejected
+from pipeline.common.errors import Rejected
 from pipeline.faces.detection import Detections
 from pipeline.faces.policy import FaceCrop
 

@@ -8,10 +8,10 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import IntegrityError, SettingsError
+from pipeline.common.errors import IntegrityError, SettingsError
+from pipeline.common.files import write_whole
 from pipeline.faces.detection import CASCADE
 from pipeline.faces.policy import DetectorName, FaceCrop
-from pipeline.files import write_whole
 
 DETECTORS = ("auto", "yunet", "haar")
 NAME = "face_detection_yunet_2023mar.onnx"

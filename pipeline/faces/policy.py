@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.scaling import SQUARE, Box
+from pipeline.video.resize import SQUARE, Box
 
 DetectorName = Literal["yunet", "haar"]
 NoFace = Literal["reject", "whole"]

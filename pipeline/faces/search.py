@@ -12,7 +12,7 @@ from pipeline.faces import costs
 from pipeline.faces.detection import Detections, detector_of
 from pipeline.faces.following import Followed, Look, choose
 from pipeline.faces.policy import FaceCrop, steady_box
-from pipeline.scaling import Box, Geometry, Scale, Size, Upright, shrunk
+from pipeline.video.resize import Box, Geometry, Scale, Size, Upright, shrunk
 
 Part = tuple[int, int, int, int]  # left, top, right, bottom
 Place = npt.NDArray[np.float64]  # (5,) of a face: x, y, width, height, score

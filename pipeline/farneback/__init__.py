@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import SettingsError
+from pipeline.common.errors import SettingsError
 from pipeline.farneback import cpu, cuda, opencv, opencv_cuda
 from pipeline.farneback.parameters import SMALLEST, Parameters
 

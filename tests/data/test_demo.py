@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from data.demo import FAKE, FPS, REAL, main, make_demo, plan_corpus, write_video
 from data.heads import drift, render
 from data.looks import cast_actor
-from pipeline.errors import SettingsError
+from pipeline.common.errors import SettingsError
 
 SMALL = {"size": (96, 72), "lengths": (4, 8)}
 

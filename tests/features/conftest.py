@@ -16,10 +16,10 @@ from click.testing import CliRunner
 
 from features.architectures import Architecture, architecture
 from features.backbones import load_backbone
-from pipeline.extraction import extract
-from pipeline.protocols import Splitting
+from pipeline.corpus.labelled_video import Video
+from pipeline.extraction.extract_corpus import extract
 from pipeline.settings import Settings
-from pipeline.video import Video
+from pipeline.splits.protocols import Splitting
 
 SIZE = 64
 SMALL_ONES = ("resnet18", "resnet34", "resnet50", "efficientnet_b0", "mobilenet_v2")

@@ -13,7 +13,7 @@ import torchvision
 
 from features.backbones import BATCH, Backbone, load_backbone, resolve_device
 from features.weights import WeightsUnavailable
-from pipeline.errors import SettingsError
+from pipeline.common.errors import SettingsError
 
 # Of the largest number in an embedding. Single precision keeps seven digits, and other batch shapes
 # sum up in another order: through fifty layers, some of them with weights as they come, that leaves

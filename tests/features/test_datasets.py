@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from features.datasets import ByShard, CacheDataset, clip_table
 from features.embedding import embed
-from pipeline.errors import NothingUsable, SettingsError
+from pipeline.common.errors import NothingUsable, SettingsError
 from tests.conftest import ROOT
 
 

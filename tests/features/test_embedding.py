@@ -18,12 +18,12 @@ from features.backbones import Backbone, load_backbone
 from features.embed import main as embed_command
 from features.embedding import embed, embed_clip, scaled_maps
 from features.motion import NAMES, motion_descriptors
-from features.options import Options
+from features.settings import Options
 from features.weights import load_model
 from pipeline.cache import INDEX, Cache
-from pipeline.errors import IntegrityError, SettingsError
+from pipeline.cache.in_progress import WORK
+from pipeline.common.errors import IntegrityError, SettingsError
 from pipeline.inspect import main as inspect_command
-from pipeline.resume import WORK
 
 BOTH = Options(streams=("flow", "frames"), flow_scale=None)
 FLOW = Options(streams=("flow",), flow_scale=None)
@@ -268,7 +268,7 @@ import features.embedding
 from features.architectures import architecture
 from features.backbones import Backbone, load_backbone
 from features.embedding import embed
-from features.options import Options
+from features.settings import Options
 from pipeline.cache import Cache
 
 torch.set_num_threads(1)

@@ -9,9 +9,9 @@ import torch
 
 from features.backbones import ALIKE, checked, load_backbone
 from features.embedding import checked_on, embed
-from features.options import Options
+from features.settings import Options
 from pipeline.cache import Cache
-from pipeline.errors import SettingsError
+from pipeline.common.errors import SettingsError
 
 
 @pytest.fixture(scope="module")

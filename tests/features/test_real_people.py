@@ -9,11 +9,11 @@ import pytest
 
 from features.backbones import load_backbone
 from features.embedding import embed
-from features.options import Options
-from pipeline.extraction import extract
+from features.settings import Options
+from pipeline.corpus.labelled_video import Video
+from pipeline.extraction.extract_corpus import extract
 from pipeline.settings import Settings
-from pipeline.video import Video
-from pipeline.workers import LocalPool
+from pipeline.workers.local import LocalPool
 
 pytestmark = pytest.mark.slow
 

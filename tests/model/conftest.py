@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from threadpoolctl import threadpool_limits
 
 import model.evaluation.baselines
-import model.plots
+import model.run.plots
 import model.statistics.metrics
 import model.tuning.plots
 from data.clips import made_up_clip
@@ -23,14 +23,14 @@ from features.backbones import load_backbone
 from features.embedding import embed
 from features.motion import NAMES
 from model.fitting import fit
-from model.sequences import Sequences
 from model.settings import TrainingSettings
+from model.training.sequences import Sequences
 from pipeline.cache import Cache, write_index, write_shard
-from pipeline.extraction import extract
-from pipeline.protocols import Splitting
+from pipeline.corpus.labelled_video import Video
+from pipeline.extraction.extract_corpus import extract
 from pipeline.settings import Settings
-from pipeline.video import Video
-from pipeline.workers import LocalPool
+from pipeline.splits.protocols import Splitting
+from pipeline.workers.local import LocalPool
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,14 +58,14 @@ def _quick_figures():
 
     What a setting matters is averaged over fewer points.
     """
-    save_figure = model.plots.save_figure
+    save_figure = model.run.plots.save_figure
 
     def save(figure, path):
         figure.set_layout_engine("none")
         save_figure(figure, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (model.plots, model.tuning.plots):
+        for module in (model.run.plots, model.tuning.plots):
             patch.setattr(module, "save_figure", save)
         patch.setattr(model.tuning.plots, "SAMPLES", 25)
         yield

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from features.motion import NAMES
-from model import training
 from model.fit import main as fit_command
 from model.fitting import fit
-from model.run import load_run
-from model.sequences import join_streams, load_sequences
+from model.run.run import load_run
 from model.statistics.metrics import equal_error
-from pipeline.errors import SettingsError
+from model.training import train
+from model.training.sequences import join_streams, load_sequences
+from pipeline.common.errors import SettingsError
 
 
 def predictions(folder):
@@ -321,7 +321,7 @@ def test_another_cache_is_no_repetition(fitted, small, run_command, tmp_path):
 def test_a_killed_fit_goes_on_to_the_same_weights(small, quick, tmp_path, monkeypatch):
     settings = dataclasses.replace(quick, max_epochs=5, dropout=0.3)
     refit(small, tmp_path / "whole", settings)
-    epoch, done = training._Training.epoch, []
+    epoch, done = train._Training.epoch, []
 
     def killed(self):
         if len(done) == 7:  # in the second of three folds
@@ -330,10 +330,10 @@ def test_a_killed_fit_goes_on_to_the_same_weights(small, quick, tmp_path, monkey
         epoch(self)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training._Training, "epoch", killed)
+        patch.setattr(train._Training, "epoch", killed)
         refit(small, tmp_path / "killed", settings)
     with monkeypatch.context() as patch:
-        patch.setattr(training._Training, "epoch", lambda self: done.append(1) or epoch(self))
+        patch.setattr(train._Training, "epoch", lambda self: done.append(1) or epoch(self))
         refit(small, tmp_path / "killed", settings)
     assert len(done) == 15, "no epoch is done twice"
     assert same(state(tmp_path / "killed"), state(tmp_path / "whole"))

@@ -9,7 +9,7 @@ from model.evaluate import main as evaluate_command
 from model.fit import main as fit_command
 from model.fitting import fit
 from pipeline.appending import try_lock
-from pipeline.errors import IntegrityError, NothingUsable, SettingsError
+from pipeline.common.errors import IntegrityError, NothingUsable, SettingsError
 
 
 def refit(cache, folder, fast, **changes):

@@ -13,14 +13,14 @@ import pytest
 
 from data.heads import render
 from data.looks import cast_actor
-from pipeline.browser import write_browser
 from pipeline.cache import Cache, ShardWriter
-from pipeline.clips import extract_clips
-from pipeline.corpus import read_corpus
-from pipeline.extraction import extract
+from pipeline.corpus.reading import read_corpus
+from pipeline.extraction.clips import extract_clips
+from pipeline.extraction.extract_corpus import extract
 from pipeline.faces import FaceCrop, find_model
-from pipeline.scaling import Geometry
 from pipeline.settings import Settings
+from pipeline.video.resize import Geometry
+from pipeline.viewing.browser import write_browser
 
 LOSSLESS = {"codec": "ffv1", "pix_fmt": "yuv444p"}
 IMAGE = "<img src=x onerror=alert(1)>"

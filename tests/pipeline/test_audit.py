@@ -8,7 +8,7 @@ from data.clips import made_up_clip
 from pipeline.audit import main
 from pipeline.auditing import audit
 from pipeline.cache import write_index, write_shard
-from pipeline.errors import NothingUsable, SettingsError
+from pipeline.common.errors import NothingUsable, SettingsError
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 from click.testing import CliRunner
 
 from pipeline.doctor import main
-from pipeline.workers import available_cores
+from pipeline.workers.local import available_cores
 
 
 def lines_of(done):

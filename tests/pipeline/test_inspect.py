@@ -11,12 +11,12 @@ import pytest
 
 from pipeline import farneback
 from pipeline.cache import Cache
-from pipeline.corpus import read_corpus
-from pipeline.errors import IntegrityError
-from pipeline.extraction import extract
+from pipeline.common.errors import IntegrityError
+from pipeline.corpus.reading import read_corpus
+from pipeline.extraction.extract_corpus import extract
 from pipeline.inspect import describe, describe_clip, main
 from pipeline.settings import Settings
-from pipeline.sheet import GAP, WHOLE, contact_sheet
+from pipeline.viewing.contact_sheet import GAP, WHOLE, contact_sheet
 
 
 @pytest.fixture(scope="module")

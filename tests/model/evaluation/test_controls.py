@@ -24,10 +24,10 @@ from model.fit import main as fit_command
 from model.fitting import fit, training_folds
 from model.reports.run_report import write_report
 from model.reports.summary import CHANCE, headline, table
-from model.sequences import Sequences
 from model.settings import TrainingSettings
 from model.statistics.metrics import SIGNIFICANT, all_metrics
-from model.training import cross_fit
+from model.training.sequences import Sequences
+from model.training.train import cross_fit
 
 FLOW, FRAMES = ALONE["flow"], ALONE["frames"]
 

@@ -20,10 +20,10 @@ from model.evaluation.evaluation import DETECTOR, evaluate
 from model.fitting import fit
 from model.reports.run_report import write_report
 from model.reports.summary import CHANCE, SHOWN, headline, table
-from model.run import load_run, seal
+from model.run.run import load_run, seal
 from model.statistics.metrics import auc_roc
 from pipeline.cache import Cache
-from pipeline.errors import IntegrityError, NothingUsable, SettingsError
+from pipeline.common.errors import IntegrityError, NothingUsable, SettingsError
 
 
 @pytest.fixture(scope="module")

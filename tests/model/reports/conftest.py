@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from features.backbones import Backbone
-from model.reports.case import judge_with_cases, page_of
-from model.run import Run, load_run
-from model.verdicts.prediction import backbone_of
+from model.prediction.predict_videos import backbone_of
+from model.reports.video_report import judge_with_cases, page_of
+from model.run.run import Run, load_run
 
 HOSTILE = "<img src=x onerror=alert(1)>.mp4"
 FRAMES, CLIP = 19, 9  # of the video, and of each of the two clips that the detector looks at

@@ -24,12 +24,12 @@ from model.evaluation.per_video import (
     WRONG,
     worst_mistakes,
 )
-from model.evidence.anomaly import load_anomaly, read_motion
+from model.explanation.anomaly import load_anomaly, read_motion
 from model.reports.run_report import write_report
-from model.run import load_run, save_run
-from model.sequences import load_sequences
-from model.sources import named
-from pipeline.files import write_csv
+from model.run.run import load_run, save_run
+from model.run.source_files import named
+from model.training.sequences import load_sequences
+from pipeline.common.files import write_csv
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from sklearn.metrics import log_loss
 from model.evaluation.evaluation import DETECTOR, evaluate
 from model.fit import main as fit_command
 from model.fitting import fit
-from model.run import load_run
-from model.sequences import load_sequences
+from model.run.per_video_scores import score_videos
+from model.run.run import load_run
 from model.statistics.calibration import fit_temperature, operating_point
 from model.statistics.metrics import (
     distance,
@@ -22,7 +22,7 @@ from model.statistics.metrics import (
     false_alarm_threshold,
     point_metrics,
 )
-from model.videos import score_videos
+from model.training.sequences import load_sequences
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from sklearn.metrics import roc_auc_score
 
 import model.statistics.metrics
 from model.evaluate import main as evaluate_command
-from model.evaluation.rivalry import compare_runs
+from model.evaluation.compare_runs import compare_runs
 from model.fitting import fit
-from model.run import load_run
+from model.run.run import load_run
 from model.statistics.comparison import Scored, compare, delong, sentence
-from pipeline.errors import SettingsError
+from pipeline.common.errors import SettingsError
 
 RARE = 1e-3  # of a true statement: such a test fails once in a thousand seeds
 

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from model import training
 from model.fit import main as fit_command
 from model.fitting import best_settings, fit, training_folds
 from model.settings import TrainingSettings
-from model.training import cross_fit
+from model.training import train
+from model.training.train import cross_fit
 from model.tuning import search as search_module
 from model.tuning.objective import FoldLoss, load_training
 from model.tuning.trials import outcome_of, run_fold
-from pipeline.errors import IntegrityError
+from pipeline.common.errors import IntegrityError
 
-EPOCH = training._Training.epoch
+EPOCH = train._Training.epoch
 
 
 def rows(log):
@@ -90,7 +90,7 @@ def test_what_the_best_trial_trained_is_the_detector(small, quick, tmp_path, mon
     for one, other in zip(run.ensemble.parameters(), again.ensemble.parameters(), strict=True):
         assert torch.equal(one, other)
     epochs = []
-    monkeypatch.setattr(training._Training, "epoch", lambda self: epochs.append(1) or EPOCH(self))
+    monkeypatch.setattr(train._Training, "epoch", lambda self: epochs.append(1) or EPOCH(self))
     fit(small, tmp_path / "third", settings=quick, n_trials=3, device="cpu")
     assert len(epochs) == 3 * 3 * quick.max_epochs, "those of the trials and no others"
 

@@ -17,7 +17,7 @@ from model.tuning.plots import dependence, plot_tuning
 from model.tuning.search import tune
 from model.tuning.space import search_space, to_point
 from model.tuning.trials import corrected_loss, is_hopeless, read_trials
-from pipeline.errors import NothingUsable, SettingsError
+from pipeline.common.errors import NothingUsable, SettingsError
 
 STEPS = 20
 SPACE = search_space(STEPS, ("flow", "motion"))

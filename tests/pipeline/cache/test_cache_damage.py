@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.cache import Cache, shard_row, write_index
-from pipeline.errors import IntegrityError, PipelineError
+from pipeline.common.errors import IntegrityError, PipelineError
 from tests.pipeline.cache.conftest import SETTINGS, arrays, clip, make
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import Rejected
+from pipeline.common.errors import Rejected
 from pipeline.faces import FaceCrop, Look, choose, steady_box
-from pipeline.scaling import Geometry
+from pipeline.video.resize import Geometry
 
 TIMES = [0.0, 0.5, 1.0, 1.5]
 NOBODY = np.zeros((0, 5))

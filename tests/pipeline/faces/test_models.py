@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.errors import IntegrityError, SettingsError
+from pipeline.common.errors import IntegrityError, SettingsError
 from pipeline.faces import FaceCrop, detector_of, find_model, models
 
 CONTENT = b"a face detector"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import farneback
-from pipeline.errors import SettingsError
+from pipeline.common.errors import SettingsError
 from pipeline.farneback import Parameters, cpu, cuda, opencv_cuda
 from tests.pipeline.farneback import gate
 

@@ -1,0 +1,1 @@
+"""The run folder: weights, settings, predictions, and what a verdict rests on."""

@@ -1,0 +1,149 @@
+"""Curves as PNG."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from scipy.stats import binomtest
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from model.statistics.metrics import ECE_BINS, Metric
+from model.training.train import Epoch
+from pipeline.common.files import write_whole
+
+COLOURS = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
+STYLES = ("-", "--", ":")  # so that curves on top of one another all show
+PAPER = {"boxstyle": "square,pad=0.05", "color": "white"}  # so that no line runs through a text
+Curve = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]  # labels and probabilities
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all."""
+    write_whole(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+
+
+def plot_training(histories: Sequence[Sequence[Epoch]], path: Path) -> None:
+    """Losses and validation AUC over the epochs of each fold, with the epoch that was kept."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for n, history in enumerate(histories):
+        colour = COLOURS[n % len(COLOURS)]
+        best = int(np.argmin([epoch.val_loss for epoch in history]))
+        left.plot([e.train_loss for e in history], color=colour, linestyle=":")
+        left.plot([e.val_loss for e in history], color=colour, label=f"fold {n + 1}")
+        left.plot(best, history[best].val_loss, "o", color=colour)
+        right.plot([e.val_auc for e in history], color=colour, label=f"fold {n + 1}")
+        right.plot(best, history[best].val_auc, "o", color=colour)
+    left.set(xlabel="epoch", ylabel="loss", title="validation (line) and training (dots) loss")
+    right.set(xlabel="epoch", ylabel="AUC", ylim=(-0.02, 1.02), title="validation AUC")
+    left.legend(title="kept: •")
+    save_figure(figure, path)
+
+
+def plot_roc(
+    curves: Mapping[str, Curve], path: Path, title: str, warnings: Sequence[str] = ()
+) -> None:
+    """ROC curves of several detectors on the same videos, under what is to be said of them."""
+    figure, axes = _draw({name: roc_curve(*curve)[:2] for name, curve in curves.items()}, warnings)
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
+    axes.set(xlabel="real videos called fake", ylabel="fake videos found", title=f"ROC, {title}")
+    axes.legend(loc="lower right")
+    save_figure(figure, path)
+
+
+def plot_precision_recall(
+    curves: Mapping[str, Curve], path: Path, title: str, warnings: Sequence[str] = ()
+) -> None:
+    """Precision over recall of several detectors on the same videos."""
+    lines = {name: precision_recall_curve(*curve)[1::-1] for name, curve in curves.items()}
+    figure, axes = _draw(lines, warnings)
+    share = float(np.mean(next(iter(curves.values()))[0]))
+    axes.axhline(share, color="grey", linewidth=0.8, linestyle="--")
+    axes.set(
+        xlabel="recall: fake videos found",
+        ylabel="precision: of those called fake",
+        ylim=(-0.02, 1.02),
+        title=f"precision and recall, {title}",
+    )
+    axes.legend(loc="lower left")
+    save_figure(figure, path)
+
+
+def plot_reliability(curve: Curve, path: Path, title: str, warnings: Sequence[str] = ()) -> None:
+    """Share of fakes over stated probability, with binomial 95% intervals and numbers of videos."""
+    labels, probabilities = curve
+    bins = np.minimum((probabilities * ECE_BINS).astype(int), ECE_BINS - 1)
+    figure, axes = _draw({}, warnings)
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
+    for b in np.unique(bins):
+        here = labels[bins == b]
+        low, high = binomtest(int(here.sum()), len(here)).proportion_ci(method="wilson")
+        x = probabilities[bins == b].mean()
+        axes.plot([x, x], [low, high], color=COLOURS[0])
+        axes.plot(x, here.mean(), "o", color=COLOURS[0])
+        axes.annotate(f"{len(here)}", (x, high), (0, 3), textcoords="offset points", ha="center")
+    axes.set(
+        xlabel="stated probability of being fake",
+        ylabel="share of fakes, and how many videos",
+        xlim=(-0.03, 1.03),
+        ylim=(-0.03, 1.1),
+        title=f"reliability, {title}",
+    )
+    save_figure(figure, path)
+
+
+def plot_sweep(
+    points: Mapping[str, tuple[Metric, Metric]],
+    title: str,
+    threshold: float,
+    path: Path,
+    warnings: Sequence[str] = (),
+) -> None:
+    """AUC and accuracy with their intervals, a line for each perturbation, the unchanged first."""
+    figure = Figure(figsize=(9, 1.6 + 0.3 * len(points)), layout="constrained")
+    if warnings:
+        figure.suptitle("\n".join(textwrap.fill(w, 120) for w in warnings), color="#c60", size=8)
+    names = ("AUC", f"accuracy at the run's threshold, {threshold:.3f}")
+    for column, axes in enumerate(figure.subplots(1, 2, sharey=True)):
+        for row, metrics in enumerate(points.values()):
+            metric = metrics[column]
+            if metric.value is None:
+                axes.annotate("undefined", (0.5, row), size=8, ha="center", va="center", bbox=PAPER)
+                continue
+            colour = COLOURS[column]
+            if row == 0:
+                axes.axvline(metric.value, color=colour, linewidth=0.8, linestyle="--")
+            if metric.low is not None and metric.high is not None:
+                axes.plot([metric.low, metric.high], [row, row], color=colour, linewidth=2)
+            axes.plot(metric.value, row, "o", color=colour)
+            axes.annotate(
+                f"{metric.value:.2f}", (metric.value, row), (0, 7), size=8,
+                textcoords="offset points", ha="center", bbox=PAPER,
+            )  # fmt: skip
+        axes.axvline(0.5, color="grey", linewidth=0.8, linestyle=":")
+        axes.grid(axis="y", alpha=0.2)
+        axes.set(
+            xlabel=names[column],
+            title=title if column == 0 else "",
+            xlim=(-0.06, 1.1),
+            yticks=range(len(points)),
+        )
+        axes.set_yticklabels(points)
+        axes.set_ylim(len(points) - 0.5, -0.8)
+    save_figure(figure, path)
+
+
+def _draw(lines: Mapping[str, Any], warnings: Sequence[str]) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(5, 4.6), layout="constrained")
+    if warnings:
+        figure.suptitle("\n".join(textwrap.fill(w, 70) for w in warnings), color="#c60", size=8)
+    axes = figure.subplots()
+    for n, (name, (x, y)) in enumerate(lines.items()):
+        style = STYLES[n % len(STYLES)]
+        axes.plot(x, y, color=COLOURS[n], linestyle=style, linewidth=2, label=name)
+    return figure, axes

@@ -1,0 +1,1 @@
+"""Sequences of embeddings, temporal heads, and the training loop."""

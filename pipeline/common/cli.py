@@ -1,0 +1,204 @@
+"""How every command behaves: errors in two lines, fixed exit codes, a resumable Ctrl-C."""
+
+import functools
+import os
+import signal
+import sys
+import traceback
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import click
+import cloup
+
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import one_line
+from pipeline.common.progress import log_json
+from pipeline.common.startup import how_to_install
+from pipeline.splits.protocols import Splitting
+
+_SPLITTING = Splitting()
+
+SPLIT_HELP = """
+How to split. identity: by the shares below. official: as FaceForensics++, Celeb-DF and DFDC
+publish it; what leaks into test is dropped from val and train. published: the same, leaks and all.
+fold:I/K: fold I of K tests. leave-out:NAME: train on all manipulations but this, test on this.
+test-on:SOURCE: train on all sources but this, test on this.
+"""
+EXIT_CODES = """
+Exit codes: 0 done, 1 nothing usable, 2 wrong arguments or settings, 3 done but more was rejected
+than --max-rejects or undecidable than --max-undecidable, 4 a leaking split or a damaged cache, 130
+interrupted.
+"""
+
+
+def _fail(message: str, hint: str, code: int) -> NoReturn:
+    click.echo(f"error: {one_line(message)}\nhint: {one_line(hint)}", err=True)
+    sys.exit(code)
+
+
+def _terminated(signum: int, frame: types.FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+class Command(cloup.Command):
+    """A command that fails in two lines, ``error:`` and ``hint:``, and with a fixed exit code.
+
+    Every command gets ``--debug``, which lets the traceback through.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        kwargs.setdefault("context_settings", {}).update(
+            help_option_names=["-h", "--help"], show_default=True, max_content_width=100
+        )
+        kwargs["epilog"] = EXIT_CODES
+        debug = cloup.Option(["--debug"], is_flag=True, expose_value=False, help="Show tracebacks.")
+        kwargs["params"] = [*kwargs.get("params", ()), debug]
+        super().__init__(*args, **kwargs)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse an empty argument, which as a path would be the folder we are in."""
+        if "" in args:
+            raise click.UsageError("an argument is empty: perhaps a variable that is not set", ctx)
+        return super().parse_args(ctx, args)
+
+    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+        """Run the command; in standalone mode this never returns."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **kwargs)  # type: ignore[call-overload]
+        sys.excepthook = sys.__excepthook__  # loaded: `pipeline.common.startup` has done its part
+        signal.signal(signal.SIGTERM, _terminated)
+        for stream in (sys.stdout, sys.stderr):  # file names need not be text
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        debug = "--debug" in sys.argv
+        name = kwargs.get("prog_name") or _command_name()
+        kwargs["prog_name"] = name
+        try:
+            code = super().main(*args, standalone_mode=False, **kwargs)  # type: ignore[call-overload]
+            sys.exit(code if isinstance(code, int) else 0)
+        except click.UsageError as error:
+            _fail(error.format_message(), f"{name} --help lists what it takes", 2)
+        except (KeyboardInterrupt, click.Abort):
+            _fail(
+                "interrupted",
+                "the same command resumes, or starts again where there is nothing to resume",
+                130,
+            )
+        except PipelineError as error:
+            if debug:
+                traceback.print_exc()
+            _fail(str(error), error.hint, error.exit_code)
+        except BrokenPipeError:  # `| head` closed our output: not an error of ours
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        except OSError as error:
+            if debug:
+                traceback.print_exc()
+            places = " -> ".join(str(name) for name in (error.filename, error.filename2) if name)
+            place = f" ({places})" if places else ""
+            _fail(
+                f"{error.strerror or error}{place}", "check the path, its rights and the space", 2
+            )
+        except ImportError as error:
+            if debug:
+                traceback.print_exc()
+            _fail(str(error), how_to_install(str(error)), 2)
+        except Exception as error:
+            if debug:
+                raise
+            _fail(
+                f"{type(error).__name__}: {error}",
+                "this is a bug; please report it with the output of the same command and --debug",
+                2,
+            )
+
+
+def some_of(
+    choices: Sequence[str],
+) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
+    """A callback for an option of comma-separated values; they come in the order of ``choices``."""
+
+    def parse(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+        asked = {name.strip() for name in value.split(",")}
+        if not asked <= set(choices):
+            raise click.BadParameter(f"{value!r} is not some of {', '.join(choices)}")
+        return tuple(name for name in choices if name in asked)
+
+    return parse
+
+
+def number_or(
+    word: str, what: str, *, below: float
+) -> Callable[[click.Context, click.Parameter, str], float | None]:
+    """A callback for an option that takes a positive number, or a word, which becomes None."""
+
+    def parse(context: click.Context, parameter: click.Parameter, value: str) -> float | None:
+        if value == word:
+            return None
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.0
+        if not 0 < number < below:
+            raise click.BadParameter(f"{value!r} is neither {word} nor {what}")
+        return number
+
+    return parse
+
+
+def _log_json(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        log_json()
+
+
+log_json_option = cloup.option(
+    "--log-json",
+    is_flag=True,
+    expose_value=False,
+    callback=_log_json,
+    help="Write progress and warnings to stderr as JSON, an object a line.",
+)
+
+
+def splitting_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how to split; the command gets one `Splitting`."""
+
+    @functools.wraps(command)
+    def parsed(split: str, test: float, val: float, holdout: int, seed: int, **others: Any) -> Any:
+        how = Splitting(by=split, test=test, val=val, holdout=holdout, seed=seed)
+        return command(splitting=how, **others)
+
+    return cloup.option_group(
+        "Splits (no identity is on two sides)",
+        cloup.option("--split", metavar="HOW", default=_SPLITTING.by, help=SPLIT_HELP),
+        cloup.option(
+            "--test",
+            metavar="SHARE",
+            type=click.FloatRange(0, 0.9),
+            default=_SPLITTING.test,
+            help="Share for testing.",
+        ),
+        cloup.option(
+            "--val",
+            metavar="SHARE",
+            type=click.FloatRange(0, 0.9),
+            default=_SPLITTING.val,
+            help="Share for validation; 0 lets model.fit make folds of the training videos.",
+        ),
+        cloup.option(
+            "--holdout",
+            metavar="N",
+            type=click.IntRange(0),
+            default=_SPLITTING.holdout,
+            help="This many real and as many fake videos are held out besides.",
+        ),
+        cloup.option(
+            "--seed", metavar="N", type=int, default=_SPLITTING.seed, help="Decides what is open."
+        ),
+    )(parsed)
+
+
+def _command_name() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name}" if spec else sys.argv[0]

@@ -1,0 +1,1 @@
+"""Labelled videos and who is in them, from folders and CSV files."""

@@ -1,0 +1,109 @@
+"""The Deepfake Detection Challenge (DFDC): arXiv:2006.07397, and its preview, arXiv:1910.08854.
+
+File names say nothing, lists do: ``dfdc_train_part_0/metadata.json`` has a label for each file and
+the original of each fake, the test set has a ``metadata.json`` with ``is_fake`` or a
+``labels.csv``, the preview a ``dataset.json`` with its actors. Who is in the others nobody says: a
+fake and its original are kept together.
+"""
+
+import csv
+import functools
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.common.errors import SettingsError
+from pipeline.common.files import read_csv
+from pipeline.corpus.labelled_video import FAKE, LABELS, Video
+from pipeline.corpus.layouts.folder import Folder
+
+LOOKS_FOR = (
+    "metadata.json, labels.csv or dataset.json with the videos' labels, beside or above them"
+)
+_NAME = re.compile(r"[a-z]{10}\.mp4")  # many others have a labels.csv
+LEVELS = 3  # dataset.json stands so far above method_A/1224068/..., the others one at most
+
+
+def recognises(folder: Folder) -> bool:
+    """By a list that knows one of its videos."""
+    above, entries = _list_of(folder)
+    return any(_entry(path, above, entries) for path in folder.videos)
+
+
+def read(folder: Folder) -> list[Video]:
+    """The originals, and in the preview the actors, are the identities."""
+    above, entries = _list_of(folder)
+    videos, unlisted = [], []
+    for path in folder.videos:
+        entry = _entry(path, above, entries)
+        label = _label(entry)
+        if label is None:
+            unlisted.append(path.name)
+            continue
+        original = str(entry.get("original") or "") if label == FAKE else path.name
+        actors = [entry.get("target_id"), entry.get("swapped_id")]
+        if path.parent.parent.name == "original_videos":  # of the preview
+            actors.append(path.parent.name)
+        who = [str(actor) for actor in actors if actor] or [original]
+        videos.append(
+            Video(
+                path,
+                label,
+                tuple(f"dfdc:{identity}" for identity in dict.fromkeys(who) if identity),
+                source="dfdc",
+                manipulation="DFDC" if label == FAKE else "",
+                original=f"dfdc:{original}" if original else "",
+                official=_official(entry),
+            )
+        )
+    if unlisted and videos and folder.whole:
+        raise SettingsError(
+            f"{len(unlisted)} of {len(folder.videos)} videos in {folder.path} are not in the list "
+            f"that labels the others: {', '.join(unlisted[:10])}",
+            "move them elsewhere, or give a CSV file with the columns path,label",
+        )
+    return videos
+
+
+def _list_of(folder: Folder) -> tuple[Path, Mapping[str, Any]]:
+    """Where the list for a folder stands, and its entries by file name or relative path."""
+    near = folder.nearest("metadata.json", "labels.csv", levels=1)
+    path = near or folder.nearest("dataset.json", levels=LEVELS)
+    if path is None:
+        return folder.path, {}
+    return path.parent, _load(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _load(path: Path, stamp: int) -> Mapping[str, Any]:
+    try:
+        if path.suffix == ".csv":
+            named = {row.get("filename") or "": dict(row) for row in read_csv(path)}
+            return named if all(map(_NAME.fullmatch, named)) else {}
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        raise SettingsError(
+            f"cannot read {path}: {error}", "download it again, or say --layout if it is not DFDC's"
+        ) from error
+    return entries if isinstance(entries, dict) else {}
+
+
+def _entry(path: Path, above: Path, entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    entry = entries.get(path.name)
+    if entry is None and entries:
+        relative = os.path.relpath(os.path.abspath(path), os.path.abspath(above))  # noqa: PTH100
+        entry = entries.get(relative.replace(os.sep, "/"))
+    return entry if isinstance(entry, dict) and _label(entry) is not None else {}
+
+
+def _label(entry: Mapping[str, Any]) -> int | None:
+    return LABELS.get(str(entry.get("label", entry.get("is_fake"))).strip().lower())
+
+
+def _official(entry: Mapping[str, Any]) -> str:
+    """The lists of the test set do not say that they are."""
+    split = str(entry.get("split") or entry.get("set") or "test").lower()
+    return split if split in ("train", "val", "test") else ""

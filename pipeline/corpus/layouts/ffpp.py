@@ -1,0 +1,99 @@
+"""FaceForensics++: 1,000 YouTube clips and five manipulations of each; arXiv:1901.08971.
+
+``original_sequences/youtube/c23/videos/004.mp4`` is clip 004, and
+``manipulated_sequences/Face2Face/c23/videos/004_982.mp4`` is clip 004, the target, with the face or
+the expression of clip 982, the source. Copies without the upper folders, with ``Face2Face/`` and
+``original/`` side by side, are recognised as well.
+"""
+
+import json
+import re
+
+from pipeline.common.errors import SettingsError
+from pipeline.corpus.labelled_video import FAKE, REAL, Video
+from pipeline.corpus.layouts.folder import Folder
+
+MANIPULATIONS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
+LOOKS_FOR = f"004.mp4 in folders like youtube/c23/videos, 004_982.mp4 in {', '.join(MANIPULATIONS)}"
+# Clips cut from one YouTube video, in different official splits: one person under two numbers.
+SAME_VIDEO = (
+    ("605", "606"),
+    ("639", "640"),
+    ("755", "756"),
+    ("837", "838"),
+    ("875", "876"),
+    ("954", "955"),
+    ("982", "983"),
+)
+_IDENTITY = {number: "+".join(pair) for pair in SAME_VIDEO for number in pair}
+_REAL = re.compile(r"\d{3}")
+_FAKE = re.compile(r"(\d{3})_(\d{3})")
+_DATASET = re.compile(r"faceforensics|ff\+\+|ffpp")
+
+
+def recognises(folder: Folder) -> bool:
+    """By the names of folders: three digits alone could be anything."""
+    return (
+        bool(_manipulation(folder))
+        or _is_youtube(folder)
+        or any(_DATASET.search(name) for name in folder.names)
+        or any((folder.path.parent / name).is_dir() for name in MANIPULATIONS)
+    )
+
+
+def read(folder: Folder) -> list[Video]:
+    """Both clips of a fake are its identities, and the target is its original."""
+    manipulation, official = _manipulation(folder), _official(folder)
+    videos = []
+    for path in folder.videos:
+        if fake := _FAKE.fullmatch(path.stem):
+            clips = fake.groups()
+        elif _REAL.fullmatch(path.stem) and not manipulation:
+            if folder.label == FAKE and not _is_youtube(folder):
+                continue
+            clips = (path.stem,)
+        else:
+            continue
+        videos.append(
+            Video(
+                path,
+                FAKE if fake else REAL,
+                tuple(dict.fromkeys(f"ffpp:{_IDENTITY.get(clip, clip)}" for clip in clips)),
+                source="ffpp",
+                manipulation=manipulation,
+                compression=folder.compression,
+                original=f"ffpp:{clips[0]}",
+                official=official.get(clips[0], ""),
+            )
+        )
+    return videos
+
+
+def _manipulation(folder: Folder) -> str:
+    for name in folder.names:
+        for manipulation in MANIPULATIONS:
+            if name == manipulation.lower():
+                return manipulation
+    return ""
+
+
+def _is_youtube(folder: Folder) -> bool:
+    """A folder of originals; a mere ``youtube`` among somebody's fakes is none."""
+    return "youtube" in folder.names and (bool(folder.compression) or folder.label != FAKE)
+
+
+def _official(folder: Folder) -> dict[str, str]:
+    """Clip → official split, where ``splits/train.json`` and the others stand above the videos."""
+    of_clip: dict[str, str] = {}
+    for split in ("train", "val", "test"):
+        path = folder.nearest(f"splits/{split}.json", levels=4)
+        if path is None:
+            continue
+        try:
+            pairs = json.loads(path.read_text(encoding="utf-8"))
+            of_clip |= {str(clip): split for pair in pairs for clip in pair}
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise SettingsError(
+                f"cannot read {path}: {error}", "it is a JSON list of pairs like [['004', '982']]"
+            ) from error
+    return of_clip

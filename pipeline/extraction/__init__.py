@@ -1,0 +1,5 @@
+"""From a corpus to a cache of frames and flow maps."""
+
+from pipeline.extraction.extract_corpus import extract
+
+__all__ = ["extract"]

@@ -1,0 +1,1 @@
+"""Train, validation, test and holdout splits that share no identity."""

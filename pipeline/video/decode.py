@@ -1,0 +1,300 @@
+"""A video file → RGB frames of the working size, at equal intervals of time."""
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+from av.stream import Disposition
+
+from pipeline.common.errors import Rejected
+from pipeline.video.resize import Geometry, Upright
+
+Item = TypeVar("Item")
+
+# What FFmpeg may open: plain files of these formats, no playlists that name other files or hosts.
+PLAIN_FILES = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "asf,avi,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,"
+    "mpegvideo,mxf,ogg,webm,yuv4mpegpipe",
+}
+# Titles that are no UTF-8 are no reason to fail: PyAV has to be told so before version 19.
+BROKEN_TITLES: dict[str, Any] = {"metadata_errors": "replace"}
+if int(av.__version__.split(".")[0]) >= 19:
+    BROKEN_TITLES = {}
+# More than any camera makes: what claims more would fill the memory, or never end.
+MOST_PIXELS = 2**26
+MOST_FRAMES = 1_000_000
+HALF = 0.5 + 1e-6  # half-way between two ticks is the earlier one, whatever the last bits say
+REGULAR = 0.25  # intervals within this fraction of the median count as one and the same
+
+
+class Picture(NamedTuple):
+    """One moment of a video.
+
+    Attributes:
+        time: in seconds.
+        frame: the part that is kept, (height, width, 3) uint8, RGB.
+        overview: the whole picture, small, as `Upright.overview_size` says: (h, w) uint8, grey.
+    """
+
+    time: float
+    frame: npt.NDArray[np.uint8]
+    overview: npt.NDArray[np.uint8]
+
+
+def open_video(path: Path) -> av.container.InputContainer:
+    """Open a video file and check that it has a video stream.
+
+    Raises:
+        Rejected: it is not a video, or has no video stream.
+    """
+    try:
+        container = av.open(f"file:{path}", options=PLAIN_FILES, **BROKEN_TITLES)
+    except (PermissionError, FileNotFoundError) as error:
+        raise Rejected("unreadable", _words(error)) from error
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise _rejected(error, "not a video") from error
+    try:
+        _check_stream(container)
+    except Rejected:
+        container.close()
+        raise
+    return container
+
+
+def _check_stream(container: av.container.InputContainer) -> None:
+    stream = video_stream(container)
+    if stream is None:
+        raise Rejected("no video stream", f"container {container.format.name}")
+    if stream.codec_context is None:
+        raise Rejected("no frame decodes", "FFmpeg has no decoder for its codec")
+    if stream.width * stream.height > MOST_PIXELS:
+        raise Rejected("too large", f"{stream.width}x{stream.height} pixels")
+    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # should it grow on the way
+
+
+def video_stream(container: av.container.InputContainer) -> Any:
+    """The first video stream of a file that is not a cover picture, or None."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    return None
+
+
+def frame_rate(times: npt.NDArray[np.float64]) -> float:
+    """Frames per second of a video, from its sorted timestamps in seconds.
+
+    Where nearly all intervals are alike (constant frame rate, perhaps with a few frames dropped)
+    it is one over their mean. Where they are not (variable frame rate) it is one over the
+    90th percentile, so that sampling at this rate seldom meets a gap.
+
+    Raises:
+        Rejected: fewer than two different timestamps.
+
+    Example:
+        >>> round(frame_rate(np.array([0.0, 0.04, 0.08, 0.12, 0.16])), 6)
+        25.0
+    """
+    gaps = np.diff(times)
+    gaps = gaps[gaps > 0]
+    if not len(gaps):
+        raise Rejected("too short", f"{len(times)} frame(s) with different timestamps")
+    alike = gaps[np.abs(gaps - np.median(gaps)) <= REGULAR * np.median(gaps)]
+    interval = alike.mean() if len(alike) >= 0.9 * len(gaps) else np.quantile(gaps, 0.9)
+    return float(1 / interval)
+
+
+def count_samples(times: npt.NDArray[np.float64], rate: float) -> int:
+    """How many frames `at_equal_intervals` keeps of frames with these times (seconds, sorted)."""
+    if not len(times):
+        return 0
+    positions = (times - times[0]) * rate
+    ticks = np.ceil(positions - HALF)
+    n = len(np.unique(ticks))
+    before = positions[-2] if len(positions) > 1 else -math.inf
+    return n if _reaches(ticks[-1], positions[-1], before) else n - 1
+
+
+def at_equal_intervals(
+    frames: Iterable[tuple[float, Item]], rate: float
+) -> Iterator[tuple[float, Item]]:
+    """Sample frames ``rate`` times a second, by their timestamps.
+
+    Each frame belongs to the nearest tick of a clock that starts at the first frame; of the
+    frames of one tick the nearest is kept. A frame is never given twice: a gap in the video stays
+    a gap in the timestamps rather than becoming a picture that stands still. If the video ends
+    before a last tick, no frame is kept for that one.
+
+    Args:
+        frames: (time in seconds, frame), times increasing.
+        rate: ticks per second.
+
+    Raises:
+        Rejected: as ``frames`` does, after the last frame before.
+
+    Example:
+        >>> list(at_equal_intervals([(0.0, "a"), (0.04, "b"), (0.08, "c"), (0.12, "d")], rate=12.5))
+        [(0.0, 'a'), (0.08, 'c')]
+    """
+    start: float | None = None
+    best: tuple[float, Item] | None = None
+    best_tick, best_error = -1, math.inf
+    position = before = -math.inf
+    broken: Rejected | None = None
+    try:
+        for time, frame in frames:
+            start = time if start is None else start
+            before, position = position, (time - start) * rate
+            tick = math.ceil(position - HALF)
+            error = abs(position - tick)
+            if tick != best_tick:
+                if best is not None:
+                    yield best
+                best_tick, best_error, best = tick, error, (time, frame)
+            elif error < best_error:
+                best_error, best = error, (time, frame)
+    except Rejected as rejected:  # the last frame before the damage is sound all the same
+        broken = rejected
+    if best is not None and _reaches(best_tick, position, before):
+        yield best
+    if broken is not None:
+        raise broken
+
+
+def _reaches(tick: float, last: float, before: float) -> bool:
+    """Whether frames that end at ``last``, after ``before``, hold the one nearest to ``tick``.
+
+    A next frame, as far on as the last from the one before, must not have been nearer.
+    """
+    return tick - last <= (last - before) / 2
+
+
+def decode(path: Path, geometry: Geometry, rate: float) -> Iterator[Picture]:
+    """Decode a video at equal intervals of time.
+
+    Args:
+        path: the video file.
+        geometry: crop and size.
+        rate: frames to keep per second.
+
+    Yields:
+        picture after picture.
+
+    Raises:
+        Rejected: the file cannot be opened, or is damaged; ``truncated`` after sound frames.
+    """
+    with sampled(path, rate) as (upright, frames):
+        yield from pictures(upright, frames, geometry)
+
+
+@contextlib.contextmanager
+def sampled(
+    path: Path, rate: float
+) -> Iterator[tuple[Upright, Iterator[tuple[float, av.VideoFrame]]]]:
+    """Open a video.
+
+    Args:
+        path: the video file.
+        rate: frames to keep per second.
+
+    Yields:
+        what its pictures are like, and its frames at equal intervals of time, as decoded, with
+        their times in seconds.
+
+    Raises:
+        Rejected: as `decode`; also ``too short`` if there is no frame at all.
+    """
+    with open_video(path) as container:
+        frames = at_equal_intervals(timed_frames(container), rate)
+        first = next(frames, None)
+        if first is None:
+            raise Rejected("too short", "0 frames")
+        yield Upright(video_stream(container), first[1]), itertools.chain([first], frames)
+
+
+def pictures(
+    upright: Upright, frames: Iterable[tuple[float, av.VideoFrame]], geometry: Geometry
+) -> Iterator[Picture]:
+    """Scale frames of one video.
+
+    Raises:
+        Rejected: FFmpeg cannot, or the crop lies outside the picture.
+    """
+    with converting():
+        box = geometry.box(upright.width, upright.height, upright.pixel_aspect)
+        scale = upright.scaler(box, geometry.width, geometry.height)
+        look_over = upright.scaler(upright.whole, *upright.overview_size(), "gray")
+    for time, frame in frames:
+        with converting():
+            picture = Picture(time, scale(frame), look_over(frame))
+        yield picture
+
+
+@contextlib.contextmanager
+def converting() -> Iterator[None]:
+    """Turn what FFmpeg raises over a frame that it cannot scale into a `Rejected`."""
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise _rejected(error, "not to be converted") from error
+
+
+def timed_frames(
+    container: av.container.InputContainer,
+) -> Iterator[tuple[float, av.VideoFrame]]:
+    """All sound frames of the first video stream with their times in seconds, increasing.
+
+    Frames without a timestamp get one from the stream's rate; a frame that repeats or goes back in
+    time is left out.
+
+    Raises:
+        Rejected: ``truncated``, with the number of sound frames before the damage.
+    """
+    stream = video_stream(container)
+    stream.codec_context.thread_count = 1  # processes use the cores
+    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    n, last = 0, -math.inf
+    begun: av.VideoFrame | None = None
+    try:
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise Rejected("truncated", f"at frame {n}: the frame is marked as corrupt")
+            begun = begun or frame  # the stream's own width changes along with its frames
+            if _shape(frame) != _shape(begun):
+                raise Rejected(
+                    "truncated",
+                    f"at frame {n}: the picture changes from {_shape(begun)} to {_shape(frame)}",
+                )
+            time = n / rate
+            if frame.pts is not None and frame.time_base is not None:
+                time = float(frame.pts * frame.time_base)
+            n += 1
+            if n > MOST_FRAMES:
+                raise Rejected("too long", f"more than {MOST_FRAMES} frames")
+            if time > last:
+                last = time
+                yield time, frame
+    except (av.error.FFmpegError, ValueError) as error:
+        raise _rejected(error, "truncated", f"at frame {n}: ") from error
+
+
+def _shape(frame: av.VideoFrame) -> str:
+    return f"{frame.width}x{frame.height} {frame.format.name}"
+
+
+def _rejected(error: Exception, reason: str, where: str = "") -> Rejected:
+    if isinstance(error, MemoryError):  # a header that promises too much, or a full machine
+        return Rejected("out of memory", _words(error))
+    return Rejected(reason, where + _words(error))
+
+
+def _words(error: Exception) -> str:
+    """What FFmpeg says, without the path and the function that it puts around it."""
+    return getattr(error, "strerror", None) or str(error)

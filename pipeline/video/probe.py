@@ -1,0 +1,170 @@
+"""Is this file a sound video, and what is known of it before it is decoded?"""
+
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+
+from pipeline.common.errors import Rejected
+from pipeline.common.files import sha256_of
+from pipeline.video.decode import (
+    MOST_FRAMES,
+    count_samples,
+    frame_rate,
+    open_video,
+    timed_frames,
+    video_stream,
+)
+
+FRAMES_TRIED = 3  # decoded by `probe` to see whether the codec works at all
+_MATROSKA_DURATION = re.compile(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d+)?)")  # 00:00:01.480000000
+TOLERATED_LOSS = 0.02  # of the promised frames: containers round, and count frames never shown
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What is known of a video from its packets; its frames may still turn out to be damaged.
+
+    ``n_samples`` is an upper bound on the frames at equal intervals that decoding will give.
+    ``n_promised`` is what the container says, 0 where it says nothing.
+    """
+
+    sha256: str
+    n_bytes: int
+    width: int  # of the upright picture
+    height: int
+    fps: float
+    duration: float  # seconds
+    bit_rate: float  # bits per second
+    n_packets: int
+    n_promised: int
+    n_samples: int
+
+    @property
+    def short_of_promise(self) -> bool:
+        """Whether the file ends well before the end that its container states."""
+        return self.n_packets < self.n_promised * (1 - TOLERATED_LOSS) - 1
+
+
+def probe(path: Path, *, fps: float | None = None, stride: int = 1) -> Probe:
+    """Look at a video without decoding more than its first frames.
+
+    Args:
+        path: the file.
+        fps: frames to be sampled per second, or None for the video's own rate.
+        stride: keep every N-th of them.
+
+    Raises:
+        Rejected: not a video, no video stream, nothing decodes, too short, or slower than ``fps``.
+    """
+    try:
+        plain = stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        raise Rejected("unreadable", getattr(error, "strerror", None) or str(error)) from error
+    if not plain:
+        raise Rejected("unreadable", "not a plain file")
+    with open_video(path) as container:
+        first = _first_frame(container)
+        rotated = round(first.rotation) % 180 != 0
+        width, height = (first.height, first.width) if rotated else (first.width, first.height)
+    with open_video(path) as container:
+        video_stream(container)
+        times = np.sort(np.fromiter(packet_times(container), dtype=np.float64))  # (n_packets,)
+        if len(times) < 2:
+            raise Rejected("too short", f"{len(times)} frame(s)")
+        own_rate = frame_rate(times)
+        n_bytes = path.stat().st_size
+        duration = float(times[-1] - times[0] + 1 / own_rate)
+        return Probe(
+            sha256=sha256_of(path),
+            n_bytes=n_bytes,
+            width=width,
+            height=height,
+            fps=own_rate,
+            duration=duration,
+            bit_rate=8 * n_bytes / duration,
+            n_packets=len(times),
+            n_promised=_promised_frames(container, own_rate),
+            n_samples=count_samples(times, sampling_rate(own_rate, fps, stride)),
+        )
+
+
+def sampling_rate(own_rate: float, fps: float | None, stride: int) -> float:
+    """Frames per second to sample from a video.
+
+    Raises:
+        Rejected: the video has fewer frames per second than are asked for.
+    """
+    if fps is not None and own_rate < fps * 0.99:  # 29.97 passes for 30, 23.976 for 24
+        raise Rejected("frame rate too low", f"{own_rate:.2f} frames/s, {fps:g} are asked for")
+    return (fps or own_rate) / stride
+
+
+def sound_samples(path: Path, rate: float) -> int:
+    """Decode a whole video and count the frames that sampling gives.
+
+    Raises:
+        Rejected: ``truncated``, with the number of sound frames before the damage.
+    """
+    with open_video(path) as container:
+        times = np.array([time for time, _ in timed_frames(container)])
+    return count_samples(times, rate)
+
+
+def _first_frame(container: Any) -> av.VideoFrame:
+    first, n = None, 0
+    try:
+        for _, frame in timed_frames(container):
+            first, n = first or frame, n + 1
+            if n == FRAMES_TRIED:
+                break
+    except Rejected:
+        if first is None:
+            raise
+    if first is None:
+        raise Rejected("no frame decodes", f"codec {video_stream(container).codec_context.name}")
+    return first
+
+
+def packet_times(container: Any) -> Iterator[float]:
+    """The times in seconds of all packets of a video that will be shown, in the order of the file.
+
+    Raises:
+        Rejected: there are more than any video has.
+    """
+    stream = video_stream(container)
+    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    packets = container.demux(stream)
+    n = 0
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError, ValueError):
+            return  # what follows the damage is not counted
+        if packet.size and not packet.is_discard:
+            if n == MOST_FRAMES:
+                raise Rejected("too long", f"more than {MOST_FRAMES} frames")
+            yield float(packet.pts * packet.time_base) if packet.pts is not None else n / rate
+            n += 1
+
+
+def _promised_frames(container: Any, rate: float) -> int:
+    """How many frames the container says there are, 0 if it does not say."""
+    stream = video_stream(container)
+    if stream.frames:
+        return int(stream.frames)
+    seconds = 0.0
+    if stream.duration:
+        seconds = float(stream.duration * stream.time_base)
+    elif tag := _MATROSKA_DURATION.fullmatch(stream.metadata.get("DURATION", "")):
+        hours, minutes, rest = tag.groups()
+        seconds = 3600 * int(hours) + 60 * int(minutes) + float(rest)
+    elif container.duration and len(container.streams) == 1:
+        seconds = container.duration / av.time_base
+    return round(seconds * rate)

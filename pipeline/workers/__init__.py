@@ -1,0 +1,1 @@
+"""Process pools: on this machine, and on a Ray cluster."""

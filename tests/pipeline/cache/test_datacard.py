@@ -1,0 +1,80 @@
+"""The data card says what a cache was made of, and what to know about it."""
+
+import dataclasses
+import json
+
+import pytest
+
+from data.clips import made_up_clip
+from pipeline.cache import Cache
+from pipeline.cache.datacard import datacard
+from pipeline.caveats import caveats
+from pipeline.corpus.tables import table
+from pipeline.settings import Settings
+
+AS_IS = dataclasses.asdict(Settings())
+
+
+def clip(n, label=0, **facts):
+    known = {"id": f"c{n}", "video": f"c{n}", "identities": (f"dfd:{n:02}",), "source": "dfd"}
+    return made_up_clip(n, label, **known | facts)
+
+
+def test_a_cache_has_a_card_with_all_that_it_was_made_of(cache):
+    opened = Cache(cache.folder)
+    text = (cache.folder / "datacard.md").read_text()
+    assert f"8 clips of {opened.attrs['frames']} frames, cut from 8 videos; 96x72 pixels." in text
+    assert "4 identities; nobody is known in 0 videos." in text
+    for reason, count in json.loads(opened.attrs["rejected"]).items():
+        assert any(reason in line and f" {count} |" in line for line in text.splitlines())
+    for key, value in opened.settings.items():
+        if key != "splitting":
+            assert f"- `{key}`: {json.dumps(value)}" in text
+    assert "opencv-contrib-python" in text
+    assert "By `identity`: test 0.2, val 0, holdout 1 of each label, seed 0." in text
+
+
+def test_clips_of_one_video_count_once():
+    clips = [clip(0), dataclasses.replace(clip(0), id="c0-1"), clip(1, 1)]
+    text = datacard(
+        clips,
+        extraction=AS_IS,
+        attrs={"frames": 20, "rejected": "{}", "versions": "{}"},
+    )
+    assert "3 clips of 20 frames, cut from 2 videos" in text
+    assert "| dfd    | -            | -           |    1 |    1 |" in text
+
+
+SOUND = [clip(0), clip(1, 1)]
+
+
+@pytest.mark.parametrize(
+    "clips,expected",
+    [
+        ([clip(0, identities=()), clip(1, 1)], "1 of 2 videos do not state who is in them"),
+        ([clip(0, fps=24.0), clip(1, 1, fps=30.0)], "24 to 30 frames/s"),
+        ([clip(0, source="a"), clip(1, 1, source="b")], "a has real videos only, b has fakes only"),
+        ([clip(0, compression="c23"), clip(1, 1)], "compression gives labels away: unstated has"),
+        (
+            [clip(0, footage="footage:c0"), clip(1, 1, footage="footage:c0")],
+            "2 videos show the same footage as another one (recordings: 1; both real and fake: 1)",
+        ),
+        ([clip(0, original="dfd:00__kitchen_pan"), clip(1, 1)], "the camera moves in 1 videos"),
+        (SOUND, "label noise"),
+    ],
+)
+def test_what_to_beware_of_is_said(clips, expected):
+    assert any(expected in caveat for caveat in caveats(clips, AS_IS))
+
+
+def test_a_sound_corpus_has_no_caveats():
+    assert caveats([dataclasses.replace(c, source="mine") for c in SOUND], AS_IS) == []
+
+
+def test_a_table_is_markdown_whatever_is_in_it():
+    assert table(["name", "n"], [["a|b", 5], ["c", 12]]).splitlines() == [
+        "| name |  n |",
+        "| ---- | -: |",
+        "| a\\|b |  5 |",
+        "| c    | 12 |",
+    ]
