@@ -22,9 +22,8 @@ from model.run.per_video_scores import by_video
 from model.statistics.metrics import auc_roc, with_intervals
 from model.training.sequences import load_sequences
 from pipeline.cache import Cache
-from pipeline.resplitting import split_clips
 from pipeline.splits.partition import groups
-from pipeline.splits.protocols import Splitting
+from pipeline.splits.protocols import Splitting, split_clips
 
 FOLDS = 5  # of a corpus, one of which is looked at
 TRAINING_FOLDS = 4  # as model.fit has them

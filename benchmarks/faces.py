@@ -25,13 +25,12 @@ import numpy as np
 from pipeline import farneback
 from pipeline.cache import writing_shard
 from pipeline.common.errors import Rejected
-from pipeline.extraction.clips import extract_clips
+from pipeline.extraction.clips import extract_clips, frames_between_looks, windows
 from pipeline.extraction.frame_buffer import Spool
 from pipeline.faces import FaceCrop, Search, find_model
 from pipeline.video.decode import sampled
 from pipeline.video.probe import probe
 from pipeline.video.resize import Geometry
-from pipeline.windows import frames_between_looks, windows
 
 FRAMES = 300
 SIZE = 224

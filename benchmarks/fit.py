@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, Dataset
 from data.clips import made_up_clip
 from features.motion import NAMES
 from model.settings import TrainingSettings
-from model.training import train
 from model.training.heads import Head, clip_logits
 from model.training.sequences import load_sequences
+from model.training.train import _class_weights, _Training
 from pipeline.cache import Cache, write_index, write_shard
 from pipeline.settings import Settings
 
@@ -62,7 +62,7 @@ def compare(cache, rows, settings, device, workers):
     data = load_sequences(cache, settings.streams, ("train",))
     loading = time.perf_counter() - begin
     torch.manual_seed(0)
-    ours = train._Training(data, train, val, settings, device)
+    ours = _Training(data, train, val, settings, device)
     torch.manual_seed(0)
     theirs = Usual(cache, data, train, val, settings, device, workers)
     torch.manual_seed(0)
@@ -122,8 +122,8 @@ class Usual:
         self.train, self.val, self.settings, self.device = train, val, settings, device
         self.length, self.workers = data.x.shape[1], workers
         self.window = min(settings.sequence_length, self.length)
-        self.weight = train._class_weights(data.labels, train).to(device)
-        self.val_weight = train._class_weights(data.labels, val).to(device)
+        self.weight = _class_weights(data.labels, train).to(device)
+        self.val_weight = _class_weights(data.labels, val).to(device)
         self.head = Head(data.widths, settings.shape)
         self.head.standardise_by(data.x, torch.from_numpy(train))
         self.head.to(device)

@@ -1,8 +1,8 @@
 """Is the same footage recognised? Run ``python -m benchmarks.footage FOLDER``.
 
-Encodes every video below a folder again in several ways, and asks `pipeline.video.fingerprint` which of all
-these files show the same recording: how many pairs are found, per way of encoding, and how many
-different recordings are mistaken for each other. Then times it on many clips.
+Encodes every video below a folder again in several ways and asks `pipeline.video.fingerprint` which
+of all these files show the same recording: how many pairs are found, per way of encoding, and how
+many different recordings are mistaken for each other. Then times it on many clips.
 """
 
 import itertools

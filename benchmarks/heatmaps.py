@@ -36,7 +36,7 @@ from model.run.per_video_scores import UNSEEN
 from model.run.run import cache_of, load_run
 from model.statistics.metrics import with_intervals
 from model.training.heads import Ensemble
-from model.tuning.objective import load_training
+from model.tuning.trials import load_training
 from pipeline.cache import Cache
 from pipeline.splits.partition import groups
 

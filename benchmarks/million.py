@@ -39,8 +39,8 @@ def run(step, folder):
     from pipeline.corpus.reading import read_corpus
     from pipeline.extraction.extract_corpus import STAGE, _plans
     from pipeline.extraction.selection import select
-    from pipeline.resplitting import split_clips
     from pipeline.settings import Settings
+    from pipeline.splits.protocols import split_clips
     from pipeline.video.probe import Probe
     from pipeline.workers.local import LocalPool
 

@@ -22,10 +22,17 @@ from model.settings import TrainingSettings
 from model.statistics.metrics import auc_roc
 from model.training.sequences import available_streams, load_sequences
 from model.training.train import cross_fit
-from model.tuning.objective import FoldLoss, load_training
 from model.tuning.search import tune
 from model.tuning.space import plain, search_space, to_point, to_settings
-from model.tuning.trials import OK, finished_losses, outcome_of, read_trials, run_fold
+from model.tuning.trials import (
+    OK,
+    FoldLoss,
+    finished_losses,
+    load_training,
+    outcome_of,
+    read_trials,
+    run_fold,
+)
 from pipeline.cache import Cache
 
 SCOPES = ("training", "architecture")

@@ -18,8 +18,9 @@ Example::
         for verdict in predict(run, [Path("some_video.mp4")], backbone_of(run)):
             print(verdict.verdict, verdict.probability)
 
-`fit`, `evaluate` and `predict` are in `model.fitting`, `model.evaluation` and `model.prediction`, as
-`model.fit`, `model.evaluate` and `model.predict` are the commands; `model.reports` writes reports.
+`fit`, `evaluate` and `predict` are in `model.fitting`, `model.evaluation` and
+`model.prediction`; `model.fit`, `model.evaluate` and `model.predict` are the commands.
+`model.reports` writes reports.
 """
 
 from typing import TYPE_CHECKING

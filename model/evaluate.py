@@ -15,7 +15,7 @@ from model.cli_options import (
     jobs_option,
     weights_option,
 )
-from model.config import read_config
+from model.run.run import read_config
 from pipeline.cache import Cache
 from pipeline.common.cli import Command
 
@@ -99,9 +99,9 @@ def main(
     for one in filter(None, (run, rival)):
         read_config(one)  # and see that it is there, before what takes long
     elsewhere = Cache(cache, "embed") if cache else None
-    from model.evaluation.compare_runs import compare_runs, rivalry_table
     from model.evaluation.evaluation import METRICS, evaluate
     from model.evaluation.other_corpus import evaluate_elsewhere
+    from model.evaluation.run_comparison import compare_runs, rivalry_table
     from model.prediction.predict_videos import backbone_of
     from model.reports.run_report import write_report
     from model.reports.summary import table

@@ -15,7 +15,7 @@ from model.cli_options import (
     warn,
     weights_option,
 )
-from model.config import read_config
+from model.run.run import read_config
 from model.settings import FUSIONS, HEADS, POOLINGS, STREAMS, Scope, TrainingSettings
 from pipeline.cache import Cache
 from pipeline.common.cli import Command, some_of

@@ -16,26 +16,24 @@ from skopt.space import Dimension
 from tqdm import tqdm
 
 from features.backbones import resolve_device
-from model.config import SCHEMA, Config
 from model.explanation.anomaly import fit_anomaly, read_motion, save_anomaly
 from model.explanation.occlusion_over_time import fit_band, save_band
 from model.run.per_video_scores import by_video, write_predictions
 from model.run.plots import plot_training
-from model.run.run import Run, cache_of, save_run
+from model.run.run import SCHEMA, Config, Run, cache_of, save_run
 from model.run.trained_on import write_ties
 from model.settings import Scope, TrainingSettings
 from model.statistics.calibration import operating_point
 from model.training.sequences import Sequences, available_streams, check_leaks
 from model.training.train import CrossFit, Indices, cross_fit
-from model.tuning.objective import FoldLoss, load_training
 from model.tuning.plots import plot_tuning
 from model.tuning.search import tune
 from model.tuning.space import search_space, settings_as_json, settings_from_json
-from model.tuning.trials import best_of_log, read_trials
-from pipeline.appending import try_lock
+from model.tuning.trials import FoldLoss, best_of_log, load_training, read_trials
 from pipeline.cache import Cache, check_same_settings
+from pipeline.common.csv_files import write_csv
 from pipeline.common.errors import NothingUsable, SettingsError
-from pipeline.common.files import write_csv, write_whole
+from pipeline.common.files import try_lock, write_whole
 from pipeline.splits.partition import folds as identity_folds
 
 TRIALS, BEGUN, CHECKPOINTS = "trials.csv", "begun.json", "checkpoints"

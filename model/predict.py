@@ -11,7 +11,7 @@ import click
 import cloup
 
 from model.cli_options import jobs_option, warn, weights_option
-from model.config import read_config
+from model.run.run import read_config
 from pipeline.common.cli import Command
 from pipeline.common.errors import NothingUsable, TooManyRejects
 

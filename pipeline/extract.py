@@ -11,8 +11,8 @@ import cloup
 from pipeline import farneback
 from pipeline.cache import Cache, readable_cache
 from pipeline.cache.datacard import NAME as DATACARD
-from pipeline.caveats import caveats
-from pipeline.common.cli import Command, log_json_option, number_or, splitting_options
+from pipeline.cache.datacard import caveats
+from pipeline.common.cli import Command, log_json_option, number_or
 from pipeline.common.errors import SettingsError, TooManyRejects
 from pipeline.corpus import layouts
 from pipeline.corpus.reading import read_corpus
@@ -20,12 +20,12 @@ from pipeline.corpus.tables import split_lines
 from pipeline.extraction.estimate import foresee
 from pipeline.extraction.extract_corpus import extract
 from pipeline.faces import FaceCrop, NoFace, SeveralFaces, find_model
-from pipeline.nodes import node_check
 from pipeline.settings import Settings
+from pipeline.splits.options import splitting_options
 from pipeline.splits.protocols import Splitting
 from pipeline.video.resize import Box
 from pipeline.workers.local import Limits, LocalPool
-from pipeline.workers.ray_cluster import RayPool, Request
+from pipeline.workers.ray_cluster import RayPool, Request, node_check
 
 DEFAULTS = Settings()
 FACES = FaceCrop()

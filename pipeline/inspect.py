@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.cache import Cache, Clip, set_aside_damaged
-from pipeline.caveats import nobody_known
+from pipeline.cache.datacard import nobody_known
 from pipeline.common.cli import Command
 from pipeline.common.errors import IntegrityError
 from pipeline.common.files import readable_bytes, write_whole

@@ -31,9 +31,8 @@ from pipeline.cache import (
     writing_hdf5,
 )
 from pipeline.common.errors import IntegrityError, SettingsError
-from pipeline.common.files import fsync
+from pipeline.common.files import fsync, scratch_folder
 from pipeline.common.progress import Progress
-from pipeline.scratch import scratch_folder
 
 VERSION = 1
 FILES = "files"

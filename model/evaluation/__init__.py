@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 from pipeline.common.lazy import lazily
 
 if TYPE_CHECKING:
-    from model.evaluation.compare_runs import compare_runs as compare_runs
     from model.evaluation.evaluation import Evaluation as Evaluation
     from model.evaluation.evaluation import evaluate as evaluate
     from model.evaluation.other_corpus import evaluate_elsewhere as evaluate_elsewhere
+    from model.evaluation.run_comparison import compare_runs as compare_runs
 
 _HOMES = {
     "Evaluation": "model.evaluation.evaluation",
-    "compare_runs": "model.evaluation.compare_runs",
+    "compare_runs": "model.evaluation.run_comparison",
     "evaluate": "model.evaluation.evaluation",
     "evaluate_elsewhere": "model.evaluation.other_corpus",
 }

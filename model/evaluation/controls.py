@@ -1,6 +1,8 @@
 """What a detector has to beat, trained on the very same videos and folds."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,20 +11,78 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.special import expit
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from model.evaluation.baselines import logistic_regression, mean_pooled, metadata
 from model.explanation.anomaly import RARE, load_anomaly, read_motion
 from model.fitting import training_folds
 from model.run.per_video_scores import by_video
-from model.run.run import Run
+from model.run.run import Run, digest_of
 from model.statistics.calibration import operating_point
+from model.statistics.metrics import equal_error, false_alarm_threshold
 from model.training.heads import CLIPS_AT_ONCE, Ensemble, Head
 from model.training.sequences import Sequences, available_streams, empty, load_sequences
-from model.training.train import cross_fit
-from pipeline.cache import Cache
+from model.training.train import cross_fit, save_tensors
+from pipeline.cache import Cache, Clip
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+def mean_pooled(data: Sequences) -> Floats:
+    """(N, D) float64: the mean of each embedding over time. Does order matter?"""
+    some = data.x.split(CLIPS_AT_ONCE)  # type: ignore[no-untyped-call]
+    return torch.cat([x.double().mean(1) for x in some]).numpy()
+
+
+def metadata(clips: Sequence[Clip]) -> Floats:
+    """(N, 6) float64: what the files alone say. Does the corpus give itself away?"""
+    facts = [(c.width, c.height, c.fps, c.duration, c.bit_rate, c.n_bytes) for c in clips]
+    return np.log(np.array(facts, np.float64))
+
+
+def logistic_regression(
+    features: Floats,
+    labels: npt.NDArray[np.int64],
+    folds: Sequence[tuple[Indices, Indices]],
+    *,
+    max_fpr: float | None = None,
+) -> tuple[Pipeline, float]:
+    """Fit a logistic regression whose penalty is chosen on the same folds as the head's settings.
+
+    Args:
+        features: (N, D) of the training split.
+        labels: (N,)
+        folds: rows to train on and rows to validate on.
+        max_fpr: the share of real clips that may be called fake; None: as many errors on both.
+
+    Returns:
+        the model, and its threshold, chosen on the validation folds.
+    """
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000)
+    )
+    search = GridSearchCV(
+        model,
+        {"logisticregression__C": PENALTIES},
+        scoring="neg_log_loss",
+        cv=list(folds),
+    ).fit(features, labels)
+    best: Pipeline = search.best_estimator_
+    out_of_fold = [
+        (labels[val], clone(best).fit(features[train], labels[train]).predict_proba(features[val]))
+        for train, val in folds
+    ]
+    truth = np.concatenate([y for y, _ in out_of_fold])
+    scores = np.concatenate([p[:, 1] for _, p in out_of_fold])
+    if max_fpr is not None:
+        return best, false_alarm_threshold(truth, scores, max_fpr)
+    return best, equal_error(truth, scores)[1]
+
 
 MEAN_POOL = "mean-pooled"
 METADATA = "metadata only"
@@ -244,3 +304,30 @@ def shuffled(data: Sequences, seed: int, *, orders: int = 1) -> Sequences:
 
     first, *copies = [disordered(x) for _ in range(orders) for x in (data.x, *data.copies)]
     return dataclasses.replace(data, x=first, copies=tuple(copies))
+
+
+CONTROLS = "controls.pt"
+
+
+def kept_controls(run: Run) -> dict[str, State]:
+    """What `keep_controls` kept for this very run, which names its cache; else nothing.
+
+    A file that cannot be read is as good as none: the controls are trained again.
+    """
+    try:
+        held = torch.load(run.folder / CONTROLS, map_location="cpu", weights_only=True)
+        return dict(held["controls"]) if held["made_with"] == _made_with(run) else {}
+    except Exception:  # whatever an arbitrary file makes a parser raise
+        return {}
+
+
+def keep_controls(run: Run, states: dict[str, State]) -> None:
+    """Write ``controls.pt`` into the run's folder: plain values and tensors."""
+    held = {"made_with": _made_with(run), "controls": states}
+    save_tensors(run.folder / CONTROLS, held)
+
+
+def _made_with(run: Run) -> str:
+    """What decides the controls: the run, with its cache, and how they are trained."""
+    told = json.dumps([digest_of(run), SHUFFLES, MOST_BYTES, PENALTIES])
+    return hashlib.sha256(told.encode()).hexdigest()

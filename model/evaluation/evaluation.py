@@ -22,9 +22,10 @@ from model.evaluation.controls import (
     absent_controls,
     anomaly_control,
     control,
+    keep_controls,
+    kept_controls,
     trained_controls,
 )
-from model.evaluation.kept import keep_controls, kept_controls
 from model.evaluation.per_video import VideoResult, video_results
 from model.run.per_video_scores import UNSEEN, score_videos
 from model.run.plots import plot_precision_recall, plot_reliability, plot_roc
@@ -34,7 +35,7 @@ from model.statistics.comparison import Comparison, Scored, compare, sentence
 from model.statistics.metrics import Metric, all_metrics
 from model.training.sequences import Sequences, check_leaks, load_sequences
 from pipeline.cache import Cache
-from pipeline.caveats import nobody_known
+from pipeline.cache.datacard import nobody_known
 from pipeline.common.errors import NothingUsable
 from pipeline.common.files import write_whole
 from pipeline.corpus.tables import split_rows

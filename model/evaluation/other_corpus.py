@@ -13,8 +13,8 @@ from model.run.per_video_scores import HEADER, OK, PREDICTIONS
 from model.run.run import Run, cache_of
 from model.run.trained_on import check_unseen
 from pipeline.cache import Cache
+from pipeline.common.csv_files import write_csv
 from pipeline.common.errors import IntegrityError, SettingsError
-from pipeline.common.files import write_csv
 from pipeline.corpus.labelled_video import LABEL_NAMES
 
 # What changes neither a pixel nor an embedding of a video: which videos there are, how they are

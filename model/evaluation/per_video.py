@@ -11,7 +11,7 @@ from model.run.run import Run
 from model.run.source_files import named
 from model.statistics.metrics import distance
 from pipeline.cache import Cache
-from pipeline.common.files import read_csv
+from pipeline.common.csv_files import read_csv
 from pipeline.corpus.labelled_video import LABEL_NAMES
 
 ENSEMBLE, OUT_OF_FOLD = "whole model", "out of fold"

@@ -17,8 +17,9 @@ from features.backbones import Backbone
 from model.prediction.predict_videos import Judging, Prediction, judge, predict, unusable
 from model.prediction.results_file import OUTSIDE, Results, Row
 from model.run.run import Run
+from pipeline.common.csv_files import some
 from pipeline.common.errors import Rejected, SettingsError
-from pipeline.common.files import one_line, some
+from pipeline.common.files import one_line
 from pipeline.corpus.reading import find_videos
 from pipeline.workers.local import LocalPool
 

@@ -22,9 +22,8 @@ from model.statistics.metrics import distance
 from model.training.sequences import join_streams
 from pipeline.cache import read_shard
 from pipeline.common.errors import IntegrityError, Rejected, SettingsError
-from pipeline.common.files import one_line
-from pipeline.extraction.extract_corpus import Change, extract_new
-from pipeline.scratch import scratch_folder
+from pipeline.common.files import one_line, scratch_folder
+from pipeline.extraction.new_videos import Change, extract_new
 from pipeline.settings import Settings
 from pipeline.video.probe import Probe
 from pipeline.workers.local import LocalPool, Pool

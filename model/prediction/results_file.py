@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 
 from model.prediction.predict_videos import Prediction
 from model.run.run import Run, digest_of
-from pipeline.appending import end_of_lines, try_lock
+from pipeline.common.csv_files import csv_line, csv_text, plain_text
 from pipeline.common.errors import Rejected, SettingsError
-from pipeline.common.files import csv_line, csv_text, plain_text, whole_file
+from pipeline.common.files import end_of_lines, try_lock, whole_file
 
 ENDINGS = (".csv", ".jsonl")
 OUTSIDE = "outside the corpus"  # as in rejected.csv

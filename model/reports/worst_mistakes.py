@@ -66,7 +66,7 @@ def write_cases(
         run: a trained run.
         cache: of embeddings, that the evaluation is of.
         evaluation: of the run on it.
-        load: gives the backbone, as `model.prediction.predict_videos.backbone_of`; called if there is a
+        load: gives the backbone, as `model.prediction.backbone_of`; called if there is a
             page to write.
         n: pages, at most.
         folder: where videos are looked for besides, whatever they are called.

@@ -24,8 +24,9 @@ from model.run.run import Run, cache_of, digest_of
 from model.run.source_files import LOST, find_videos
 from model.statistics.metrics import Metric, all_metrics, auc_drop
 from pipeline.cache import Cache, Clip
+from pipeline.common.csv_files import read_csv, write_csv
 from pipeline.common.errors import NothingUsable
-from pipeline.common.files import read_csv, write_csv, write_whole
+from pipeline.common.files import write_whole
 from pipeline.common.versions import versions
 from pipeline.settings import Settings
 from pipeline.splits.partition import groups

@@ -9,7 +9,7 @@ import torch
 from model.run.run import Run
 from model.training.sequences import Sequences, load_sequences
 from pipeline.cache import Cache, Clip
-from pipeline.common.files import write_csv
+from pipeline.common.csv_files import write_csv
 
 PREDICTIONS = "predictions.csv"
 HEADER = ("id", "split", "label", "probability", "status")

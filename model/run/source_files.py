@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.cache import Cache, Clip
-from pipeline.common.files import read_csv, sha256_of
+from pipeline.common.csv_files import read_csv
+from pipeline.common.files import sha256_of
 from pipeline.workers.local import Pool
 
 NAMES = "names.csv"

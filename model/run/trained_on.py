@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.cache import Clip
+from pipeline.common.csv_files import read_csv, some, write_csv
 from pipeline.common.errors import IntegrityError, SettingsError
-from pipeline.common.files import read_csv, some, write_csv
 
 TRAINING = "training.csv"
 SHOWN = 5

@@ -1,5 +1,6 @@
 """Trials of a search: how one runs, when one is hopeless, what is told of it, and their log."""
 
+import functools
 import math
 import os
 import time
@@ -11,11 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from skopt.space import Dimension
 
+from model.run.per_video_scores import UNSEEN
 from model.settings import TrainingSettings
+from model.training.sequences import Sequences, load_sequences
+from model.training.train import Indices, cross_fit
 from model.tuning.space import Point, parse_settings, parse_value
-from pipeline.appending import end_of_lines
-from pipeline.common.errors import SettingsError
-from pipeline.common.files import csv_line, read_csv
+from pipeline.cache import Cache
+from pipeline.common.csv_files import csv_line, read_csv
+from pipeline.common.errors import IntegrityError, SettingsError
+from pipeline.common.files import end_of_lines
 
 Objective = Callable[[TrainingSettings, int], float]  # the validation loss on one fold, in nats
 Losses = npt.NDArray[np.float64]
@@ -229,3 +234,71 @@ def append_trial(log: Path, space: Sequence[Dimension], n_folds: int, trial: Tri
         lines.insert(0, csv_line(header))
     with log.open("ab") as file:
         file.writelines(lines)
+
+
+TRAINING = ("train", "val")  # splits
+
+
+@dataclass(frozen=True)
+class FoldLoss:
+    """The validation loss of some settings on a fold, in nats.
+
+    It travels to other processes as a path; each reads the clips when it first needs them, and
+    keeps those of one choice of streams.
+
+    Attributes:
+        cache: folder of an embedding cache.
+        sha256: of its index.
+        folds: pairs of rows to train on and rows to validate on.
+        seed: of training.
+        device: as torch names it.
+        splits: whose clips the rows are of.
+        checkpoints: a folder in which what was trained is kept, as of `train_fold`.
+    """
+
+    cache: Path
+    sha256: str
+    folds: Sequence[tuple[Indices, Indices]]
+    seed: int
+    device: str
+    splits: tuple[str, ...] = TRAINING
+    checkpoints: Path | None = None
+
+    def __call__(self, settings: TrainingSettings, fold: int) -> float:
+        """Train one head as `cross_fit` over all folds trains it.
+
+        Raises:
+            IntegrityError: a clip of the test split or of the holdout is among the clips, or the
+                cache is another than it was.
+        """
+        data = load_training(self.cache, self.sha256, settings.streams, self.splits)
+        return cross_fit(
+            data,
+            [self.folds[fold]],
+            settings,
+            seed=self.seed + fold,
+            device=self.device,
+            checkpoints=self.checkpoints,
+        ).loss
+
+
+@functools.lru_cache(maxsize=1)  # large, and read by one trial after the other
+def load_training(
+    folder: Path, sha256: str, streams: tuple[str, ...], splits: tuple[str, ...] = TRAINING
+) -> Sequences:
+    """The clips of a cache that training may see.
+
+    Raises:
+        IntegrityError: as `FoldLoss.__call__`.
+    """
+    cache = Cache(folder, "embed")
+    if cache.sha256 != sha256:
+        raise IntegrityError(f"{folder} was made anew meanwhile", "give a new run folder")
+    data = load_sequences(cache, streams, splits)
+    for clip in data.clips:
+        if clip.split in UNSEEN:
+            raise IntegrityError(
+                f"clip {clip.id} of the {clip.split} split of {folder} came to training",
+                "this is a bug; please report it",
+            )
+    return data

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cache import Clip
-from pipeline.caveats import caveats
 from pipeline.common.files import write_whole
+from pipeline.corpus.labelled_video import FAKE, REAL
 from pipeline.corpus.tables import by_kind, by_split, identities, table
 
 NAME = "datacard.md"
@@ -89,3 +89,119 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 def _versions(versions: str) -> str:
     return ", ".join(f"{name} {version}" for name, version in json.loads(versions).items())
+
+
+KNOWN = 0.9  # of the maps of a clip, those for which the camera's motion should be known
+
+
+def caveats(clips: Sequence[Clip], extraction: Mapping[str, Any]) -> list[str]:
+    """Everything that is to be said of the clips of a cache, in sentences.
+
+    Args:
+        clips: rows of an index.
+        extraction: the settings they were extracted with, as a cache stores them.
+    """
+    found = [nobody_known(clips), _mixed_rates(clips, fps=extraction["fps"])]
+    found += [_one_sided(clips, column) for column in ("source", "compression")]
+    found += [_same_footage(clips), _moving_camera(clips, extraction["stabilise"])]
+    found += [*_faces(clips, extraction["crop"]), _labels(clips)]
+    return [sentence for sentence in found if sentence]
+
+
+def nobody_known(clips: Sequence[Clip]) -> str:
+    """What to say of videos that do not all state who is in them, or nothing."""
+    videos = {clip.video: clip.identities for clip in clips}
+    unknown = sum(not who for who in videos.values())
+    if not unknown:
+        return ""
+    return (
+        f"{unknown} of {len(videos)} videos do not state who is in them, and each counts as a "
+        "person of its own; if people recur, results on them are too good to be true"
+    )
+
+
+def _mixed_rates(clips: Sequence[Clip], *, fps: float | None) -> str:
+    """What to say of videos that were sampled at different rates, or nothing."""
+    rates = sorted(clip.fps for clip in clips)
+    if fps is not None or not rates or rates[-1] < 1.02 * rates[0]:
+        return ""
+    return (
+        f"these videos have {rates[0]:.4g} to {rates[-1]:.4g} frames/s, each was sampled at its "
+        f"own rate; --fps {rates[0]:.4g} samples all at the same interval"
+    )
+
+
+def _one_sided(clips: Sequence[Clip], column: str) -> str:
+    """Whether a column gives the label away, so that a detector may learn it instead."""
+    labels: dict[str, set[int]] = {}
+    for clip in clips:
+        labels.setdefault(getattr(clip, column), set()).add(clip.label)
+    sided = sorted(value for value, seen in labels.items() if len(seen) == 1)
+    if not sided or len(labels) == 1:
+        return ""
+    listed = ", ".join(
+        f"{value or 'unstated'} has {'fakes' if labels[value] == {FAKE} else 'real videos'} only"
+        for value in sided
+    )
+    return f"the {column} gives labels away: {listed}; a detector may learn that instead of motion"
+
+
+def _same_footage(clips: Sequence[Clip]) -> str:
+    by_footage: dict[str, dict[str, Clip]] = {}
+    for clip in clips:
+        if clip.footage:
+            by_footage.setdefault(clip.footage, {})[clip.video] = clip
+    if not by_footage:
+        return ""
+    n = sum(map(len, by_footage.values()))
+    mixed = sum({c.label for c in same.values()} == {REAL, FAKE} for same in by_footage.values())
+    return (
+        f"{n} videos show the same footage as another one (recordings: {len(by_footage)}; both "
+        f"real and fake: {mixed}), encoded again, resized or manipulated; they are kept on one "
+        "side"
+    )
+
+
+def _moving_camera(clips: Sequence[Clip], stabilised: bool) -> str:
+    unknown = sum(clip.camera_known < KNOWN for clip in clips)
+    if stabilised and unknown:
+        return (
+            f"in {unknown} of {len(clips)} clips the background shows too little for the camera's "
+            "motion to be known throughout: there it was not taken out"
+        )
+    if stabilised:
+        return ""
+    panned = {c.video for c in clips if c.source == "dfd" and "_pan" in c.original}
+    if not panned:
+        return ""
+    return (
+        f"the camera moves in {len(panned)} videos (DFD's scenes named _pan): their flow shows the "
+        "camera's motion as well as the face's; --stabilise takes it out"
+    )
+
+
+def _faces(clips: Sequence[Clip], crop: Any) -> list[str]:
+    if not isinstance(crop, dict):  # no crop about a face
+        return []
+    none = sum(clip.face_share == 0 for clip in clips)
+    several = sum(clip.n_faces > 1 for clip in clips)
+    said = []
+    if none:
+        said.append(
+            f"no face was found in {none} of {len(clips)} clips: they keep the whole picture"
+        )
+    if several:
+        said.append(
+            f"several faces were seen in {several} of {len(clips)} clips, and the largest was "
+            "followed; if another one is manipulated, the clip does not show it"
+        )
+    return said
+
+
+def _labels(clips: Sequence[Clip]) -> str:
+    if not any(clip.source == "dfd" for clip in clips):
+        return ""
+    return (
+        "labels are DFD's own, one per file: it is known for label noise, and nobody has checked "
+        "that a face is swapped in every part of every fake"
+    )

@@ -12,10 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.appending import end_of_lines, try_lock
 from pipeline.cache import DAMAGED_ENDING, INDEX, check_same_settings, shard_attrs
 from pipeline.common.errors import SettingsError
-from pipeline.common.files import remove_temporaries, write_whole
+from pipeline.common.files import end_of_lines, remove_temporaries, try_lock, write_whole
 
 WORK = ".work"  # inside the cache until it is finished
 PARTS = f"{WORK}/parts"

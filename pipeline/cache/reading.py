@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from pipeline.cache.rows import Clip, Rows, Shard
 from pipeline.cache.shards import DAMAGED, check_shard, own_dataset, own_table
+from pipeline.common.csv_files import Row, read_csv
 from pipeline.common.errors import IntegrityError, SettingsError
-from pipeline.common.files import Row, read_csv, sha256_of
+from pipeline.common.files import sha256_of
 
 SCHEMA = 3
 INDEX = "index.h5"

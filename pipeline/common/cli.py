@@ -1,6 +1,5 @@
 """How every command behaves: errors in two lines, fixed exit codes, a resumable Ctrl-C."""
 
-import functools
 import os
 import signal
 import sys
@@ -16,16 +15,7 @@ from pipeline.common.errors import PipelineError
 from pipeline.common.files import one_line
 from pipeline.common.progress import log_json
 from pipeline.common.startup import how_to_install
-from pipeline.splits.protocols import Splitting
 
-_SPLITTING = Splitting()
-
-SPLIT_HELP = """
-How to split. identity: by the shares below. official: as FaceForensics++, Celeb-DF and DFDC
-publish it; what leaks into test is dropped from val and train. published: the same, leaks and all.
-fold:I/K: fold I of K tests. leave-out:NAME: train on all manipulations but this, test on this.
-test-on:SOURCE: train on all sources but this, test on this.
-"""
 EXIT_CODES = """
 Exit codes: 0 done, 1 nothing usable, 2 wrong arguments or settings, 3 done but more was rejected
 than --max-rejects or undecidable than --max-undecidable, 4 a leaking split or a damaged cache, 130
@@ -159,44 +149,6 @@ log_json_option = cloup.option(
     callback=_log_json,
     help="Write progress and warnings to stderr as JSON, an object a line.",
 )
-
-
-def splitting_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say how to split; the command gets one `Splitting`."""
-
-    @functools.wraps(command)
-    def parsed(split: str, test: float, val: float, holdout: int, seed: int, **others: Any) -> Any:
-        how = Splitting(by=split, test=test, val=val, holdout=holdout, seed=seed)
-        return command(splitting=how, **others)
-
-    return cloup.option_group(
-        "Splits (no identity is on two sides)",
-        cloup.option("--split", metavar="HOW", default=_SPLITTING.by, help=SPLIT_HELP),
-        cloup.option(
-            "--test",
-            metavar="SHARE",
-            type=click.FloatRange(0, 0.9),
-            default=_SPLITTING.test,
-            help="Share for testing.",
-        ),
-        cloup.option(
-            "--val",
-            metavar="SHARE",
-            type=click.FloatRange(0, 0.9),
-            default=_SPLITTING.val,
-            help="Share for validation; 0 lets model.fit make folds of the training videos.",
-        ),
-        cloup.option(
-            "--holdout",
-            metavar="N",
-            type=click.IntRange(0),
-            default=_SPLITTING.holdout,
-            help="This many real and as many fake videos are held out besides.",
-        ),
-        cloup.option(
-            "--seed", metavar="N", type=int, default=_SPLITTING.seed, help="Decides what is open."
-        ),
-    )(parsed)
 
 
 def _command_name() -> str:

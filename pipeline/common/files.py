@@ -1,18 +1,17 @@
 """Files that are whole or not there, whatever happens while they are written."""
 
 import contextlib
-import csv
+import errno
+import fcntl
 import hashlib
-import io
-import json
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # how one may begin
 _TEMPORARY = re.compile(r"\.(.+\.(h5|csv|json|png|pt|html|jsonl|md)|SHA256SUMS)\.[a-z0-9_]{8}")
 
 
@@ -84,84 +83,6 @@ def fsync(path: Path) -> None:
         os.close(handle)
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file, whole or not at all; `read_csv` gives back the very texts."""
-    lines = [csv_line(row) for row in (header, *rows)]
-    write_whole(path, lambda temporary: temporary.write_bytes(b"".join(lines)))
-
-
-def csv_line(values: Iterable[Any]) -> bytes:
-    """A line of a CSV file; what a spreadsheet would take for a formula gets a ' in front."""
-    cells = [f"'{text}" if _is_formula(text) else text for text in map(csv_text, values)]
-    # Of itself the writer would not quote a carriage return.
-    odd = any("\r" in cell for cell in cells)
-    quoting: Literal[0, 1] = csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL
-    line = io.StringIO(newline="")
-    csv.writer(line, lineterminator="\n", quoting=quoting).writerow(cells)
-    return line.getvalue().encode("utf-8", "surrogateescape")
-
-
-def csv_text(value: Any) -> str:
-    """A value as a text that is read back; None is empty, what has parts is JSON."""
-    if isinstance(value, dict | list | tuple):
-        return json.dumps(value)
-    return "" if value is None else str(value)
-
-
-def plain_text(cell: str) -> str:
-    """What `csv_line` was given for the text of a cell."""
-    return cell[1:] if cell.startswith("'") and _is_formula(cell[1:]) else cell
-
-
-def _is_formula(text: str) -> bool:
-    """Whether a spreadsheet might calculate it; what begins with ' counts as what follows."""
-    if not text.lstrip("'").startswith(FORMULA):
-        return False
-    try:
-        float(text)
-    except ValueError:
-        return True
-    return False
-
-
-class Row(dict[str, str]):
-    """A row of a CSV file by the names in its header; ``line`` is where it ends in the file."""
-
-    line: int
-
-    @property
-    def columns(self) -> str:
-        """The first few names in the header, for a message."""
-        names = [f"{name!s:.20}" for name in self]
-        return some(names, 6)
-
-
-def some(names: Sequence[str], n: int) -> str:
-    """The first n names as a list in a message, which says if there are more."""
-    return ", ".join(names[:n]) + (", ..." if len(names) > n else "")
-
-
-def read_csv(path: Path) -> list[Row]:
-    """The rows of a CSV file with a header, anybody's or ours.
-
-    Raises:
-        OSError, csv.Error: it cannot be read.
-    """
-    rows = []
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.DictReader(file)
-        if not "".join(reader.fieldnames or ()).isprintable():
-            raise csv.Error("its first line is no text in UTF-8")
-        for values in reader:
-            row = Row(values)
-            # A row of another length has None, or a list.
-            texts = {name: cell for name, cell in values.items() if isinstance(cell, str)}
-            row.update((name, plain_text(cell)) for name, cell in texts.items())
-            row.line = reader.line_num
-            rows.append(row)
-    return rows
-
-
 def one_line(text: str) -> str:
     """A text with names of files in it as one line that a terminal takes for nothing else."""
     return "".join(
@@ -176,3 +97,87 @@ def readable_bytes(n: float) -> str:
             return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
         n /= 1000
     return f"{n:.1f} TB"
+
+
+def try_lock(file: int | IO[bytes]) -> bool:
+    """Lock an open file or folder, unless another process has; closing it gives up the lock.
+
+    So does the end of the process.
+
+    Raises:
+        OSError: the file system knows no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        return False
+    return True
+
+
+def end_of_lines(path: Path, *, quoted: bool = False) -> int:
+    """Where the last whole line of a file ends, in bytes: a kill may have cut the one after it.
+
+    Args:
+        path: of the file.
+        quoted: it is CSV, where a quoted value may hold line breaks.
+    """
+    end = at = quotes = 0
+    with path.open("rb") as file:
+        for line in file:
+            at += len(line)
+            quotes += line.count(b'"')
+            if line.endswith(b"\n") and not (quoted and quotes % 2):
+                end = at
+    return end
+
+
+LOCK = ".lock"  # beside each folder; held by its process, and given up when that ends
+_NEW = ".new-"  # a lock that is not held yet
+
+
+@contextlib.contextmanager
+def scratch_folder(prefix: str = "deepfake-motion-", parent: Path | None = None) -> Iterator[Path]:
+    """A new folder, which is removed in the end; so are those of processes that were killed.
+
+    Args:
+        prefix: of its name, by which those of earlier processes are found.
+        parent: where it is made; by default in the folder of the system for temporary files.
+    """
+    parent = parent or Path(tempfile.gettempdir())
+    _remove_abandoned(prefix, parent)
+    handle, name = tempfile.mkstemp(prefix=_NEW + prefix, suffix=LOCK, dir=parent)
+    try:
+        try_lock(handle)
+        lock = Path(name).rename(parent / Path(name).name.removeprefix(_NEW))
+        folder = lock.with_suffix("")
+        try:
+            folder.mkdir(mode=0o700)
+            yield folder
+        finally:
+            _remove(folder, lock)
+    finally:
+        os.close(handle)
+
+
+def _remove_abandoned(prefix: str, parent: Path) -> None:
+    ours = re.compile(rf"{re.escape(prefix)}[a-z0-9_]{{8}}{re.escape(LOCK)}")
+    for lock in parent.iterdir():
+        if not ours.fullmatch(lock.name):
+            continue
+        try:
+            handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:  # it is gone, or somebody else's
+            continue
+        try:
+            if os.fstat(handle).st_uid == os.getuid() and try_lock(handle):
+                _remove(lock.with_suffix(""), lock)
+        finally:
+            os.close(handle)
+
+
+def _remove(folder: Path, lock: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():  # else the next process tries again
+        lock.unlink(missing_ok=True)

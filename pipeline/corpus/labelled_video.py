@@ -6,6 +6,7 @@ from pathlib import Path
 REAL, FAKE = 0, 1
 LABELS = {"0": REAL, "real": REAL, "1": FAKE, "fake": FAKE}  # as a CSV file may say it
 LABEL_NAMES = ("real", "fake")  # by label
+SPLITS = ("train", "test", "val", "holdout")
 _EXTENSIONS = """
     3g2 3gp 264 265 asf avi divx f4v flv gif h264 hevc ivf m2ts m2v m4v mjpeg mjpg mkv mov mp4 mpe
     mpeg mpg mts mxf ogg ogv qt ts vob webm wmv y4m

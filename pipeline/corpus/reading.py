@@ -8,13 +8,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.common.csv_files import read_csv
 from pipeline.common.errors import NothingUsable, SettingsError
-from pipeline.common.files import read_csv
 from pipeline.corpus import layouts
-from pipeline.corpus.labelled_video import EXTENSIONS, FAKE, LABELS, REAL, Video, looks_like_video
+from pipeline.corpus.labelled_video import (
+    EXTENSIONS,
+    FAKE,
+    LABELS,
+    REAL,
+    SPLITS,
+    Video,
+    looks_like_video,
+)
 from pipeline.corpus.layouts.folder import Folder
 from pipeline.corpus.leaks import find_leaks
-from pipeline.splits.partition import SPLITS
 
 
 def read_corpus(

@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from pipeline.corpus.labelled_video import FAKE, REAL
-from pipeline.splits.partition import SPLITS
+from pipeline.corpus.labelled_video import FAKE, REAL, SPLITS
 
 
 class Counted(Protocol):
-    """What is counted of a video: `pipeline.corpus.labelled_video.Video` and `pipeline.cache.Clip` have it."""
+    """What the tables count of a video or a clip."""
 
     @property
     def label(self) -> int: ...  # noqa: D102

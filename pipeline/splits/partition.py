@@ -16,7 +16,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from pipeline.common.errors import SettingsError
-from pipeline.corpus.labelled_video import FAKE
+from pipeline.corpus.labelled_video import FAKE, SPLITS
 from pipeline.splits.local_search import (
     FREE,
     Bools,
@@ -28,7 +28,6 @@ from pipeline.splits.local_search import (
     sides_of_sets,
 )
 
-SPLITS = ("train", "test", "val", "holdout")
 HOLDOUT = SPLITS.index("holdout")
 CANDIDATES = 16  # for the holdout
 

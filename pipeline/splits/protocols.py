@@ -7,17 +7,20 @@ Whatever the protocol, nothing that ties two videos together is on two sides of 
 import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pipeline.common.errors import SettingsError
 from pipeline.corpus.labelled_video import FAKE
 from pipeline.splits.partition import folds, partition
 
+if TYPE_CHECKING:  # splitting itself knows no HDF5
+    from pipeline.cache import Clip
+
 SPLITTERS = ("identity", "official", "published", "fold", "leave-out", "test-on")
 
 
 class Splittable(Protocol):
-    """What a protocol asks of a video: `pipeline.corpus.labelled_video.Video` and `pipeline.cache.Clip` have it."""
+    """What a protocol asks of a video: such as `Video` and `Clip`."""
 
     @property
     def label(self) -> int: ...  # noqa: D102
@@ -76,6 +79,14 @@ class Splitting:
         if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of) >= 2):
             raise SettingsError(f"no split {self.by!r}", "folds are fold:1/5 to fold:5/5, say")
         return int(number), int(of)
+
+
+def split_clips(clips: Sequence["Clip"], how: Splitting) -> list["Clip"]:
+    """Return the clips with ``split`` set by a protocol; clips of one video stay together."""
+    videos = list({clip.video: clip for clip in clips}.values())
+    splits = split_videos(videos, [video.source_sha256 for video in videos], how)
+    split_of = {video.video: split or "" for video, split in zip(videos, splits, strict=True)}
+    return [dataclasses.replace(clip, split=split_of[clip.video]) for clip in clips]
 
 
 def split_videos(

@@ -14,12 +14,12 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from pipeline.cache import Cache, Clip
-from pipeline.caveats import caveats
-from pipeline.common.files import Row, readable_bytes
+from pipeline.cache.datacard import caveats
+from pipeline.common.csv_files import Row
+from pipeline.common.files import readable_bytes
 from pipeline.common.html_page import jpeg_uri, write_page
-from pipeline.corpus.labelled_video import LABEL_NAMES
+from pipeline.corpus.labelled_video import LABEL_NAMES, SPLITS
 from pipeline.corpus.tables import identities
-from pipeline.splits.partition import SPLITS
 from pipeline.viewing.contact_sheet import TILE
 
 CLIPS = 400  # on a page, unless told otherwise

@@ -14,7 +14,7 @@ import torchvision
 from click.testing import CliRunner
 from threadpoolctl import threadpool_limits
 
-import model.evaluation.baselines
+import model.evaluation.controls
 import model.run.plots
 import model.statistics.metrics
 import model.tuning.plots
@@ -48,7 +48,7 @@ def _quick_numbers():
     """Intervals from fewer draws, except where a test is about them, and fewer penalties."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model.statistics.metrics, "RESAMPLES", 10)
-        patch.setattr(model.evaluation.baselines, "PENALTIES", (1e-2, 1.0))
+        patch.setattr(model.evaluation.controls, "PENALTIES", (1e-2, 1.0))
         yield
 
 

@@ -236,10 +236,10 @@ def test_where_a_row_is_about_several_moments_its_motion_is_their_mean():
 
 
 def test_a_stopped_tuning_goes_on_to_the_same_run(small, quick, tmp_path, monkeypatch):
-    import model.tuning.objective
+    import model.tuning.trials
 
     whole = refit(small, tmp_path / "whole", quick, n_trials=3)
-    cross_fit, calls = model.tuning.objective.cross_fit, []
+    cross_fit, calls = model.tuning.trials.cross_fit, []
 
     def stop(*args, **kwargs):
         if len(calls) == 7:  # in the third trial of three folds
@@ -247,7 +247,7 @@ def test_a_stopped_tuning_goes_on_to_the_same_run(small, quick, tmp_path, monkey
         calls.append(1)
         return cross_fit(*args, **kwargs)
 
-    monkeypatch.setattr(model.tuning.objective, "cross_fit", stop)
+    monkeypatch.setattr(model.tuning.trials, "cross_fit", stop)
     with pytest.raises(KeyboardInterrupt):
         refit(small, tmp_path / "stopped", quick, n_trials=3)
     monkeypatch.undo()

@@ -8,8 +8,8 @@ import pytest
 from model.evaluate import main as evaluate_command
 from model.fit import main as fit_command
 from model.fitting import fit
-from pipeline.appending import try_lock
 from pipeline.common.errors import IntegrityError, NothingUsable, SettingsError
+from pipeline.common.files import try_lock
 
 
 def refit(cache, folder, fast, **changes):

@@ -5,8 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from data.clips import made_up_clip
-from pipeline.audit import main
-from pipeline.auditing import audit
+from pipeline.audit import audit, main
 from pipeline.cache import write_index, write_shard
 from pipeline.common.errors import NothingUsable, SettingsError
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.cache import Cache
 from pipeline.common.errors import SettingsError
-from pipeline.resplitting import resplit
+from pipeline.split import resplit
 from pipeline.splits.protocols import Splitting
 
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.common.csv_files import read_csv
 from pipeline.common.errors import SettingsError
-from pipeline.common.files import read_csv
 from pipeline.corpus.labelled_video import FAKE, LABELS, Video
 from pipeline.corpus.layouts.folder import Folder
 

@@ -14,8 +14,16 @@ import pytest
 from sklearn import metrics as sk
 
 from model.evaluate import main as evaluate_command
-from model.evaluation.baselines import logistic_regression, mean_pooled, metadata
-from model.evaluation.controls import ALONE, ANOMALY, MEAN_POOL, METADATA, SHUFFLED
+from model.evaluation.controls import (
+    ALONE,
+    ANOMALY,
+    MEAN_POOL,
+    METADATA,
+    SHUFFLED,
+    logistic_regression,
+    mean_pooled,
+    metadata,
+)
 from model.evaluation.evaluation import DETECTOR, evaluate
 from model.fitting import fit
 from model.reports.run_report import write_report

@@ -11,20 +11,21 @@ from model.evaluate import main as evaluate_command
 from model.evaluation.controls import (
     ALONE,
     ANOMALY,
+    CONTROLS,
     MEAN_POOL,
     METADATA,
     SHUFFLED,
     absent_controls,
     control,
+    kept_controls,
 )
 from model.evaluation.evaluation import DETECTOR, evaluate
-from model.evaluation.kept import CONTROLS, kept_controls
 from model.evaluation.other_corpus import evaluate_elsewhere
 from model.run.per_video_scores import by_video, score_videos
 from model.run.run import load_run, seal
 from model.training.sequences import load_sequences
+from pipeline.common.csv_files import read_csv
 from pipeline.common.errors import SettingsError
-from pipeline.common.files import read_csv
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from model.prediction.batch import list_videos, read_list
 from model.prediction.predict_videos import Prediction
 from model.prediction.results_file import COLUMNS, Results
 from model.run.run import load_run, seal
+from pipeline.common.csv_files import csv_text, read_csv
 from pipeline.common.errors import NothingUsable, SettingsError
-from pipeline.common.files import csv_text, read_csv
 
 TOLERANCE = 1e-5  # torch sums in another order with other numbers of threads
 

@@ -12,9 +12,8 @@ import torch
 
 import model.evaluation.controls
 from model.evaluate import main as evaluate_command
-from model.evaluation.controls import shuffled
+from model.evaluation.controls import CONTROLS, kept_controls, shuffled
 from model.evaluation.evaluation import DETECTOR, evaluate
-from model.evaluation.kept import CONTROLS, kept_controls
 from model.evaluation.per_video import (
     ENSEMBLE,
     OUT_OF_FOLD,
@@ -29,7 +28,7 @@ from model.reports.run_report import write_report
 from model.run.run import load_run, save_run
 from model.run.source_files import named
 from model.training.sequences import load_sequences
-from pipeline.common.files import write_csv
+from pipeline.common.csv_files import write_csv
 
 
 @pytest.fixture(scope="module")

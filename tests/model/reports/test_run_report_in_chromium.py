@@ -12,7 +12,7 @@ from model.evaluation.per_video import RIGHT, worst_mistakes
 from model.reports import run_report
 from model.reports.run_report import CASES, write_report
 from model.run.run import load_run
-from pipeline.common.files import write_csv
+from pipeline.common.csv_files import write_csv
 
 HOSTILE = "<img src=x onerror=alert(1)>.mp4"
 CLOSING = "</script><script>document.title='taken'</script>.mp4"

@@ -26,8 +26,8 @@ from model.robustness.table import sweep_table
 from model.run.run import load_run, save_run
 from model.run.source_files import CHANGED, MISSING, UNKNOWN
 from pipeline.cache import Cache
+from pipeline.common.csv_files import write_csv
 from pipeline.common.errors import NothingUsable
-from pipeline.common.files import write_csv
 from pipeline.workers.local import LocalPool
 
 # As in test_prediction.py: other batches.

@@ -7,8 +7,7 @@ import shutil
 import pytest
 import torch
 
-from model.config import SCHEMA
-from model.run.run import SEALED, load_run, seal
+from model.run.run import SCHEMA, SEALED, load_run, seal
 from pipeline.common.errors import IntegrityError, SettingsError
 
 

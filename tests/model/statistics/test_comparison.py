@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 import model.statistics.metrics
 from model.evaluate import main as evaluate_command
-from model.evaluation.compare_runs import compare_runs
+from model.evaluation.run_comparison import compare_runs
 from model.fitting import fit
 from model.run.run import load_run
 from model.statistics.comparison import Scored, compare, delong, sentence

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.evaluation.baselines import logistic_regression, mean_pooled
+from model.evaluation.controls import logistic_regression, mean_pooled
 from model.fitting import training_folds
 from model.settings import HEADS, TrainingSettings
 from model.statistics.metrics import auc_roc

@@ -19,8 +19,7 @@ from model.settings import TrainingSettings
 from model.training import train
 from model.training.train import cross_fit
 from model.tuning import search as search_module
-from model.tuning.objective import FoldLoss, load_training
-from model.tuning.trials import outcome_of, run_fold
+from model.tuning.trials import FoldLoss, load_training, outcome_of, run_fold
 from pipeline.common.errors import IntegrityError
 
 EPOCH = train._Training.epoch

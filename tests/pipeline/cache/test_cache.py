@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from pipeline.cache import CHUNK_BYTES, SCHEMA, Cache, check_same_settings, read_shard, write_shard
+from pipeline.common.csv_files import write_csv
 from pipeline.common.errors import SettingsError
-from pipeline.common.files import sha256_of, write_csv, write_whole
+from pipeline.common.files import sha256_of, write_whole
 from tests.pipeline.cache.conftest import SETTINGS, arrays, clip, make
 
 # ------------------------------------------------------------------------------------ round trip

@@ -7,8 +7,7 @@ import pytest
 
 from data.clips import made_up_clip
 from pipeline.cache import Cache
-from pipeline.cache.datacard import datacard
-from pipeline.caveats import caveats
+from pipeline.cache.datacard import caveats, datacard
 from pipeline.corpus.tables import table
 from pipeline.settings import Settings
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.appending import end_of_lines, try_lock
-from pipeline.common.files import FORMULA, csv_line, read_csv, write_csv, write_whole
+from pipeline.common.csv_files import FORMULA, csv_line, read_csv, write_csv
+from pipeline.common.files import end_of_lines, try_lock, write_whole
 
 # Undecodable bytes in a file's name become the code points from U+DC80 on.
 CHARACTERS = st.one_of(

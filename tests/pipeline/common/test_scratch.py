@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from pipeline.scratch import scratch_folder
+from pipeline.common.files import scratch_folder
 
 HOLDER = """
 import sys, pathlib
-from pipeline.scratch import scratch_folder
+from pipeline.common.files import scratch_folder
 
 with scratch_folder("ours-", pathlib.Path(sys.argv[1])) as folder:
     (folder / "deeper").mkdir()

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.caveats import caveats
+from pipeline.cache.datacard import caveats
 from pipeline.corpus.labelled_video import Video
 from pipeline.extraction.camera import Camera, Mapping, camera_field
 from pipeline.extraction.extract_corpus import extract

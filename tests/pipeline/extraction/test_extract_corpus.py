@@ -12,8 +12,8 @@ import pytest
 
 from pipeline import farneback
 from pipeline.cache import Cache
+from pipeline.common.csv_files import read_csv
 from pipeline.common.errors import NothingUsable
-from pipeline.common.files import read_csv
 from pipeline.corpus.labelled_video import Video
 from pipeline.corpus.leaks import find_leaks
 from pipeline.corpus.reading import read_corpus

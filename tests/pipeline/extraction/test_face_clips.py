@@ -12,11 +12,12 @@ import pytest
 
 from pipeline import windows
 from pipeline.cache import Cache, read_shard
+from pipeline.common.csv_files import read_csv
 from pipeline.common.errors import Rejected, SettingsError
-from pipeline.common.files import read_csv
 from pipeline.corpus.labelled_video import Video
 from pipeline.extraction import extract_corpus, frame_buffer
-from pipeline.extraction.extract_corpus import extract, extract_new
+from pipeline.extraction.extract_corpus import extract
+from pipeline.extraction.new_videos import extract_new
 from pipeline.faces import FaceCrop
 from pipeline.settings import Settings
 from pipeline.video.resize import Geometry

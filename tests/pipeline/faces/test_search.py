@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from pipeline.common.errors import Rejected
+from pipeline.extraction.clips import frames_between_looks
 from pipeline.faces import FaceCrop, Search, costs, find_model, models
 from pipeline.faces.detection import View, detector_of
 from pipeline.faces.search import SHARE
 from pipeline.video.decode import open_video, sampled, video_stream
 from pipeline.video.probe import probe
 from pipeline.video.resize import Geometry
-from pipeline.windows import frames_between_looks
 
 EVERY = 10
 N_FRAMES = 400
