@@ -39,7 +39,9 @@ def main():
                 labels.append(video.label)
                 quantiles.append(video.quantile)
                 moments.append(video.moments)
-                linked.append((f"{folder} {video.id}", *(f"{folder} {tie}" for tie in video.ties)))
+                linked.append(
+                    (f"{folder} {video.id}", *(f"{folder} {tie}" for tie in video.group_keys))
+                )
         tell(folder, *map(np.array, (labels[before:], quantiles[before:])))
     labels, quantiles, people = np.array(labels), np.array(quantiles), groups(linked)
 
@@ -97,7 +99,7 @@ def unseen(cache, by):
         rows = [n for n, clip in enumerate(test.clips) if clip.video == id]
         moments = np.concatenate([anomaly.by_moment(motion[row]) for row in rows])
         ranks = np.searchsorted(usual, moments) / len(usual)
-        ties = test.clips[rows[0]].ties
+        ties = test.clips[rows[0]].group_keys
         yield Video(id, label, ties, anomaly.quantile(distance), ranks)
 
 

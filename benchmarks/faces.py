@@ -26,7 +26,7 @@ from pipeline import farneback
 from pipeline.cache import writing_shard
 from pipeline.common.errors import Rejected
 from pipeline.extraction.clips import extract_clips, frames_between_looks, windows
-from pipeline.extraction.frame_buffer import Spool
+from pipeline.extraction.frame_buffer import FrameBuffer
 from pipeline.faces import FaceCrop, Search, find_model
 from pipeline.video.decode import sampled
 from pipeline.video.probe import probe
@@ -89,7 +89,7 @@ def stages(path, rate, n, crop, model):
             search.see(*seen)
             parts.append(search.part)
         detected = time.process_time() - clock
-        with Spool(upright) as spool:
+        with FrameBuffer(upright) as spool:
             look_over = np.zeros((1, 1), np.uint8)
             clock = time.process_time()
             for (moment, frame), part in zip(frames, parts, strict=True):

@@ -198,7 +198,7 @@ def of_covering(run, arrays, explained, backbone):
 
 
 def tell_hits(hits):
-    linked = np.array(groups([clip.ties for clip, _ in hits]))
+    linked = np.array(groups([clip.group_keys for clip, _ in hits]))
     for name in dict.fromkeys(name for _, found in hits for name in found):
         rows = [n for n, (_, found) in enumerate(hits) if name in found]
         table = np.array([hits[n][1][name] for n in rows])

@@ -20,7 +20,7 @@ from pipeline.cache import Cache, Clip, finished_cache, shard_row, write_index, 
 from pipeline.cache.datacard import write_datacard
 from pipeline.cache.in_progress import CacheInProgress, remove_work
 from pipeline.common.errors import SettingsError
-from pipeline.common.prefetch import ahead
+from pipeline.common.prefetch import prefetch
 from pipeline.common.progress import Progress
 
 STAGE = "embed"
@@ -191,7 +191,7 @@ def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | No
             if not there.issuperset(clip.shard for clip in group)
         ]
         to_embed = [clip for group in groups for clip in group]
-        reading = ahead(_read(source, to_embed, options), CLIPS_AHEAD)
+        reading = prefetch(_read(source, to_embed, options), CLIPS_AHEAD)
         embedded = itertools.chain.from_iterable(
             embed_clips(itertools.islice(reading, len(group)), backbone, options)
             for group in groups

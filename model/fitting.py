@@ -21,7 +21,7 @@ from model.explanation.occlusion_over_time import fit_band, save_band
 from model.run.per_video_scores import by_video, write_predictions
 from model.run.plots import plot_training
 from model.run.run import SCHEMA, Config, Run, cache_of, save_run
-from model.run.trained_on import write_ties
+from model.run.trained_on import write_trained_on
 from model.settings import Scope, TrainingSettings
 from model.statistics.calibration import operating_point
 from model.training.sequences import Sequences, available_streams, check_leaks
@@ -140,7 +140,7 @@ def fit(
             threshold_warning=point.warning,
         )
         run = Run(folder, config, fitted.ensemble)
-        write_ties(folder, training.clips)
+        write_trained_on(folder, training.clips)
         motion = read_motion(cache, training)
         anomaly = fit_anomaly(motion, training, folds)
         save_anomaly(folder, anomaly)
@@ -215,7 +215,7 @@ def training_folds(training: Sequences, n_folds: int, seed: int) -> list[tuple[I
             )
         return [(np.flatnonzero(~given), np.flatnonzero(given))]
     return identity_folds(
-        [clip.ties for clip in training.clips], training.labels.tolist(), n_folds, seed=seed
+        [clip.group_keys for clip in training.clips], training.labels.tolist(), n_folds, seed=seed
     )
 
 

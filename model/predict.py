@@ -110,7 +110,13 @@ def main(
             "--report is not for -o, which leaves out what was judged before: give one of them."
         )
     read_config(run)  # and see that it is there, before what takes long
-    from model.prediction.batch import Tally, judge_in_order, judge_into, list_videos, read_list
+    from model.prediction.batch import (
+        Tally,
+        list_videos,
+        predict_in_order,
+        predict_into_file,
+        read_list,
+    )
     from model.prediction.predict_videos import backbone_of, sentence
     from model.prediction.results_file import check_ending
     from model.run.run import load_run
@@ -125,7 +131,7 @@ def main(
     backbone = backbone_of(loaded, weights, device)
     warn(loaded)
     if output:
-        tally = judge_into(output, loaded, listing, backbone, jobs=jobs)
+        tally = predict_into_file(output, loaded, listing, backbone, jobs=jobs)
         click.echo(f"{tally}\n{output} has a row for each")
     else:
         tally = Tally()
@@ -133,10 +139,10 @@ def main(
         reporting = None
         if report:
             from model.reports.verdicts import write_verdicts
-            from model.reports.video_report import judge_with_cases, page_of, write_undecidable
+            from model.reports.video_report import page_of, predict_with_reports, write_undecidable
 
-            reporting = functools.partial(judge_with_cases, folder=report)
-        judging = judge_in_order(loaded, listing, backbone, tally, jobs=jobs, judging=reporting)
+            reporting = functools.partial(predict_with_reports, folder=report)
+        judging = predict_in_order(loaded, listing, backbone, tally, jobs=jobs, judging=reporting)
         with contextlib.closing(judging) as predictions:
             for found in predictions:
                 page = {}

@@ -22,29 +22,29 @@ _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 
 @dataclass(frozen=True)
 class Audit:
-    """The videos that are on a side of a split, and what ties them together.
+    """The videos that are on a side of a split, and what links them.
 
     Attributes:
         names: N names of videos.
         splits: N sides.
-        ties: N collections of whatever must not be on two sides.
+        group_keys: N collections of whatever must not be on two sides.
         n_identities: known in these videos.
         n_unknown: videos of whom no identity is known.
     """
 
     names: list[str]
     splits: list[str]
-    ties: list[tuple[str, ...]]
+    group_keys: list[tuple[str, ...]]
     n_identities: int
     n_unknown: int
 
     def leaks(self) -> list[Leak]:
         """Everything that is on two sides."""
-        return find_leaks(self.ties, self.splits, self.names)
+        return find_leaks(self.group_keys, self.splits, self.names)
 
     def pairs(self) -> Iterator[Pair]:
         """Every pair of videos that shows a leak."""
-        return offending_pairs(self.ties, self.splits, self.names)
+        return offending_pairs(self.group_keys, self.splits, self.names)
 
 
 def audit(path: Path, layout: str = AUTO) -> Audit:
@@ -81,7 +81,7 @@ def audit(path: Path, layout: str = AUTO) -> Audit:
     return Audit(
         names=[row.name for row in rows],
         splits=[row.split for row in rows],
-        ties=[row.ties for row in rows],
+        group_keys=[row.group_keys for row in rows],
         n_identities=len(known),
         n_unknown=sum(not identities for identities in who),
     )
@@ -91,13 +91,15 @@ def audit(path: Path, layout: str = AUTO) -> Audit:
 class _Row:
     name: str
     identities: tuple[str, ...]
-    ties: tuple[str, ...]
+    group_keys: tuple[str, ...]
     split: str
 
 
 def _from_cache(folder: Path) -> list[_Row]:
     first = {(clip.video, clip.split): clip for clip in Cache(folder).clips}
-    return [_Row(clip.video, clip.identities, clip.ties, clip.split) for clip in first.values()]
+    return [
+        _Row(clip.video, clip.identities, clip.group_keys, clip.split) for clip in first.values()
+    ]
 
 
 def _from_csv(path: Path, layout: str) -> list[_Row]:
@@ -123,13 +125,13 @@ def _from_csv(path: Path, layout: str) -> list[_Row]:
         video = known.get(file.parent if is_frame else file)
         identities = names_in(row) or (video.identities if video else ())
         original = (row.get("original") or "").strip()
-        ties = (
+        group_keys = (
             *identities,
             f"file:{row['path']}",
             *([f"file:{original}"] if original else [video.original] if video else []),
         )
         split = row["split"].strip().lower()
-        audited.append(_Row(row["path"], identities, tuple(filter(None, ties)), split))
+        audited.append(_Row(row["path"], identities, tuple(filter(None, group_keys)), split))
     return audited
 
 

@@ -17,7 +17,7 @@ from pipeline.common.errors import SettingsError, TooManyRejects
 from pipeline.corpus import layouts
 from pipeline.corpus.reading import read_corpus
 from pipeline.corpus.tables import split_lines
-from pipeline.extraction.estimate import foresee
+from pipeline.extraction.estimate import estimate_extraction
 from pipeline.extraction.extract_corpus import extract
 from pipeline.faces import FaceCrop, NoFace, SeveralFaces, find_model
 from pipeline.settings import Settings
@@ -349,7 +349,7 @@ def main(
         pool = RayPool(ray, limits, request=request, jobs=jobs, check=check)
     if output is None or dry_run:
         with pool:
-            click.echo(foresee(corpus, chosen, pool))
+            click.echo(estimate_extraction(corpus, chosen, pool))
         return
     before = readable_cache(output, "extract")
     finished_before = before is not None and not before.missing()

@@ -237,7 +237,7 @@ def judge(
     evaluation.probabilities |= dict(zip(ids, probabilities.tolist(), strict=True))
     of_video = {clip.video: clip for clip in data.clips}
     clips = list(of_video.values())
-    linked = groups([clip.ties for clip in clips])
+    linked = groups([clip.group_keys for clip in clips])
     scores = {DETECTOR: Scored(probabilities, run.config.threshold)}
     for rival in controls:
         seen = data

@@ -83,7 +83,7 @@ def compare_runs(a: Run, b: Run, *, allow_leaks: bool = False) -> Rivalry:
         np.array([clip.label for clip in clips], np.int64),
         Scored(values[0][scored], a.config.threshold),
         Scored(values[1][scored], b.config.threshold),
-        groups([clip.ties for clip in clips]),
+        groups([clip.group_keys for clip in clips]),
     )
     said = [*a.config.warnings, *b.config.warnings, *filter(None, warnings)]
     return Rivalry(

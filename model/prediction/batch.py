@@ -14,10 +14,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from features.backbones import Backbone
-from model.prediction.predict_videos import Judging, Prediction, judge, predict, unusable
+from model.prediction.predict_videos import (
+    Prediction,
+    Predictor,
+    predict,
+    predict_unordered,
+    unusable,
+)
 from model.prediction.results_file import OUTSIDE, Results, Row
 from model.run.run import Run
-from pipeline.common.csv_files import some
+from pipeline.common.csv_files import first_few
 from pipeline.common.errors import Rejected, SettingsError
 from pipeline.common.files import one_line
 from pipeline.corpus.reading import find_videos
@@ -72,7 +78,7 @@ def list_videos(given: Sequence[Path], *, follow_links: bool = False) -> Listing
     if n_given > len(listed):
         notes.append(f"{n_given - len(listed)} given more than once, judged once")
     if others:
-        named = one_line(some([str(path) for path in others], SHOWN))
+        named = one_line(first_few([str(path) for path in others], SHOWN))
         notes.append(
             f"{len(others)} other files in the folders are no videos by their names ({named}); one "
             "that is given itself is judged"
@@ -154,18 +160,18 @@ class Tally:
         return text
 
 
-def judge_in_order(
+def predict_in_order(
     run: Run,
     listing: Listing,
     backbone: Backbone,
     tally: Tally,
     *,
     jobs: int | None = None,
-    judging: Judging | None = None,
+    judging: Predictor | None = None,
 ) -> Generator[Prediction, None, None]:
     """Judge videos in the order in which they are listed, and count them.
 
-    What is outside is not given to ``judging``, by default `model.prediction.predict_videos.judge`.
+    Files outside the given folders are not passed to ``judging`` (default: `predict_unordered`).
     """
     begun = time.monotonic()
     usable = [path for path in listing.paths if path not in listing.outside]
@@ -180,7 +186,7 @@ def judge_in_order(
             yield prediction
 
 
-def judge_into(
+def predict_into_file(
     output: Path, run: Run, listing: Listing, backbone: Backbone, *, jobs: int | None = None
 ) -> Tally:
     """Judge the videos that a file of results does not have yet; a line for each as it is done.
@@ -230,7 +236,7 @@ def _judged(
             yield _led_out(run, path, outside[str(path)])
         else:
             usable.append(path)
-    with contextlib.closing(judge(run, usable, backbone, LocalPool(jobs))) as judged:
+    with contextlib.closing(predict_unordered(run, usable, backbone, LocalPool(jobs))) as judged:
         for _, prediction in judged:
             yield prediction
 

@@ -97,8 +97,8 @@ def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> B
     return backbone
 
 
-class Judging(Protocol):
-    """What `judge` does, and may do besides."""
+class Predictor(Protocol):
+    """What `predict_unordered` does, and may do besides."""
 
     def __call__(
         self, run: Run, paths: Sequence[Path], backbone: Backbone, pool: Pool
@@ -112,7 +112,7 @@ def predict(
     backbone: Backbone,
     *,
     jobs: int | None = None,
-    judging: Judging | None = None,
+    judging: Predictor | None = None,
 ) -> Generator[Prediction, None, None]:
     """Judge videos, in the order given.
 
@@ -121,13 +121,15 @@ def predict(
         paths: video files.
         backbone: as `backbone_of` gives it.
         jobs: processes that decode; by default one per core.
-        judging: by default `judge`.
+        judging: by default `predict_unordered`.
     """
     waiting: dict[int, Prediction] = {}
     following = 0
     with (
         tqdm(total=len(paths), desc="predict", unit="video", disable=None) as bar,
-        contextlib.closing((judging or judge)(run, paths, backbone, LocalPool(jobs))) as judged,
+        contextlib.closing(
+            (judging or predict_unordered)(run, paths, backbone, LocalPool(jobs))
+        ) as judged,
     ):
         for number, prediction in judged:
             waiting[number] = prediction
@@ -137,7 +139,7 @@ def predict(
                 following += 1
 
 
-def judge(
+def predict_unordered(
     run: Run,
     paths: Sequence[Path],
     backbone: Backbone,
@@ -192,7 +194,7 @@ def examine(
     settings: Settings | None = None,
     change: Change | None = None,
 ) -> Generator[tuple[int, Examined], None, None]:
-    """Judge videos, and keep what the verdict rests on; see `judge`.
+    """Judge videos, and keep what the verdict rests on; see `predict_unordered`.
 
     Args:
         run: a trained run.

@@ -84,10 +84,10 @@ def overlay_of(page: Path) -> Path:
     return page.with_suffix(".mp4")
 
 
-def judge_with_cases(
+def predict_with_reports(
     run: Run, paths: Sequence[Path], backbone: Backbone, pool: Pool, *, folder: Path
 ) -> Generator[tuple[int, Prediction], None, None]:
-    """Judge videos, as `model.prediction.predict_videos.judge` does, and write a page of each.
+    """Predict videos as `predict_unordered` does, and write a page about each.
 
     Args:
         run: a trained run.

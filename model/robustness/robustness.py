@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from features.backbones import Backbone
-from model.prediction.predict_videos import judge
+from model.prediction.predict_videos import predict_unordered
 from model.robustness.perturbations import PERTURBATIONS, Perturbation, perturb
 from model.run.per_video_scores import PREDICTIONS, UNSEEN
 from model.run.plots import plot_sweep
@@ -178,7 +178,7 @@ def _judged(
     if change:
         altered = partial(perturb, change=change, settings=settings, n_frames=run.config.frames)
     results: dict[str, tuple[float | None, str]] = {}
-    with contextlib.closing(judge(run, paths, backbone, pool, altered)) as judged:
+    with contextlib.closing(predict_unordered(run, paths, backbone, pool, altered)) as judged:
         for number, prediction in judged:
             known = prediction.probability is not None
             results[there[number]] = prediction.probability, "ok" if known else prediction.reason
@@ -249,7 +249,7 @@ def _result(
     rows: Mapping[str, Sequence[Row]],
     lost: Mapping[str, int],
 ) -> Sweep:
-    tied = groups([clip.ties for clip in clips]).tolist()
+    tied = groups([clip.group_keys for clip in clips]).tolist()
     linked = {clip.video: group for clip, group in zip(clips, tied, strict=True)}
     before = {row.id: row.probability for row in rows[UNCHANGED]}
     threshold = run.config.threshold

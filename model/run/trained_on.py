@@ -4,16 +4,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.cache import Clip
-from pipeline.common.csv_files import read_csv, some, write_csv
+from pipeline.common.csv_files import first_few, read_csv, write_csv
 from pipeline.common.errors import IntegrityError, SettingsError
 
 TRAINING = "training.csv"
 SHOWN = 5
 
 
-def write_ties(folder: Path, clips: Iterable[Clip]) -> None:
+def write_trained_on(folder: Path, clips: Iterable[Clip]) -> None:
     """Write ``training.csv``: a row for everything that ties each training video to others."""
-    of_video = {clip.video: clip.ties for clip in clips}
+    of_video = {clip.video: clip.group_keys for clip in clips}
     rows = [[video, tie] for video, ties in of_video.items() for tie in ties]
     write_csv(folder / TRAINING, ["id", "tie"], rows)
 
@@ -47,12 +47,12 @@ def check_unseen(folder: Path, clips: Iterable[Clip], what: str, *, allow: bool 
     Raises:
         IntegrityError: a tie is on both sides.
     """
-    shared = sorted(trained_on(folder) & {tie for clip in clips for tie in clip.ties})
+    shared = sorted(trained_on(folder) & {tie for clip in clips for tie in clip.group_keys})
     if not shared:
         return ""
     found = f"{len(shared)} identities, originals, recordings or files of {what}"
     if not allow:
-        listed = some(shared, SHOWN)
+        listed = first_few(shared, SHOWN)
         raise IntegrityError(
             f"{found} were trained on by {folder}: {listed}",
             "evaluate on others; --allow-leaks goes on, and says so over every result",

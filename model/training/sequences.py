@@ -205,7 +205,7 @@ def check_leaks(cache: Cache, *, allow: bool = False) -> str:
         IntegrityError: it leaks; with some of the offending pairs of clips.
     """
     clips = [clip for clip in cache.clips if clip.split]
-    ties, splits = [clip.ties for clip in clips], [clip.split for clip in clips]
+    ties, splits = [clip.group_keys for clip in clips], [clip.split for clip in clips]
     names = [clip.id for clip in clips]
     found = find_leaks(ties, splits, names)
     if not found:

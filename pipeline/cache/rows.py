@@ -49,7 +49,7 @@ class Clip:
     official: str = ""  # the split that its dataset publishes
 
     @property
-    def ties(self) -> tuple[str, ...]:
+    def group_keys(self) -> tuple[str, ...]:
         """All that links its video to others, so that they must be on one side of a split."""
         known = (*self.identities, self.original, self.footage, f"sha256:{self.source_sha256}")
         return tuple(filter(None, known))

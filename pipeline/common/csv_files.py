@@ -61,10 +61,10 @@ class Row(dict[str, str]):
     def columns(self) -> str:
         """The first few names in the header, for a message."""
         names = [f"{name!s:.20}" for name in self]
-        return some(names, 6)
+        return first_few(names, 6)
 
 
-def some(names: Sequence[str], n: int) -> str:
+def first_few(names: Sequence[str], n: int) -> str:
     """The first n names as a list in a message, which says if there are more."""
     return ", ".join(names[:n]) + (", ..." if len(names) > n else "")
 

@@ -55,6 +55,6 @@ class Rejected(Exception):
         self.detail = detail
 
     @property
-    def passing(self) -> bool:
+    def temporary(self) -> bool:
         """Whether another try may end otherwise."""
         return self.reason in self.PASSING

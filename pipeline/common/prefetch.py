@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterator[Item], n: int) -> Iterator[Item]:
+def prefetch(items: Iterator[Item], n: int) -> Iterator[Item]:
     """Make items in a thread of their own, up to ``n`` ahead of whoever takes them.
 
     Args:

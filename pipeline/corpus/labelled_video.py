@@ -35,7 +35,7 @@ class Video:
     leads_to: str = ""  # where, if it is a link that leads out of the corpus and is not followed
 
     @property
-    def ties(self) -> tuple[str, ...]:
+    def group_keys(self) -> tuple[str, ...]:
         """All that links it to other videos, so that they must be on one side of a split."""
         return (*self.identities, *([self.original] if self.original else []))
 

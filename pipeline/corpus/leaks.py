@@ -31,30 +31,30 @@ class Leak:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two videos on different sides, and all that ties them together."""
+    """Two videos on different sides, and all that links them."""
 
     split_a: str
     video_a: str
     split_b: str
     video_b: str
-    ties: tuple[str, ...]
+    group_keys: tuple[str, ...]
 
     def __str__(self) -> str:
         return (
             f"{self.split_a} {self.video_a} and {self.split_b} {self.video_b}: "
-            f"{', '.join(self.ties)}"
+            f"{', '.join(self.group_keys)}"
         )
 
 
 def find_leaks(
-    ties: Sequence[Collection[str]],
+    group_keys: Sequence[Collection[str]],
     splits: Sequence[str | None],
     names: Sequence[str] | None = None,
 ) -> list[Leak]:
     """Find everything that is on more than one side.
 
     Args:
-        ties: N collections: whatever must not be on two sides.
+        group_keys: N collections: whatever must not be on two sides.
         splits: N sides, any words; one that is empty or None is no side.
         names: N names for the report; without them, row numbers from 0.
 
@@ -71,33 +71,33 @@ def find_leaks(
     shown = [f"row {i}" for i in range(len(splits))] if names is None else names
     return [
         Leak(tie, {split: [shown[row] for row in rows] for split, rows in sides.items()})
-        for tie, sides in sorted(_straddling(ties, splits, shown).items())
+        for tie, sides in sorted(_straddling(group_keys, splits, shown).items())
     ]
 
 
 def offending_pairs(
-    ties: Sequence[Collection[str]],
+    group_keys: Sequence[Collection[str]],
     splits: Sequence[str | None],
     names: Sequence[str] | None = None,
 ) -> Iterator[Pair]:
     """Every pair of videos that a leak shows, each once; arguments as of `find_leaks`."""
     shown = [f"row {i}" for i in range(len(splits))] if names is None else names
-    straddling = _straddling(ties, splits, shown)
+    straddling = _straddling(group_keys, splits, shown)
     for tie, sides in sorted(straddling.items()):
         for (split_a, rows_a), (split_b, rows_b) in combinations(sides.items(), 2):
             for a in rows_a:
                 for b in rows_b:
-                    common = sorted(set(ties[a]) & set(ties[b]) & straddling.keys())
+                    common = sorted(set(group_keys[a]) & set(group_keys[b]) & straddling.keys())
                     if common[0] == tie:  # the others would say the same pair again
                         yield Pair(split_a, shown[a], split_b, shown[b], tuple(common))
 
 
 def _straddling(
-    ties: Sequence[Collection[str]], splits: Sequence[str | None], names: Sequence[str]
+    group_keys: Sequence[Collection[str]], splits: Sequence[str | None], names: Sequence[str]
 ) -> dict[str, dict[str, list[int]]]:
-    """Tie → side → rows, for the ties on more than one side."""
+    """Tie → side → rows, for the group_keys on more than one side."""
     seen: dict[str, dict[str, list[int]]] = {}
-    for row, (shared, split, _) in enumerate(zip(ties, splits, names, strict=True)):
+    for row, (shared, split, _) in enumerate(zip(group_keys, splits, names, strict=True)):
         if split:
             for tie in set(shared):
                 seen.setdefault(tie, {}).setdefault(split, []).append(row)

@@ -61,14 +61,18 @@ def read_corpus(
             raise SettingsError(f"{root} {what}", "give folders of videos, or CSV files")
         for video in videos:
             other = found.setdefault(_absolute(video.path), video)
-            if (other.label, other.ties, other.given) != (video.label, video.ties, video.given):
+            if (other.label, other.group_keys, other.given) != (
+                video.label,
+                video.group_keys,
+                video.given,
+            ):
                 raise SettingsError(
                     f"{video.path} is listed twice, with different labels, identities or splits",
                     "list it once",
                 )
     videos = sorted(found.values(), key=lambda video: os.fsencode(video.path))
     _check_both_labels(roots, videos)
-    ties, given = [video.ties for video in videos], [video.given for video in videos]
+    ties, given = [video.group_keys for video in videos], [video.given for video in videos]
     if straddling := find_leaks(ties, given, [str(video.path) for video in videos]):
         raise SettingsError(
             f"the splits given leak: {straddling[0]}",

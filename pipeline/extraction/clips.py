@@ -14,9 +14,9 @@ import numpy.typing as npt
 from pipeline import farneback
 from pipeline.cache import CHUNK_BYTES, ShardWriter
 from pipeline.common.errors import Rejected
-from pipeline.common.prefetch import ahead
+from pipeline.common.prefetch import prefetch
 from pipeline.extraction.camera import Camera, Mapping, camera_field
-from pipeline.extraction.frame_buffer import Spool
+from pipeline.extraction.frame_buffer import FrameBuffer
 from pipeline.faces import FaceCrop, Followed, Search
 from pipeline.video.decode import Picture, converting, pictures, sampled
 from pipeline.video.fingerprint import Thumbnails, perceptual_hashes
@@ -84,7 +84,7 @@ def windows(
         with converting():
             search = Search(upright, geometry, faces, model)
         for n in range(n_clips):
-            with Spool(upright) as spool:
+            with FrameBuffer(upright) as spool:
                 try:
                     search.start(frames_between_looks(rate), n_frames)
                     _fill(spool, search, islice(frames, n_frames))
@@ -107,7 +107,9 @@ def windows(
         raise refused
 
 
-def _fill(spool: Spool, search: Search, frames: Iterator[tuple[float, av.VideoFrame]]) -> None:
+def _fill(
+    spool: FrameBuffer, search: Search, frames: Iterator[tuple[float, av.VideoFrame]]
+) -> None:
     """Keep a window's frames, and look for faces meanwhile."""
     for time, frame in frames:
         with converting():
@@ -209,7 +211,7 @@ def extract_clips(
     clip: _ClipInProgress | None = None
     windowed = windows(path, geometry, faces, model, rate=rate, n_frames=n_frames, n_clips=n_clips)
     try:
-        for piece in ahead(_pieces(windowed, geometry, n_frames), PIECES_AHEAD):
+        for piece in prefetch(_pieces(windowed, geometry, n_frames), PIECES_AHEAD):
             if piece.begins_clip or clip is None:
                 called = f"{name}-{len(clips)}" if clips else name
                 clip = _ClipInProgress(shard, called, n_frames, backend, keep_frames, stabilise)

@@ -43,7 +43,7 @@ class _Timing:
     bytes_per_frame: float
 
 
-def foresee(videos: Sequence[Video], settings: Settings, pool: Pool) -> str:
+def estimate_extraction(videos: Sequence[Video], settings: Settings, pool: Pool) -> str:
     """What extracting a corpus would do: what it holds, its splits, about how long and how much.
 
     Files are taken at their names: which are broken, and which show the same footage, only shows

@@ -25,7 +25,7 @@ from pipeline.common.csv_files import write_csv
 from pipeline.common.errors import NothingUsable
 from pipeline.common.versions import versions
 from pipeline.corpus.labelled_video import Video
-from pipeline.extraction.repair import remake
+from pipeline.extraction.repair import repair_cache
 from pipeline.extraction.selection import Selection, select, tally
 from pipeline.extraction.shard_tasks import Made, VideoTask, make_shards, video_task
 from pipeline.faces import model_of
@@ -70,7 +70,7 @@ def extract(
         return finished
     with CacheInProgress(folder, everything) as work:
         if begun := readable_cache(folder, STAGE):
-            remake(begun, work, settings, pool)
+            repair_cache(begun, work, settings, pool)
         else:
             selection = select(videos, work, settings, pool)
             plans = _plans(selection, work, settings)

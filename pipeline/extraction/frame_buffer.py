@@ -25,7 +25,7 @@ class _Kept:
     n_bytes: int
 
 
-class Spool:
+class FrameBuffer:
     """Keeps a part of each frame as it was decoded, and scales another part, within it, later.
 
     To decode a video twice would take nearly twice the time; to keep whole frames would take
@@ -44,7 +44,7 @@ class Spool:
         self._kinds: dict[Box, av.VideoFrame] = {}  # part → a frame of what was cut
         self._cuts: dict[Box, Cut] = {}
 
-    def __enter__(self) -> "Spool":
+    def __enter__(self) -> "FrameBuffer":
         return self
 
     def __exit__(self, *exception: object) -> None:

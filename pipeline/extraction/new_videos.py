@@ -54,7 +54,9 @@ def extract_new(
         the position of a path and its shard, or why there is none; in the order in which they are
         done.
     """
-    settings = dataclasses.replace(settings, flow_backend=farneback.stand_in(settings.flow_backend))
+    settings = dataclasses.replace(
+        settings, flow_backend=farneback.equivalent_backend(settings.flow_backend)
+    )
     model = model_of(settings.faces)
     tasks = [
         _NewTask(n, str(path), str(folder), settings, n_frames, model, change)

@@ -18,7 +18,7 @@ from pipeline.workers.local import Pool
 ANEW = "bring the old state back, or remove the folder and extract everything anew"
 
 
-def remake(cache: Cache, work: CacheInProgress, settings: Settings, pool: Pool) -> None:
+def repair_cache(cache: Cache, work: CacheInProgress, settings: Settings, pool: Pool) -> None:
     """Make the missing shards of a cache again. What the index says of them must come true.
 
     Args:

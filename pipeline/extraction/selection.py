@@ -87,7 +87,7 @@ def _probe_all(
     look = partial(probe, fps=settings.fps, stride=settings.stride)
     with Progress("probe", len(unknown)) as progress:
         for path, result in pool.run(look, unknown, seconds_to_probe):
-            if isinstance(result, Rejected) and result.passing:
+            if isinstance(result, Rejected) and result.temporary:
                 rejected[str(path)] = result
             else:
                 work.remember(str(path), _note(path, result))

@@ -139,7 +139,7 @@ class _Making:
             return
         if isinstance(result, Rejected):
             self.lost[task.path] = result
-            if not result.passing:
+            if not result.temporary:
                 note = self._work.note(task.path) or {}
                 broke = {"broke_at": task.n_frames, "broke": [result.reason, result.detail]}
                 self._work.remember(task.path, note | broke)

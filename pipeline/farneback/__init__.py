@@ -75,7 +75,7 @@ def resolve(name: str) -> Backend:
     return name  # type: ignore[return-value]
 
 
-def stand_in(name: Backend) -> Backend:
+def equivalent_backend(name: Backend) -> Backend:
     """A backend of this machine that computes what another one computed on another machine.
 
     Raises:

@@ -25,7 +25,7 @@ class Splittable(Protocol):
     @property
     def label(self) -> int: ...  # noqa: D102
     @property
-    def ties(self) -> Collection[str]: ...  # noqa: D102
+    def group_keys(self) -> Collection[str]: ...  # noqa: D102
     @property
     def given(self) -> str: ...  # noqa: D102
     @property
@@ -136,7 +136,7 @@ def _partition(
     dropped = _leaking(videos, stated)
     rest = [n for n in range(len(videos)) if n not in dropped]
     chosen = partition(
-        [videos[n].ties for n in rest],
+        [videos[n].group_keys for n in rest],
         [videos[n].label for n in rest],
         seed=how.seed,
         test=how.test,
@@ -157,15 +157,15 @@ def _leaking(videos: Sequence[Splittable], stated: Sequence[str]) -> set[int]:
     side_of: dict[str, str] = {}
     for side in ("test", "holdout", "val", "train"):
         here = [n for n, split in enumerate(stated) if split == side]
-        leaking |= {n for n in here if any(tie in side_of for tie in videos[n].ties)}
-        side_of |= {tie: side for n in here if n not in leaking for tie in videos[n].ties}
+        leaking |= {n for n in here if any(tie in side_of for tie in videos[n].group_keys)}
+        side_of |= {tie: side for n in here if n not in leaking for tie in videos[n].group_keys}
     return leaking
 
 
 def _fold(videos: Sequence[Splittable], how: Splitting) -> list[str | None]:
     number, of = how.fold
     parts = folds(
-        [video.ties for video in videos], [video.label for video in videos], of, seed=how.seed
+        [video.group_keys for video in videos], [video.label for video in videos], of, seed=how.seed
     )
     if len(parts) < of:
         raise SettingsError(
@@ -206,11 +206,11 @@ def _test_on(
 ) -> list[str | None]:
     """All of one source tests; of the others, what is tied to it is dropped."""
     _there(source, {video.source for video in videos}, "source")
-    tested = {tie for video in videos if video.source == source for tie in video.ties}
+    tested = {tie for video in videos if video.source == source for tie in video.group_keys}
     apart = [
         n
         for n, video in enumerate(videos)
-        if video.source != source and tested.isdisjoint(video.ties)
+        if video.source != source and tested.isdisjoint(video.group_keys)
     ]
     inner = _partition(
         [videos[n] for n in apart],

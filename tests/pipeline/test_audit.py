@@ -179,4 +179,4 @@ def test_a_fake_beside_its_original_is_a_leak_though_nobody_else_is_shared(csv):
     )
     (pair,) = audit(path).pairs()
     assert (pair.video_a, pair.video_b) == ("real/a.mp4", "fake/b.mp4")
-    assert pair.ties == ("file:real/a.mp4",)
+    assert pair.group_keys == ("file:real/a.mp4",)

@@ -89,7 +89,9 @@ def test_the_clips_of_a_person_do_not_make_that_person_usual(of_people):
     """However the other clips of a person move, a clip of theirs keeps its distance."""
     data, motion = of_people(12, each=3)
     folds = training_folds(data, 3, 0)
-    own = [n for n, clip in enumerate(data.clips) if "person:4" in clip.ties and not clip.label]
+    own = [
+        n for n, clip in enumerate(data.clips) if "person:4" in clip.group_keys and not clip.label
+    ]
     (fold,) = [n for n, (_, val) in enumerate(folds) if own[0] in val]
     strange = list(motion)
     for n in own:

@@ -10,7 +10,7 @@ import pytest
 
 from features.backbones import Backbone
 from model.prediction.predict_videos import backbone_of
-from model.reports.video_report import judge_with_cases, page_of
+from model.reports.video_report import page_of, predict_with_reports
 from model.run.run import Run, load_run
 
 HOSTILE = "<img src=x onerror=alert(1)>.mp4"
@@ -59,7 +59,7 @@ def stairs(tmp_path_factory):
 def case_page(detector, stairs, in_process, tmp_path_factory):
     """The page of `stairs`; it must stay as it is."""
     folder = tmp_path_factory.mktemp("cases") / "out"
-    list(judge_with_cases(detector.run, [stairs], detector.backbone, in_process, folder=folder))
+    list(predict_with_reports(detector.run, [stairs], detector.backbone, in_process, folder=folder))
     page = page_of(folder, stairs)
     before = hashlib.sha256(page.read_bytes()).digest()
     yield page

@@ -25,7 +25,7 @@ from model.reports.evidence_video import Evidence, encode, panes, scales_of
 from model.reports.key_moments import strangest
 from model.reports.timeline import plots
 from model.reports.verdicts import INDEX, write_verdicts
-from model.reports.video_report import judge_with_cases, overlay_of, page_of
+from model.reports.video_report import overlay_of, page_of, predict_with_reports
 from model.run.run import digest_of
 
 
@@ -68,7 +68,7 @@ def data_of(page):
 
 
 def page_for(run, path, backbone, pool, folder):
-    assert len(list(judge_with_cases(run, [path], backbone, pool, folder=folder))) == 1
+    assert len(list(predict_with_reports(run, [path], backbone, pool, folder=folder))) == 1
     return page_of(folder, path)
 
 
@@ -77,7 +77,7 @@ def judged(detector, path, in_process, folder, **config):
     run = dataclasses.replace(
         detector.run, config=dataclasses.replace(detector.run.config, **config)
     )
-    ((_, found),) = judge_with_cases(run, [path], detector.backbone, in_process, folder=folder)
+    ((_, found),) = predict_with_reports(run, [path], detector.backbone, in_process, folder=folder)
     return found, page_of(folder, path)
 
 

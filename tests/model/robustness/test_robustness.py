@@ -18,7 +18,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 import model.robustness.robustness
 from model.evaluate import main as evaluate_command
 from model.evaluation.evaluation import evaluate
-from model.prediction.predict_videos import backbone_of, judge
+from model.prediction.predict_videos import backbone_of, predict_unordered
 from model.reports.run_report import write_report
 from model.robustness.perturbations import PERTURBATIONS, Perturbation
 from model.robustness.robustness import UNCHANGED, read_sweep, sweep
@@ -232,9 +232,9 @@ def test_without_any_file_it_is_an_error_that_says_what_to_do(moved, backbone, t
 def judged(monkeypatch):
     """Counts how often videos are judged."""
     calls = []
-    real = model.robustness.robustness.judge
+    real = model.robustness.robustness.predict_unordered
     monkeypatch.setattr(
-        model.robustness.robustness, "judge", lambda *a: calls.append(a[-1]) or real(*a)
+        model.robustness.robustness, "predict_unordered", lambda *a: calls.append(a[-1]) or real(*a)
     )
     return calls
 
@@ -271,7 +271,7 @@ def test_a_sweep_of_another_model_or_other_files_begins_anew(moved, few, backbon
 def test_one_who_stops_listening_leaves_no_temporary_files(chain, backbone, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     paths = list(chain.videos.values())
-    judging = judge(load_run(chain.folder), paths, backbone, LocalPool(2))
+    judging = predict_unordered(load_run(chain.folder), paths, backbone, LocalPool(2))
     next(judging)
     assert list(tmp_path.iterdir())
     judging.close()

@@ -21,7 +21,7 @@ videos = st.lists(
 def test_every_pair_on_two_sides_that_shares_something_is_told_once(rows):
     ties, splits = [t for t, _ in rows], [s for _, s in rows]
     told = [
-        (frozenset({pair.video_a, pair.video_b}), pair.ties)
+        (frozenset({pair.video_a, pair.video_b}), pair.group_keys)
         for pair in offending_pairs(ties, splits)
     ]
     expected = {

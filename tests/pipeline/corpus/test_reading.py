@@ -357,7 +357,7 @@ def test_a_csv_may_say_what_a_fake_was_made_from_and_how(tmp_path):
     assert a.original == b.original == "mine:a.mp4"
     assert (c.original, c.source) == ("", "mine")
     assert (b.source, b.manipulation, b.compression) == ("studio", "swap", "c23")
-    assert set(a.ties) & set(b.ties)
+    assert set(a.group_keys) & set(b.group_keys)
 
 
 def test_given_splits_that_part_a_fake_from_its_original_are_refused(tmp_path):

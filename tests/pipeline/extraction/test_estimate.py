@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.common.errors import SettingsError
 from pipeline.corpus.reading import read_corpus
-from pipeline.extraction.estimate import foresee
+from pipeline.extraction.estimate import estimate_extraction
 from pipeline.extraction.extract_corpus import extract
 from pipeline.settings import Settings
 from pipeline.splits.protocols import Splitting
@@ -30,7 +30,7 @@ def test_the_estimated_size_is_near_the_real_one(root, make_corpus, tmp_path, in
     make_corpus(root, (30, 31, 32), (33, 34, 35))
     videos = read_corpus([root])
     settings = Settings(width=64, height=48)
-    said = foresee(videos, settings, in_process)
+    said = estimate_extraction(videos, settings, in_process)
     cache = extract(videos, tmp_path / "cache", settings, in_process)
     assert "clips of 30 frames" in said
     size, unit = re.search(r"processes, ([\d.]+) (kB|MB)", said).groups()
@@ -42,7 +42,7 @@ def test_the_estimated_size_is_near_the_real_one(root, make_corpus, tmp_path, in
 def test_videos_that_cannot_be_read_are_named(root, make_corpus, cut, in_process):
     files = make_corpus(root, (20, 20), (20, 20))
     cut(files["real0"], 0.01)
-    said = foresee(read_corpus([root]), Settings(width=64, height=48), in_process)
+    said = estimate_extraction(read_corpus([root]), Settings(width=64, height=48), in_process)
     assert "4 videos were looked into; not usable: " in said
     assert "real0.mp4 (" in said
 
@@ -51,7 +51,7 @@ def test_a_split_that_is_impossible_is_found_out_before_decoding(root, make_corp
     make_corpus(root, (20, 20), (20, 20))
     settings = Settings(splitting=Splitting(by="leave-out:Face2Face"))
     with pytest.raises(SettingsError, match="Face2Face"):
-        foresee(read_corpus([root]), settings, in_process)
+        estimate_extraction(read_corpus([root]), settings, in_process)
 
 
 @pytest.fixture

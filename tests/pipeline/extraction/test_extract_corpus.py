@@ -163,7 +163,7 @@ def test_the_number_of_processes_does_not_show(cache, corpus, tmp_path, contents
 def test_no_identity_is_in_two_splits(cache):
     clips = Cache(cache.folder).clips
     found = find_leaks(
-        [clip.ties for clip in clips],
+        [clip.group_keys for clip in clips],
         [clip.split for clip in clips],
         [clip.id for clip in clips],
     )

@@ -206,13 +206,13 @@ def test_without_numba_opencv_computes_and_it_is_said(grey, monkeypatch, caplog)
 def test_another_machines_backend_is_stood_in_for_by_an_equivalent_one(caplog):
     if not cuda.why_not():
         pytest.skip("this machine has a CUDA device")
-    assert farneback.stand_in("cpu") == "cpu"
+    assert farneback.equivalent_backend("cpu") == "cpu"
     with caplog.at_level(logging.WARNING):
-        assert farneback.stand_in("cuda") == "cpu"
+        assert farneback.equivalent_backend("cuda") == "cpu"
     assert "computed by cpu instead of cuda" in caplog.text
     if not opencv_cuda.available():
         with pytest.raises(SettingsError):
-            farneback.stand_in("opencv-cuda")
+            farneback.equivalent_backend("opencv-cuda")
 
 
 def test_the_cuda_flow_of_opencv_is_near_that_of_the_cpu(grey):

@@ -22,7 +22,7 @@ def split(videos, by="identity", **options):
 
 
 def leaks(videos, splits):
-    return find_leaks([video.ties for video in videos], splits)
+    return find_leaks([video.group_keys for video in videos], splits)
 
 
 def ffpp(pairs=40, official=True):
@@ -110,12 +110,12 @@ def test_nothing_straddles_whatever_the_protocol(videos, by, seed):
 @given(corpora())
 def test_of_splits_that_contradict_test_wins(videos):
     splits = split(videos)
-    tested = {tie for v in videos if v.given == "test" for tie in v.ties}
+    tested = {tie for v in videos if v.given == "test" for tie in v.group_keys}
     for video, side in zip(videos, splits, strict=True):
         if video.given == "test":
             assert side == "test"
         elif video.given:
-            assert side == (None if tested & set(video.ties) else video.given)
+            assert side == (None if tested & set(video.group_keys) else video.given)
 
 
 def test_an_official_split_without_leaks_is_applied_as_it_is():
