@@ -1,4 +1,4 @@
-"""Pages that need nothing else: one HTML file with its script, its style and its pictures."""
+"""Self-contained HTML pages: script, style and images inside one file."""
 
 import base64
 import hashlib
@@ -24,18 +24,18 @@ def write_page(
     """Write a page, whole or not at all.
 
     Args:
-        path: of the page.
-        template: of Jinja; the script beside it, of the same name, if there is one, is handed to it
-            as ``script``, with ``script_sha256`` for its Content-Security-Policy, which allows no
-            other.
-        values: by the names that it has in the template; whatever is in them is escaped.
-        filters: of the template, besides Jinja's own.
+        path: the page.
+        template: a Jinja template. It can include ``page.css``, the style that all pages share.
+            A script of the same name beside it is passed as ``script``, and its hash, which the
+            Content-Security-Policy allows alone, as ``script_sha256``.
+        values: variables of the template; they are escaped.
+        filters: filters of the template besides Jinja's own.
 
     Returns:
-        the bytes of the page.
+        The size of the page in bytes.
     """
     templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.parent),
+        loader=jinja2.FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -54,10 +54,15 @@ def write_page(
     return len(content)
 
 
-def jpeg_uri(picture: npt.NDArray[np.uint8], quality: int) -> str:
-    """A picture, (H, W, 3) RGB or (H, W) grey uint8, as the data URI of a JPEG."""
-    if picture.ndim == 3:
-        picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), np.uint8)
+def jpeg_uri(image: npt.NDArray[np.uint8], quality: int) -> str:
+    """Return an image as the data URI of a JPEG.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, or (H, W) uint8 grey.
+        quality: JPEG quality, 0 to 100.
+    """
+    if image.ndim == 3:
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
     options = (cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
-    jpeg = cv2.imencode(".jpg", picture, options)[1].tobytes()
+    jpeg = cv2.imencode(".jpg", image, options)[1].tobytes()
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
