@@ -1,13 +1,80 @@
-"""H.264 by x264 that is the same bytes on every machine."""
+"""H.264 files with the same bytes on every machine."""
 
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
 import cv2
+import numpy as np
+import numpy.typing as npt
 
-AVX_512 = 13  # as OpenCV counts what a processor can
+Frame = npt.NDArray[np.uint8]  # (H, W, 3), RGB
+
+AVX_512 = 13  # OpenCV's number for this processor feature
 
 
 def x264_params(*params: str) -> dict[str, str]:
-    """The option of an encoder that hands parameters to x264, in x264's notation."""
+    """Return the encoder option that hands parameters to x264, in x264's notation."""
     if cv2.checkHardwareSupport(AVX_512):
-        # With it, PyAV 18's x264 now and then gives other bytes for the same pictures.
-        params = (*params, "asm=avx2")
+        # With it, PyAV 18's x264 now and then gives other bytes for the same frames.
+        params = ("asm=avx2", *params)
     return {"x264-params": ":".join(params)} if params else {}
+
+
+def write_h264(
+    path: Path,
+    frames: Iterable[tuple[int, Frame]],
+    fps: float | Fraction,
+    *,
+    time_base: Fraction | None = None,
+    preset: str = "veryfast",
+    crf: int | None = None,
+    x264: Iterable[str] = (),
+    pixel_aspect: Fraction | None = None,
+    faststart: bool = False,
+) -> None:
+    """Write frames as an MP4 file of H.264, 4:2:0; the same frames give the same bytes.
+
+    Args:
+        path: the file; it is overwritten.
+        frames: presentation times in units of ``time_base``, rising, and decoded pictures,
+            (H, W, 3) uint8 RGB, all of one size: ``enumerate(frames)`` for a constant rate.
+            A side of odd length gets one more line of pixels, because chroma has half the size.
+        fps: the nominal frame rate; its denominator is limited to 1001.
+        time_base: seconds per unit of time, by default one frame.
+        preset: x264's trade of speed for size, "ultrafast" to "placebo".
+        crf: constant rate factor, 0 best to 51 worst; by default x264's own, 23.
+        x264: further parameters in x264's notation: ``["keyint=24", "bframes=0"]``.
+        pixel_aspect: width of a pixel relative to its height, by default not stored.
+        faststart: put the index before the pictures, so that browsers play while they load.
+
+    Raises:
+        ValueError: there are no frames.
+    """
+    options = {"preset": preset} | x264_params(*x264)
+    if crf is not None:
+        options["crf"] = str(crf)
+    rate = Fraction(fps).limit_denominator(1001)
+    time_base = time_base or 1 / rate
+    flags = {"fflags": "+bitexact"} | ({"movflags": "faststart"} if faststart else {})
+    with av.open(str(path), "w", format="mp4", options=flags) as container:
+        stream = container.add_stream("libx264", rate=rate, options=options)
+        for time, array in frames:
+            height, width = array.shape[:2]
+            right, below = width % 2, height % 2
+            if right or below:
+                array = np.pad(array, ((0, below), (0, right), (0, 0)), "edge")
+            if not stream.codec_context.is_open:
+                stream.width, stream.height = width + right, height + below
+                stream.pix_fmt = "yuv420p"
+                stream.codec_context.time_base = time_base
+                stream.codec_context.thread_count = 1  # the bytes depend on the number of threads
+                if pixel_aspect is not None:
+                    stream.codec_context.sample_aspect_ratio = pixel_aspect
+            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+            frame.pts, frame.time_base = time, time_base
+            container.mux(stream.encode(frame))
+        if not stream.codec_context.is_open:
+            raise ValueError(f"{path}: no frames to write")
+        container.mux(stream.encode())
