@@ -75,7 +75,12 @@ def _quick_figures():
 def _one_job_is_done_here(in_process):
     """Commands that may use one process use this one: to start another takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("verdicts.batch", "verdicts.prediction", "reports.cases", "sweep.sweep"):
+        for module in (
+            "prediction.batch",
+            "prediction.predict_videos",
+            "reports.worst_mistakes",
+            "robustness.robustness",
+        ):
             patch.setattr(
                 f"model.{module}.LocalPool",
                 lambda jobs=None: in_process if jobs == 1 else LocalPool(jobs),
