@@ -105,7 +105,7 @@ def main(
     from model.prediction.predict_videos import backbone_of
     from model.reports.run_report import write_report
     from model.reports.summary import table
-    from model.reports.worst_mistakes import write_cases
+    from model.reports.worst_mistakes import write_mistake_pages
     from model.robustness.robustness import RESULT, sweep
     from model.robustness.table import sweep_table
     from model.run.run import cache_of, load_run
@@ -134,7 +134,9 @@ def main(
             swept = sweep(loaded, load(), opened, folder=videos, jobs=jobs)
     written = None
     if cases:
-        written = write_cases(loaded, opened, evaluation, load, cases, folder=videos, jobs=jobs)
+        written = write_mistake_pages(
+            loaded, opened, evaluation, load, cases, folder=videos, jobs=jobs
+        )
     report = write_report(loaded, evaluation)
     if as_json:
         click.echo((evaluation.folder / (RESULT if swept else METRICS)).read_text(), nl=False)

@@ -251,7 +251,7 @@ def main(
     from model.prediction.predict_videos import backbone_of
     from model.reports.run_report import write_report
     from model.reports.summary import headline
-    from model.reports.worst_mistakes import write_cases
+    from model.reports.worst_mistakes import write_mistake_pages
     from model.run.per_video_scores import UNSEEN
     from model.run.run import cache_of, load_run
 
@@ -291,7 +291,7 @@ def main(
         run, cache, controls=not no_controls, device=device, allow_leaks=allow_leaks
     )
     load = functools.partial(backbone_of, run, weights, device)
-    written = write_cases(run, cache, evaluation, load, cases) if cases else None
+    written = write_mistake_pages(run, cache, evaluation, load, cases) if cases else None
     report = write_report(run, evaluation)
     click.echo(headline(evaluation))
     if written:

@@ -138,8 +138,9 @@ def main(
         judged: list[tuple[Prediction, Path]] = []  # with their pages
         reporting = None
         if report:
+            from model.prediction.predict_videos import Examined
             from model.reports.verdicts import write_verdicts
-            from model.reports.video_report import page_of, predict_with_reports, write_undecidable
+            from model.reports.video_report import page_of, predict_with_reports, write_video_report
 
             reporting = functools.partial(predict_with_reports, folder=report)
         judging = predict_in_order(loaded, listing, backbone, tally, jobs=jobs, judging=reporting)
@@ -149,7 +150,7 @@ def main(
                 if report:
                     path = page_of(report, Path(found.path))
                     if Path(found.path) in listing.outside:
-                        write_undecidable(loaded, found, path)
+                        write_video_report(loaded, Examined(found), path)
                     page = {"report": str(path)}
                     judged.append((found, path))
                 if as_json:

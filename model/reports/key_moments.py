@@ -1,4 +1,4 @@
-"""The moments of a video that are worth a look, and why."""
+"""Key moments: the few moments of a video that stand out, each with its reasons."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,109 +6,110 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.explanation.anomaly import Anomaly, percent
-from model.reports.evidence_video import Evidence
-from model.reports.timeline import Plot
+from model.reports.evidence_video import ClipEvidence
+from model.reports.timeline import Curve
 
-SHOWN = 4  # moments of a video
-APART = 1 / 12  # of a clip, at least
-DRIVERS = 3
+N_MOMENTS = 4  # of a video
+MIN_DISTANCE = 1 / 12  # between two key moments, as a share of a clip
+N_DRIVERS = 3  # motion descriptors named per moment
 
 
 @dataclass(frozen=True)
-class Moment:
-    """One moment.
+class KeyMoment:
+    """One moment that stands out.
 
     Attributes:
-        clip: which, from 0.
-        row: of the moments of the clip.
-        place: of the moments of all clips.
-        seconds: into the video.
-        reasons: what is special about it, as sentences.
+        clip: index of its clip.
+        row: index among the clip's moments.
+        index: index among the moments of all clips.
+        seconds: time in the video.
+        reasons: why it stands out, as sentences.
     """
 
     clip: int
     row: int
-    place: int
+    index: int
     seconds: float
     reasons: tuple[str, ...]
 
 
-def strangest(
-    clips: Sequence[Evidence],
-    plots: Sequence[Plot],
+def find_key_moments(
+    clips: Sequence[ClipEvidence],
+    curves: Sequence[Curve],
     anomaly: Anomaly | None,
     *,
     fake: bool,
-    n: int = SHOWN,
-) -> list[Moment]:
-    """The moments that stand out most: in turn by each curve, some time apart.
+    n: int = N_MOMENTS,
+) -> list[KeyMoment]:
+    """Choose the moments that stand out most, from each curve in turn and some time apart.
 
     Args:
-        clips: of one video.
-        plots: curves over all its moments.
-        anomaly: what motion is usual, if the run knows.
-        fake: whether the verdict leans to fake; else what contributes most to real is looked for.
-        n: at most so many.
+        clips: clips of one video.
+        curves: curves over all its moments.
+        anomaly: the density of usual motion, if the run has one.
+        fake: whether the score is on the fake side of the threshold; if not, the contributions
+            searched for are those towards real.
+        n: largest number of moments.
 
     Returns:
-        them in the order of time.
+        The moments, ordered by time.
     """
     per_clip = len(clips[0].times)
-    orders = []
-    for plot in plots:
-        sign = -1 if plot.name == "contribution" and not fake else 1
-        values = np.nan_to_num(sign * plot.values, nan=-np.inf)
-        orders.append(np.argsort(-values, kind="stable").tolist())
+    rankings = []
+    for curve in curves:
+        sign = -1 if curve.name == "contribution" and not fake else 1
+        values = np.nan_to_num(sign * curve.values, nan=-np.inf)
+        rankings.append(np.argsort(-values, kind="stable").tolist())
     chosen: list[int] = []
     while len(chosen) < n:
         before = len(chosen)
-        for order in orders:
-            free = (p for p in order if all(_apart(p, other, per_clip) for other in chosen))
-            if len(chosen) < n and (place := next(free, None)) is not None:
-                chosen.append(place)
+        for ranking in rankings:
+            free = (i for i in ranking if all(_are_apart(i, other, per_clip) for other in chosen))
+            if len(chosen) < n and (index := next(free, None)) is not None:
+                chosen.append(index)
         if len(chosen) == before:
             break
-    return [_moment(clips, plots, anomaly, place) for place in sorted(chosen)]
+    return [_describe(clips, curves, anomaly, index) for index in sorted(chosen)]
 
 
-def _apart(one: int, other: int, per_clip: int) -> bool:
+def _are_apart(one: int, other: int, per_clip: int) -> bool:
     same_clip = one // per_clip == other // per_clip
-    return not same_clip or abs(one - other) >= max(2, per_clip * APART)
+    return not same_clip or abs(one - other) >= max(2, per_clip * MIN_DISTANCE)
 
 
-def _moment(
-    clips: Sequence[Evidence], plots: Sequence[Plot], anomaly: Anomaly | None, place: int
-) -> Moment:
-    clip, row = divmod(place, len(clips[0].times))
-    evidence = clips[clip]
+def _describe(
+    clips: Sequence[ClipEvidence], curves: Sequence[Curve], anomaly: Anomaly | None, index: int
+) -> KeyMoment:
+    clip, row = divmod(index, len(clips[0].times))
     reasons = []
-    for plot in plots:
-        value = float(plot.values[place])
+    for curve in curves:
+        value = float(curve.values[index])
         if np.isnan(value):
             continue
-        highest = ", the highest of the video" if plot.highest == place else ""
-        beside = highest + _beside(plot, place)
-        if plot.name == "probability":
-            reasons.append(f"By itself it has probability {value:.2f} of being fake{beside}.")
-        elif plot.name == "anomaly":
-            driven = _driven(anomaly, evidence, row) if anomaly else ""
-            reasons.append(f"Its motion is {value:.1f} away from usual{beside}{driven}.")
+        highest = ", the highest of the video" if curve.highest == index else ""
+        context = highest + _compare_with_real(curve, index)
+        if curve.name == "probability":
+            reasons.append(f"By itself it has probability {value:.2f} of being fake{context}.")
+        elif curve.name == "anomaly":
+            drivers = _drivers(anomaly, clips[clip], row) if anomaly else ""
+            reasons.append(f"Its motion is {value:.1f} away from usual{context}{drivers}.")
         else:
             side = "fake" if value > 0 else "real"
             reasons.append(f"It moves the verdict towards {side} by {abs(value):.2f} of log-odds.")
-    return Moment(clip, row, place, float(evidence.times[row]), tuple(reasons))
+    return KeyMoment(clip, row, index, float(clips[clip].times[row]), tuple(reasons))
 
 
-def _beside(plot: Plot, place: int) -> str:
-    if plot.stranger_than is not None:
-        return f", stranger than {percent(plot.stranger_than[place])} of moments of real videos"
-    if plot.usual is None:
+def _compare_with_real(curve: Curve, index: int) -> str:
+    if curve.stranger_than is not None:
+        return f", stranger than {percent(curve.stranger_than[index])} of moments of real videos"
+    if curve.usual is None:
         return ""
-    value = plot.values[place]
-    where = "above" if value > plot.usual.high else "below" if value < plot.usual.low else "within"
-    return f", {where} the band of real videos ({plot.usual.low:.2f} to {plot.usual.high:.2f})"
+    low, high = curve.usual.low, curve.usual.high
+    value = curve.values[index]
+    where = "above" if value > high else "below" if value < low else "within"
+    return f", {where} the band of real videos ({low:.2f} to {high:.2f})"
 
 
-def _driven(anomaly: Anomaly, evidence: Evidence, row: int) -> str:
-    first = anomaly.drivers_at(evidence.motion, row)[:DRIVERS]
-    return ": " + ", ".join(f"{name} {sd:+.1f} sd" for name, _, sd in first)
+def _drivers(anomaly: Anomaly, clip: ClipEvidence, row: int) -> str:
+    drivers = anomaly.drivers_at(clip.motion, row)[:N_DRIVERS]
+    return ": " + ", ".join(f"{name} {sd:+.1f} sd" for name, _, sd in drivers)

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing else."""
+"""Report of a run: one self-contained HTML file."""
 
 import base64
 import dataclasses
@@ -29,7 +29,7 @@ TRAINING = {
     "training.png": "Losses and validation AUC over the epochs of each fold",
     "tuning.png": "Losses of the trials of tuning, and how the loss depends on each setting",
 }
-COLUMNS = {  # of the table of videos
+COLUMNS = {  # of the table of videos: attribute of VideoResult → title
     "id": "video",
     "file": "file",
     "split": "split",
@@ -42,28 +42,29 @@ COLUMNS = {  # of the table of videos
     "manipulation": "manipulation",
     "source": "source",
 }
-ALWAYS = ("id", "split", "label", "probability", "verdict", "outcome", "scored_by")
-NUMBERS = ("probability", "anomaly")
-SEARCHED = ("id", "file", "source", "manipulation")
+REQUIRED_COLUMNS = ("id", "split", "label", "probability", "verdict", "outcome", "scored_by")
+NUMBER_COLUMNS = ("probability", "anomaly")
+SEARCHED_COLUMNS = ("id", "file", "source", "manipulation")
+FILTERED_COLUMNS = ("split", "label", "outcome")
 DIGITS = 6
-MOST = 20_000  # videos in the table; each takes about 120 bytes
-MISTAKES = 10
-CASES = "cases"  # a folder with a page about each of some videos
+MAX_ROWS = 20_000  # of the table of videos, about 120 bytes each
+N_MISTAKES = 10
+PAGES_FOLDER = "cases"  # a page about each of some videos, in the folder of the evaluation
 _TEMPLATE = Path(__file__).parent / "run.html"
 
 
 def write_report(run: Run, evaluation: Evaluation) -> Path:
     """Write ``report.html`` into the evaluation's folder and return its path."""
     path = evaluation.folder / "report.html"
-    write_page(path, _TEMPLATE, _shown(run, evaluation))
+    write_page(path, _TEMPLATE, _template_values(run, evaluation))
     return path
 
 
-def _shown(run: Run, evaluation: Evaluation) -> dict[str, Any]:
-    """What the report shows, by the names that it has in the template."""
+def _template_values(run: Run, evaluation: Evaluation) -> dict[str, Any]:
     elsewhere = evaluation.folder != run.folder
-    listed = _listed(evaluation.videos, elsewhere=elsewhere)
-    cases = sorted(path.stem for path in (evaluation.folder / CASES).glob("*.html"))
+    listed = _select_rows(evaluation.videos, elsewhere=elsewhere)
+    columns = _columns(listed)
+    pages = sorted(path.stem for path in (evaluation.folder / PAGES_FOLDER).glob("*.html"))
     return {
         "title": f"Run {run.folder.name}" + (f" on {evaluation.folder.name}" if elsewhere else ""),
         "elsewhere": elsewhere,
@@ -79,16 +80,20 @@ def _shown(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         "parts": PARTS,
         "curves": _images(evaluation.folder, CURVES),
         "training": _images(evaluation.folder, TRAINING),
-        "mistakes": worst_mistakes(evaluation.videos, MISTAKES),
+        "mistakes": worst_mistakes(evaluation.videos, N_MISTAKES),
         "n_wrong": len(worst_mistakes(evaluation.videos, len(evaluation.videos))),
-        "cases": cases,
-        "more_cases": f"python -m model.evaluate {shlex.quote(str(run.folder))} --cases {MISTAKES}",
-        "columns": _columns(listed),
-        "numbers": NUMBERS,
-        "videos": _table(listed, cases, elsewhere=elsewhere),
+        "cases": pages,
+        "more_cases": "python -m model.evaluate "
+        f"{shlex.quote(str(run.folder))} --cases {N_MISTAKES}",
+        "columns": columns,
+        "numbers": NUMBER_COLUMNS,
+        "videos": _table_json(listed, columns, pages, elsewhere=elsewhere),
         "n_listed": len(listed),
-        "filters": _filters(listed),
-        "n_unseen": sum(_unseen(video, elsewhere=elsewhere) for video in listed),
+        "filters": {
+            key: dict(sorted(Counter(getattr(video, key) for video in listed).items()))
+            for key in FILTERED_COLUMNS
+        },
+        "n_unseen": sum(_is_unseen(video, elsewhere=elsewhere) for video in listed),
         "out_of_fold": OUT_OF_FOLD,
         "predictions": PREDICTIONS,
         "settings": json.dumps(dataclasses.asdict(run.config), indent=1),
@@ -97,7 +102,7 @@ def _shown(run: Run, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _images(folder: Path, captions: dict[str, str]) -> dict[str, str]:
-    """Caption → the picture in base64, of those that there are."""
+    """Return caption → PNG in base64, for the files that exist."""
     return {
         caption: base64.b64encode((folder / name).read_bytes()).decode()
         for name, caption in captions.items()
@@ -105,57 +110,62 @@ def _images(folder: Path, captions: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _unseen(video: VideoResult, *, elsewhere: bool) -> bool:
+def _is_unseen(video: VideoResult, *, elsewhere: bool) -> bool:
     return elsewhere or video.split in UNSEEN
 
 
-def _listed(videos: Sequence[VideoResult], *, elsewhere: bool) -> list[VideoResult]:
-    """As many as the table holds: unseen ones first, and of these the wrong ones."""
+def _select_rows(videos: Sequence[VideoResult], *, elsewhere: bool) -> list[VideoResult]:
+    """Return the videos in the table: if there are too many, unseen and then wrong ones first."""
 
-    def last(video: VideoResult) -> tuple[bool, bool]:
-        return not _unseen(video, elsewhere=elsewhere), video.outcome != WRONG
+    def priority(video: VideoResult) -> tuple[bool, bool]:
+        return not _is_unseen(video, elsewhere=elsewhere), video.outcome != WRONG
 
-    return list(videos) if len(videos) <= MOST else sorted(videos, key=last)[:MOST]
+    return list(videos) if len(videos) <= MAX_ROWS else sorted(videos, key=priority)[:MAX_ROWS]
 
 
 def _columns(videos: Sequence[VideoResult]) -> dict[str, str]:
-    """Key → title of those columns that say something."""
+    """Return key → title of the columns that are not empty."""
     return {
         key: title
         for key, title in COLUMNS.items()
-        if key in ALWAYS or any(getattr(video, key) not in (None, "") for video in videos)
+        if key in REQUIRED_COLUMNS or any(getattr(video, key) not in (None, "") for video in videos)
     }
 
 
-def _table(videos: Sequence[VideoResult], cases: Sequence[str], *, elsewhere: bool) -> Markup:
-    """What ``run.js`` makes the table of, as JSON that may stand in HTML."""
-    columns = _columns(videos)
+def _table_json(
+    videos: Sequence[VideoResult],
+    columns: dict[str, str],
+    pages: Sequence[str],
+    *,
+    elsewhere: bool,
+) -> Markup:
+    """Return what ``run.js`` builds the table from, as JSON that is safe inside HTML."""
     ids = {video.id for video in videos}
-    found = {
+    data = {
         "columns": [
-            {"key": key, "title": title, "number": key in NUMBERS, "find": key in SEARCHED}
+            {
+                "key": key,
+                "title": title,
+                "number": key in NUMBER_COLUMNS,
+                "find": key in SEARCHED_COLUMNS,
+            }
             for key, title in columns.items()
         ]
         + [{"key": "unseen", "title": "", "number": False, "find": False}],
         "rows": [
-            [*(_cell(getattr(video, key)) for key in columns), _unseen(video, elsewhere=elsewhere)]
+            [
+                *(_cell(getattr(video, key)) for key in columns),
+                _is_unseen(video, elsewhere=elsewhere),
+            ]
             for video in videos
         ],
-        "cases": [video for video in cases if video in ids],
+        "cases": [video for video in pages if video in ids],
     }
-    text = json.dumps(found, separators=(",", ":"), allow_nan=False)
-    for character in "<>&":  # so that no name ends the script
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    for character in "<>&":  # so that no file name ends the script
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
 
 
 def _cell(value: Any) -> Any:
     return round(value, DIGITS) if isinstance(value, float) else value
-
-
-def _filters(videos: Sequence[VideoResult]) -> dict[str, dict[str, int]]:
-    """The values that one can filter by, with how many videos have each."""
-    return {
-        key: dict(sorted(Counter(getattr(video, key) for video in videos).items()))
-        for key in ("split", "label", "outcome")
-    }

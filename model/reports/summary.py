@@ -1,4 +1,4 @@
-"""An evaluation as text for a terminal."""
+"""Text summary of an evaluation, for a terminal."""
 
 import textwrap
 from collections.abc import Mapping
@@ -23,37 +23,37 @@ SHOWN = (
     "decided",
     "accuracy_decided",
 )
-BESIDE = ("auc_roc", "auc_p_value", "accuracy")  # what the detector and its controls are shown by
+COMPARED = ("auc_roc", "auc_p_value", "accuracy")  # of the detector and its controls
 PARTS = {"by_manipulation": "manipulation, against all real videos", "by_source": "source"}
 
 
 def chance(p_value: Metric) -> str:
-    """What is to be said of an AUC that may be chance, or nothing."""
+    """Return `CHANCE` for an AUC that may be chance, else an empty text."""
     return CHANCE if p_value.value is not None and p_value.value > SIGNIFICANT else ""
 
 
 def headline(evaluation: Evaluation) -> str:
-    """The AUC of the detector on each split, a line each, and whether it beats its controls."""
+    """Return a line with the AUC of each split, and whether the detector beats its controls."""
     lines = []
     for split, values in evaluation.metrics.get(DETECTOR, {}).items():
         auc, p_value = values["auc_roc"], values["auc_p_value"]
         n = evaluation.coverage[split]
-        said = f", {chance(p_value)}" if chance(p_value) else ""
+        caution = f", {chance(p_value)}" if chance(p_value) else ""
         lines.append(
-            f"{split}: AUC {auc} on {n['scored']} of {n['videos']} videos (p {p_value}{said})"
+            f"{split}: AUC {auc} on {n['scored']} of {n['videos']} videos (p {p_value}{caution})"
         )
     return "\n".join([*lines, *evaluation.verdicts])
 
 
 def table(evaluation: Evaluation) -> str:
-    """The evaluation as plain text."""
+    """Return the whole evaluation as plain text."""
     lines = []
     for warning in evaluation.warnings:
         lines += [f"WARNING: {warning}", ""]
     for split, n in evaluation.coverage.items():
         lines.append(f"{split}: {n['videos']} videos, {n['scored']} of them scored")
         if n["scored"]:
-            lines += [*_metrics(evaluation, split), *_beside(evaluation, split)]
+            lines += [*_metrics(evaluation, split), *_controls(evaluation, split)]
             for kind, title in PARTS.items():
                 lines += _parts(getattr(evaluation, kind).get(split, {}), title)
         lines.append("")
@@ -73,18 +73,18 @@ def table(evaluation: Evaluation) -> str:
 
 
 def _metrics(evaluation: Evaluation, split: str) -> list[str]:
-    found = evaluation.metrics[DETECTOR][split]
-    lines = [f"  {metric:18}{found[metric]}" for metric in (*SHOWN, "threshold")]
-    lines += [f"  {name:18}{found['confusion'][row]}" for row, name in enumerate(CONFUSION)]
-    if said := chance(found["auc_p_value"]):
-        lines.append(f"  The AUC is {said}.")
+    metrics = evaluation.metrics[DETECTOR][split]
+    lines = [f"  {metric:18}{metrics[metric]}" for metric in (*SHOWN, "threshold")]
+    lines += [f"  {name:18}{metrics['confusion'][row]}" for row, name in enumerate(CONFUSION)]
+    if caution := chance(metrics["auc_p_value"]):
+        lines.append(f"  The AUC is {caution}.")
     return lines
 
 
-def _beside(evaluation: Evaluation, split: str) -> list[str]:
-    lines = [f"  {'':18}" + "".join(f"{metric:24}" for metric in BESIDE)]
-    for name, found in evaluation.having(split).items():
-        lines.append(f"  {name:18}" + "".join(f"{found[m]!s:24}" for m in BESIDE))
+def _controls(evaluation: Evaluation, split: str) -> list[str]:
+    lines = [f"  {'':18}" + "".join(f"{metric:24}" for metric in COMPARED)]
+    for name, metrics in evaluation.having(split).items():
+        lines.append(f"  {name:18}" + "".join(f"{metrics[m]!s:24}" for m in COMPARED))
     return [line.rstrip() for line in lines]
 
 

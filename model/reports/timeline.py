@@ -1,23 +1,23 @@
-"""Curves over the moments of a video, as shapes of an inline SVG."""
+"""Curves over the moments of a video, drawn as paths of an inline SVG."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from model.explanation.explanation import Band
-from model.reports.evidence_video import Evidence
+from model.reports.evidence_video import ClipEvidence
 
-HEIGHT = 100  # of each plot, in the units of its shapes; its width is the number of moments
-USUAL = (0.05, 0.5, 0.95)  # nine in ten moments of real videos are between the outer two
+HEIGHT = 100  # of a plot in SVG units; its width is the number of moments
+USUAL_QUANTILES = (0.05, 0.5, 0.95)  # nine in ten moments of real videos are between the outer two
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Usual:
-    """Where nine in ten moments of real videos lie, and the median one."""
+class UsualRange:
+    """The range of nine in ten moments of real videos, and their median."""
 
     low: float
     median: float
@@ -25,112 +25,88 @@ class Usual:
 
 
 @dataclass(frozen=True)
-class Plot:
-    """One curve over all moments of a video.
+class Curve:
+    """One curve over all M moments of a video.
 
     Attributes:
-        name: in the data of the page.
-        title: what it shows.
-        values: (M,), NaN where there is none.
-        bottom: the value at its lower edge.
-        top: the value at its upper edge.
-        line: its ``d``, as of an SVG path.
-        usual: of real videos, if it is known.
-        mark: a value with a line across, if there is one.
-        stranger_than: (M,) the share of moments of real videos below each value, if known.
+        name: key in the page's data.
+        title: heading of the plot.
+        values: (M,), NaN where unknown.
+        n_clips: number of clips, which have equally many moments.
+        bottom: value at the lower edge of the plot.
+        top: value at the upper edge.
+        usual: range of real videos, if known.
+        mark: value of a horizontal line, if there is one.
+        stranger_than: (M,) share of moments of real videos with a lower value, if known.
     """
 
     name: str
     title: str
     values: Floats
+    n_clips: int
     bottom: float
     top: float
-    line: str
-    usual: Usual | None = None
+    usual: UsualRange | None = None
     mark: float | None = None
     stranger_than: Floats | None = None
 
     def y(self, value: float) -> float:
-        """How far below the upper edge a value is, in the plot's units."""
+        """Return the SVG y coordinate of a value."""
         share = (value - self.bottom) / (self.top - self.bottom)
         return round(HEIGHT * (1 - min(max(share, 0.0), 1.0)), 2)
 
+    @property
+    def path(self) -> str:
+        """The ``d`` of an SVG path, with gaps between clips and where values are unknown."""
+        per_clip = len(self.values) // self.n_clips
+        parts = []
+        for moment, value in enumerate(self.values.tolist()):
+            if np.isnan(value):
+                continue
+            begins = moment % per_clip == 0 or np.isnan(self.values[moment - 1])
+            parts.append(f"{'M' if begins else 'L'}{moment + 0.5:g} {self.y(value):g}")
+        return "".join(parts)
+
     def above(self, share: float) -> int:
-        """How many moments are stranger than such a share of those of real videos."""
+        """Count the moments that are stranger than this share of those of real videos."""
         return 0 if self.stranger_than is None else int((self.stranger_than > share).sum())
 
     @property
     def highest(self) -> int:
-        """The moment of the largest value."""
+        """The moment with the largest value."""
         return int(np.nanargmax(self.values))
 
 
-def plots(clips: Sequence[Evidence], threshold: float, band: Band | None) -> list[Plot]:
-    """The curves that a page shows: probability, motion where it is known, contribution.
+def curves_of(clips: Sequence[ClipEvidence], threshold: float, band: Band | None) -> list[Curve]:
+    """Return the curves of a page: probability, motion anomaly where known, and contribution.
 
     Args:
-        clips: of one video.
-        threshold: from which probability on a video is called fake.
-        band: what moments of real videos look like, if the run knows.
+        clips: clips of one video, all of one length.
+        threshold: probability from which on a video is called fake.
+        band: quantiles of the moments of real videos, if the run has them.
     """
-    explanations = [clip.explanation for clip in clips]
-    probability = np.concatenate([one.moments for one in explanations])
-    found = [
-        _plot(
-            "probability",
-            "Probability of fake",
-            probability,
-            len(clips),
-            (0.0, 1.0),
-            usual(band.quantiles, band.moments) if band else None,
-            threshold,
-        )
-    ]
+    n, explanations = len(clips), [clip.explanation for clip in clips]
+    values = np.concatenate([one.moments for one in explanations])
+    usual = usual_range(band.quantiles, band.moments) if band else None
+    curves = [Curve("probability", "Probability of fake", values, n, 0.0, 1.0, usual, threshold)]
+
     known = [one.anomaly for one in explanations if one.anomaly is not None]
-    if known and not np.isnan(np.concatenate(known)).all():
-        anomaly = np.concatenate(known)
-        of_real = usual(band.quantiles, band.anomaly) if band else None
-        top = max(float(np.nanmax(anomaly)), of_real.high if of_real else 0.0, 1.0) * 1.05
-        plot = _plot("anomaly", "Strangeness of motion", anomaly, len(clips), (0.0, top), of_real)
-        ranks = band.stranger_than(anomaly) if band else None
-        found.append(replace(plot, stranger_than=ranks))
-    contribution = np.concatenate([one.contribution for one in explanations])
-    most = max(float(np.nanmax(np.abs(contribution))) * 1.05, 1e-6)
-    found.append(
-        _plot(
-            "contribution",
-            "Contribution to the verdict",
-            contribution,
-            len(clips),
-            (-most, most),
-            mark=0.0,
-        )
-    )
-    return found
+    if known and not np.isnan(values := np.concatenate(known)).all():
+        usual = usual_range(band.quantiles, band.anomaly) if band else None
+        top = max(float(np.nanmax(values)), usual.high if usual else 0.0, 1.0) * 1.05
+        ranks = band.stranger_than(values) if band else None
+        title = "Strangeness of motion"
+        curves.append(Curve("anomaly", title, values, n, 0.0, top, usual, stranger_than=ranks))
+
+    values = np.concatenate([one.contribution for one in explanations])
+    limit = max(float(np.nanmax(np.abs(values))) * 1.05, 1e-6)
+    title = "Contribution to the verdict"
+    curves.append(Curve("contribution", title, values, n, -limit, limit, mark=0.0))
+    return curves
 
 
-def usual(quantiles: Sequence[float], values: Sequence[float]) -> Usual | None:
-    """What is usual, of some quantiles of real moments; None if they are not known."""
+def usual_range(quantiles: Sequence[float], values: Sequence[float]) -> UsualRange | None:
+    """Interpolate the usual range from quantiles of real moments; None if they are unknown."""
     if not len(values) or np.isnan(values).any():
         return None
-    return Usual(*(float(np.interp(q, quantiles, values)) for q in USUAL))
-
-
-def _plot(
-    name: str,
-    title: str,
-    values: Floats,
-    n_clips: int,
-    limits: tuple[float, float],
-    usual: Usual | None = None,
-    mark: float | None = None,
-) -> Plot:
-    empty = Plot(name, title, values, *limits, "", usual, mark)
-    per_clip = len(values) // n_clips
-    parts = []
-    for moment, value in enumerate(values.tolist()):
-        if np.isnan(value):
-            continue
-        begins = moment % per_clip == 0 or np.isnan(values[moment - 1])
-        parts.append(f"{'M' if begins else 'L'}{moment + 0.5:g} {empty.y(value):g}")
-    return Plot(name, title, values, *limits, "".join(parts), usual, mark)
+    return UsualRange(*(float(np.interp(q, quantiles, values)) for q in USUAL_QUANTILES))

@@ -1,4 +1,4 @@
-"""The page that leads to the pages of several videos."""
+"""Index page that leads to the pages of several videos."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,18 +12,18 @@ INDEX = "index.html"
 _TEMPLATE = Path(__file__).parent / "verdicts.html"
 
 
-def write_verdicts(folder: Path, run: Run, judged: Sequence[tuple[Prediction, Path]]) -> Path:
-    """Write a page of all verdicts, the probablest fakes first and the undecidable last.
+def write_verdicts(folder: Path, run: Run, predictions: Sequence[tuple[Prediction, Path]]) -> Path:
+    """Write a page of all verdicts, the most probable fakes first and undecidable videos last.
 
     Args:
-        folder: of the page; a file `INDEX` that is there is replaced.
-        run: that judged.
-        judged: predictions, and the pages about them, which lie in the folder.
+        folder: folder of the page; an `INDEX` in it is replaced.
+        run: the run that made the predictions.
+        predictions: each prediction and the page about it, which is in the folder.
 
     Returns:
-        the path of the page.
+        The path of the page.
     """
-    rows = [(found, page.name) for found, page in judged]
+    rows = [(prediction, page.name) for prediction, page in predictions]
     rows.sort(key=lambda row: (row[0].probability is None, -(row[0].probability or 0)))
     values = {
         "run": run.folder.name,
@@ -31,9 +31,9 @@ def write_verdicts(folder: Path, run: Run, judged: Sequence[tuple[Prediction, Pa
         "threshold": run.config.threshold,
         "warnings": run.config.warnings,
         "rows": rows,
-        "n_fake": sum(found.verdict == "fake" for found, _ in rows),
-        "n_real": sum(found.verdict == "real" for found, _ in rows),
-        "has_anomaly": any(found.anomaly is not None for found, _ in rows),
+        "n_fake": sum(prediction.verdict == "fake" for prediction, _ in rows),
+        "n_real": sum(prediction.verdict == "real" for prediction, _ in rows),
+        "has_anomaly": any(prediction.anomaly is not None for prediction, _ in rows),
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_page(folder / INDEX, _TEMPLATE, values, {"percent": percent, "cautions": cautions})

@@ -1,4 +1,4 @@
-"""The report of one video: a page that needs nothing else, and the video of its evidence."""
+"""Report of one video: a self-contained page, and the evidence video beside it."""
 
 import base64
 import contextlib
@@ -16,71 +16,71 @@ import numpy.typing as npt
 from features.backbones import Backbone
 from model.explanation.anomaly import percent
 from model.explanation.explain import explain_clip
-from model.explanation.explanation import Band, Faithfulness
+from model.explanation.explanation import Faithfulness
 from model.explanation.occlusion_over_time import load_band
 from model.prediction.predict_videos import Examined, Prediction, cautions, examine
 from model.reports.evidence_video import (
-    FAKE,
-    REAL,
+    FAKE_COLOUR,
+    REAL_COLOUR,
     TITLES,
-    Evidence,
-    Overlay,
+    ClipEvidence,
+    ColourScales,
+    EvidenceVideo,
     Picture,
-    Scales,
-    encode,
+    colour_scales,
+    draw_panes,
     flow_colours,
-    panes,
-    resized,
-    scales_of,
+    resize,
+    write_evidence_video,
 )
-from model.reports.key_moments import Moment, strangest
-from model.reports.provenance import looked_at, record, tested
-from model.reports.timeline import HEIGHT, Plot, plots
+from model.reports.key_moments import KeyMoment, find_key_moments
+from model.reports.provenance import clip_spans, confusion_in_test, provenance_of
+from model.reports.timeline import HEIGHT, Curve, curves_of
 from model.run.run import Run
 from pipeline.common.files import whole_file
 from pipeline.common.html_page import jpeg_uri, write_page
-from pipeline.video.probe import Probe
 from pipeline.workers.local import Pool
 
-VIDEO_BYTES = 13e6  # at most, so that a page stays below 20 MB
-STILL = 224  # pixels, the longer side
-TICKS = 5  # times written below the curves
-DRIVERS = 6  # of the strangeness of a video
-QUALITY = 80  # of its JPEG, of 100
+MAX_VIDEO_BYTES = 13e6  # keeps a page, which holds the video in base64, below 20 MB
+STILL_SIDE = 224  # pixels, the longer side of a still
+JPEG_QUALITY = 80  # of stills
+N_TICKS = 5  # times written below the curves
+N_DRIVERS = 6  # motion descriptors named as reasons for a strange video
 _TEMPLATE = Path(__file__).parent / "case.html"
 
 
 @dataclass(frozen=True)
-class Still:
-    """A moment and its pictures: the title of each → a data URI."""
+class VideoReport:
+    """The part of a page that only videos with a probability have.
 
-    moment: Moment
-    pictures: Mapping[str, str]
+    Attributes:
+        clips: the clips, ordered by time.
+        curves: curves over the moments of all clips.
+        key_moments: moments that stand out, each with its stills: title → data URI.
+        scales: colour scales of the video and the stills.
+        video: the evidence video.
+        drivers: descriptors that make the motion strange: name, share of the distance, and
+            standard deviations from the median.
+    """
 
-
-@dataclass(frozen=True)
-class Case:
-    """Everything that a page shows of a video that could be looked at."""
-
-    clips: Sequence[Evidence]
-    plots: Sequence[Plot]
-    band: Band | None
-    stills: Sequence[Still]
-    scales: Scales
-    overlay: Overlay
+    clips: Sequence[ClipEvidence]
+    curves: Sequence[Curve]
+    key_moments: Sequence[tuple[KeyMoment, Mapping[str, str]]]
+    scales: ColourScales
+    video: EvidenceVideo
     drivers: Sequence[tuple[str, float, float]]
 
 
 def page_of(folder: Path, path: Path) -> Path:
-    """Where the page of a video is written: named after it, and after the folder it is in."""
+    """Return the path of a video's page, whose name is unique to the video's path."""
     absolute = os.path.abspath(path)  # noqa: PTH100 - any name will do, and links are not followed
     digest = hashlib.sha256(os.fsencode(absolute)).hexdigest()[:8]
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem).strip("_-")[:80] or "video"
     return folder / f"{name}-{digest}.html"
 
 
-def overlay_of(page: Path) -> Path:
-    """Where the video of evidence beside a page is written."""
+def evidence_video_of(page: Path) -> Path:
+    """Return the path of the evidence video beside a page."""
     return page.with_suffix(".mp4")
 
 
@@ -92,161 +92,148 @@ def predict_with_reports(
     Args:
         run: a trained run.
         paths: video files.
-        backbone: as `model.prediction.predict_videos.backbone_of` gives it.
-        pool: where decoding runs.
-        folder: where the pages are written; it is made.
+        backbone: the run's backbone, from `model.prediction.predict_videos.backbone_of`.
+        pool: workers that decode.
+        folder: folder of the pages; created if missing.
     """
-    with contextlib.closing(examine(run, paths, backbone, pool)) as examined:
-        for number, one in examined:
-            write_case(run, one, backbone, page_of(folder, paths[number]))
-            yield number, one.prediction
+    with contextlib.closing(examine(run, paths, backbone, pool)) as results:
+        for number, examined in results:
+            write_video_report(run, examined, page_of(folder, paths[number]), backbone)
+            yield number, examined.prediction
 
 
-def write_case(run: Run, examined: Examined, backbone: Backbone, page: Path) -> None:
-    """Write the page of a video and, if it has a probability, the video of its evidence.
-
-    Args:
-        run: that judged.
-        examined: what it found.
-        backbone: that it looked with.
-        page: its path; the folder is made.
-    """
-    if examined.prediction.probability is None:
-        write_undecidable(run, examined.prediction, page, examined.facts)
-        return
-    page.parent.mkdir(parents=True, exist_ok=True)
-    case = _case(run, examined, backbone, overlay_of(page))
-    _write(page, run, examined, case)
-
-
-def write_undecidable(
-    run: Run, prediction: Prediction, page: Path, facts: Probe | None = None
+def write_video_report(
+    run: Run, examined: Examined, page: Path, backbone: Backbone | None = None
 ) -> None:
-    """Write the page of a video without a probability: it says why.
+    """Write the page of a video and, if the video has a probability, its evidence video.
 
     Args:
-        run: that could not judge.
-        prediction: the reason.
-        page: its path; the folder is made.
-        facts: of the file, if it could be read.
+        run: the run that made the prediction.
+        examined: the prediction and its clips.
+        page: path of the page; its folder is created if missing.
+        backbone: the run's backbone; not needed without a probability.
     """
     page.parent.mkdir(parents=True, exist_ok=True)
-    overlay_of(page).unlink(missing_ok=True)  # of what the file was before
-    _write(page, run, Examined(prediction, facts), None)
+    path = evidence_video_of(page)
+    report = None
+    if examined.prediction.probability is None or backbone is None:
+        path.unlink(missing_ok=True)  # may show an earlier file of this name
+    else:
+        report = _explain(run, examined, backbone, path)
+    values = _template_values(run, examined, report, path.name if report else "")
+    write_page(page, _TEMPLATE, values, {"percent": percent})
 
 
-def _write(page: Path, run: Run, examined: Examined, case: Case | None) -> None:
-    shown = _shown(run, examined, case, overlay_of(page).name if case else "")
-    write_page(page, _TEMPLATE, shown, {"percent": percent})
-
-
-def _case(run: Run, examined: Examined, backbone: Backbone, path: Path) -> Case:
-    clips = _explained(run, examined, backbone)
-    prediction, band = examined.prediction, load_band(run.folder)
-    scales = scales_of(clips)
-    curves = plots(clips, prediction.threshold, band)
-    leans = (prediction.probability or 0.0) >= prediction.threshold
-    moments = strangest(clips, curves, examined.anomaly, fake=leans)
-    with whole_file(path) as temporary:
-        overlay = encode(clips, scales, temporary, most_bytes=VIDEO_BYTES)
-    drivers = examined.anomaly.drivers(examined.motion) if examined.anomaly else []
-    stills = [_still(clips[moment.clip], moment, scales) for moment in moments]
-    return Case(clips, curves, band, stills, scales, overlay, drivers[:DRIVERS])
-
-
-def _explained(run: Run, examined: Examined, backbone: Backbone) -> list[Evidence]:
-    found = []
-    for arrays, motion in zip(examined.clips, examined.motion, strict=True):
-        explanation = explain_clip(
-            run, arrays, backbone, anomaly=examined.anomaly, faithfulness=True
+def _explain(run: Run, examined: Examined, backbone: Backbone, path: Path) -> VideoReport:
+    prediction, anomaly = examined.prediction, examined.anomaly
+    clips = [
+        ClipEvidence(
+            arrays,
+            motion,
+            explain_clip(run, arrays, backbone, anomaly=anomaly, faithfulness=True),
         )
-        found.append(Evidence(arrays, motion, explanation))
-    return sorted(found, key=lambda clip: float(clip.times[0]))
+        for arrays, motion in zip(examined.clips, examined.motion, strict=True)
+    ]
+    clips.sort(key=lambda clip: float(clip.times[0]))
+    scales = colour_scales(clips)
+    curves = curves_of(clips, prediction.threshold, load_band(run.folder))
+    leans_fake = (prediction.probability or 0.0) >= prediction.threshold
+    moments = find_key_moments(clips, curves, anomaly, fake=leans_fake)
+    with whole_file(path) as temporary:
+        video = write_evidence_video(clips, scales, temporary, max_bytes=MAX_VIDEO_BYTES)
+    drivers = anomaly.drivers(examined.motion)[:N_DRIVERS] if anomaly else []
+    stills = [_stills(clips[moment.clip], moment, scales) for moment in moments]
+    return VideoReport(
+        clips, curves, list(zip(moments, stills, strict=True)), scales, video, drivers
+    )
 
 
-def _still(clip: Evidence, moment: Moment, scales: Scales) -> Still:
-    pictures = panes(clip, moment.row, scales)
-    return Still(moment, {TITLES[name]: _data_uri(one) for name, one in pictures.items()})
+def _stills(clip: ClipEvidence, moment: KeyMoment, scales: ColourScales) -> dict[str, str]:
+    panes = draw_panes(clip, moment.row, scales)
+    return {TITLES[name]: _data_uri(picture) for name, picture in panes.items()}
 
 
-def _data_uri(pixels: Picture) -> str:
-    height, width = pixels.shape[:2]
-    scale = STILL / max(height, width)
-    shown = resized(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
-    return jpeg_uri(shown, QUALITY)
+def _data_uri(picture: Picture) -> str:
+    height, width = picture.shape[:2]
+    scale = STILL_SIDE / max(height, width)
+    still = resize(picture, max(1, round(width * scale)), max(1, round(height * scale)))
+    return jpeg_uri(still, JPEG_QUALITY)
 
 
-def _shown(run: Run, examined: Examined, case: Case | None, overlay: str) -> dict[str, Any]:
-    """What the page shows, by the names that it has in the template."""
+def _template_values(
+    run: Run, examined: Examined, report: VideoReport | None, video_name: str
+) -> dict[str, Any]:
+    clips = report.clips if report else ()
     return {
         "name": Path(examined.prediction.path).name,
         "prediction": examined.prediction,
         "warnings": [*run.config.warnings, *cautions(examined.prediction)],
         "config": run.config,
-        "tested": tested(run),
+        "confusion": confusion_in_test(run),
         "n_reference": len(examined.anomaly.reference) if examined.anomaly else 0,
-        "case": case,
-        "page": _of_player(case) if case else {},
-        "faithfulness": _faithfulness(case.clips) if case else {},
-        "seconds": looked_at(case.clips) if case else [],
-        "record": record(run, examined, case.clips if case else ()),
-        "overlay": overlay,
-        "fake": _css(FAKE),
-        "real": _css(REAL),
+        "report": report,
+        "player": _player_values(report) if report else {},
+        "faithfulness": _mean_faithfulness(clips),
+        "spans": clip_spans(clips),
+        "provenance": provenance_of(run, examined, clips),
+        "video_name": video_name,
+        "fake": _css(FAKE_COLOUR),
+        "real": _css(REAL_COLOUR),
         "flow_colours": [_css(colour) for colour in _flow_legend()],
         "height": HEIGHT,
     }
 
 
-def _of_player(case: Case) -> dict[str, Any]:
-    """What the script and the drawing of the curves need."""
-    layout = case.overlay.layout
-    seconds = np.concatenate([clip.times for clip in case.clips])
-    starts = np.cumsum([0, *(len(clip.times) for clip in case.clips)])[:-1].tolist()
-    ticks = np.unique(np.linspace(0, len(seconds) - 1, TICKS).astype(int)).tolist()
+def _player_values(report: VideoReport) -> dict[str, Any]:
+    """Return what the player, its script and the curves need."""
+    canvas = report.video.canvas
+    seconds = np.concatenate([clip.times for clip in report.clips])
+    starts = np.cumsum([0, *(len(clip.times) for clip in report.clips)])[:-1].tolist()
+    ticks = np.unique(np.linspace(0, len(seconds) - 1, N_TICKS).astype(int)).tolist()
     return {
-        "video": base64.b64encode(case.overlay.content).decode(),
-        "names": {name: TITLES[name] for name in layout.panes},
-        "ticks": {place: float(seconds[place]) for place in ticks},
+        "video": base64.b64encode(report.video.content).decode(),
+        "names": {name: TITLES[name] for name in canvas.panes},
+        "ticks": {moment: float(seconds[moment]) for moment in ticks},
         "n": len(seconds),
         "data": {
-            "fps": case.overlay.fps,
-            "width": layout.width,
-            "height": layout.height,
+            "fps": report.video.fps,
+            "width": canvas.width,
+            "height": canvas.height,
             "panes": {
                 name: dict(zip("xywh", rectangle, strict=True))
-                for name, rectangle in layout.panes.items()
+                for name, rectangle in canvas.panes.items()
             },
             "seconds": np.round(seconds, 3).tolist(),
             "clips": starts,
             "curves": [
                 {
-                    "title": plot.title,
-                    "values": _numbers(plot.values),
-                    "stranger": None
-                    if plot.stranger_than is None
-                    else _numbers(plot.stranger_than),
+                    "title": curve.title,
+                    "values": _json_numbers(curve.values),
+                    "stranger": _json_numbers(curve.stranger_than),
                 }
-                for plot in case.plots
+                for curve in report.curves
             ],
         },
     }
 
 
-def _numbers(values: npt.NDArray[np.float64]) -> list[float | None]:
+def _json_numbers(values: npt.NDArray[np.float64] | None) -> list[float | None] | None:
+    if values is None:
+        return None
     return [None if np.isnan(value) else round(value, 3) for value in values.tolist()]
 
 
-def _faithfulness(clips: Sequence[Evidence]) -> dict[str, Faithfulness]:
-    """Of each stream the mean over all clips."""
+def _mean_faithfulness(clips: Sequence[ClipEvidence]) -> dict[str, Faithfulness]:
+    """Return each stream's faithfulness, averaged over the clips."""
+    measured = [clip.explanation.faithfulness for clip in clips]
     return {
         stream: Faithfulness(
             *(
-                float(np.mean([getattr(c.explanation.faithfulness[stream], name) for c in clips]))
+                float(np.mean([getattr(one[stream], name) for one in measured]))
                 for name in ("share", "hottest", "random")
             )
         )
-        for stream in clips[0].explanation.faithfulness
+        for stream in (measured[0] if measured else ())
     }
 
 

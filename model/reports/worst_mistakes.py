@@ -11,8 +11,8 @@ from features.backbones import Backbone
 from model.evaluation.evaluation import Evaluation
 from model.evaluation.per_video import worst_mistakes
 from model.prediction.predict_videos import examine
-from model.reports.run_report import CASES
-from model.reports.video_report import overlay_of, write_case
+from model.reports.run_report import PAGES_FOLDER
+from model.reports.video_report import evidence_video_of, write_video_report
 from model.run.run import Run, digest_of
 from model.run.source_files import find_videos
 from pipeline.cache import Cache
@@ -21,34 +21,36 @@ from pipeline.workers.local import LocalPool
 
 
 @dataclass(frozen=True)
-class Cases:
-    """What came of it.
+class MistakePages:
+    """The pages about the worst mistakes, as `write_mistake_pages` leaves them.
 
     Attributes:
-        pages: that there are, the worst mistake first.
-        lost: id of a video → why there is no page about it.
-        command: that makes those pages, once what they lack is there.
+        pages: the pages, the worst mistake first.
+        missing: video id → why there is no page about it.
+        command: command that writes the missing pages, once the videos or weights are back.
     """
 
     pages: list[Path]
-    lost: dict[str, str]
+    missing: dict[str, str]
     command: str
 
     def __str__(self) -> str:
-        if not self.pages and not self.lost:
+        if not self.pages and not self.missing:
             return "no page about a mistake: there is none"
-        lines = [f"pages about {len(self.pages)} of the worst mistakes:" if self.pages else ""]
-        lines += [f"  {page}" for page in self.pages]
-        of_reason = defaultdict(list)
-        for video, why in self.lost.items():
-            of_reason[why].append(video)
-        lines += [f"no page about {', '.join(ids)}: {why}" for why, ids in of_reason.items()]
-        if self.lost:
+        lines = []
+        if self.pages:
+            lines.append(f"pages about {len(self.pages)} of the worst mistakes:")
+            lines += [f"  {page}" for page in self.pages]
+        by_reason = defaultdict(list)
+        for video, reason in self.missing.items():
+            by_reason[reason].append(video)
+        lines += [f"no page about {', '.join(ids)}: {why}" for why, ids in by_reason.items()]
+        if self.missing:
             lines.append(f"  {self.command} [--videos FOLDER] [--weights PATH] makes up for that")
-        return "\n".join(filter(None, lines))
+        return "\n".join(lines)
 
 
-def write_cases(
+def write_mistake_pages(
     run: Run,
     cache: Cache,
     evaluation: Evaluation,
@@ -57,44 +59,51 @@ def write_cases(
     *,
     folder: Path | None = None,
     jobs: int | None = None,
-) -> Cases:
-    """Write a page about each of the worst mistakes of an evaluation into its folder.
+) -> MistakePages:
+    """Write a page about each of an evaluation's worst mistakes into its folder.
 
-    Pages that are there already stay, unless they are about other videos or by another run.
+    Pages that exist are kept, unless they are about other videos or by another run.
 
     Args:
         run: a trained run.
-        cache: of embeddings, that the evaluation is of.
-        evaluation: of the run on it.
-        load: gives the backbone, as `model.prediction.backbone_of`; called if there is a
-            page to write.
-        n: pages, at most.
-        folder: where videos are looked for besides, whatever they are called.
+        cache: the cache of embeddings that was evaluated.
+        evaluation: the run's evaluation on it.
+        load: returns the run's backbone; called only if there is a page to write.
+        n: largest number of pages.
+        folder: folder in which to look for the videos as well, whatever their names.
         jobs: processes that decode; by default one per core.
     """
     worst = [video.id for video in worst_mistakes(evaluation.videos, n)]
-    pages = {video: evaluation.folder / CASES / f"{video}.html" for video in worst}
-    digest = digest_of(run)  # which a page states
-    for page in (evaluation.folder / CASES).glob("*.html"):
+    pages = {video: evaluation.folder / PAGES_FOLDER / f"{video}.html" for video in worst}
+    digest = digest_of(run)  # stated on every page
+    for page in (evaluation.folder / PAGES_FOLDER).glob("*.html"):
         if page not in pages.values() or digest not in page.read_text():
             page.unlink()
-            overlay_of(page).unlink(missing_ok=True)
-    missing = [video for video in worst if not pages[video].is_file()]
+            evidence_video_of(page).unlink(missing_ok=True)
+    to_write = [video for video in worst if not pages[video].is_file()]
     clips = {clip.video: clip for clip in cache.clips}
     pool = LocalPool(jobs)
-    found = find_videos(cache, [clips[video] for video in missing], folder, pool)
-    there = {video: path for video in missing if isinstance(path := found[video], Path)}
-    lost = {video: str(found[video]) for video in missing if video not in there}
-    try:
-        backbone = load() if there else None
-    except PipelineError as error:
-        backbone, lost = None, lost | dict.fromkeys(there, str(error))
-    if backbone:
-        with contextlib.closing(examine(run, list(there.values()), backbone, pool)) as examined:
-            for number, one in examined:
-                write_case(run, one, backbone, pages[list(there)[number]])
-    words = ["python", "-m", "model.evaluate", str(run.folder), "--cases", str(n)]
+    paths: dict[str, Path] = {}
+    missing: dict[str, str] = {}
+    for video, found in find_videos(
+        cache, [clips[video] for video in to_write], folder, pool
+    ).items():
+        if isinstance(found, Path):
+            paths[video] = found
+        else:
+            missing[video] = str(found)
+    if paths:
+        try:
+            backbone = load()
+        except PipelineError as error:
+            missing |= dict.fromkeys(paths, str(error))
+        else:
+            videos = list(paths)
+            with contextlib.closing(examine(run, list(paths.values()), backbone, pool)) as results:
+                for number, examined in results:
+                    write_video_report(run, examined, pages[videos[number]], backbone)
+    command = ["python", "-m", "model.evaluate", str(run.folder), "--cases", str(n)]
     if cache.sha256 != run.config.cache_sha256:
-        words += ["--cache", str(cache.folder)]
-    command = shlex.join(words)
-    return Cases([pages[video] for video in worst if video not in lost], lost, command)
+        command += ["--cache", str(cache.folder)]
+    written = [pages[video] for video in worst if video not in missing]
+    return MistakePages(written, missing, shlex.join(command))

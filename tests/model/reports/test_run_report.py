@@ -26,7 +26,7 @@ from model.evaluation.per_video import (
 from model.explanation.anomaly import load_anomaly, read_motion
 from model.reports.run_report import write_report
 from model.run.run import load_run, save_run
-from model.run.source_files import named
+from model.run.source_files import listed_files
 from model.training.sequences import load_sequences
 from pipeline.common.csv_files import write_csv
 
@@ -118,7 +118,7 @@ def test_a_table_of_names_that_is_none_is_passed_over(fitted, tmp_path):
     for name, header in {"a": ["other", "columns"], "b": ["id", "path"]}.items():
         (tmp_path / name).mkdir()
         write_csv(tmp_path / name / "names.csv", header, [["x", "/videos/x.mp4"]])
-    assert [str(path) for path in named(cache, {"x"})["x"]] == ["/videos/x.mp4"]
+    assert [str(path) for path in listed_files(cache, {"x"})["x"]] == ["/videos/x.mp4"]
 
 
 # --------------------------------------------------------------------------------- kept controls

@@ -10,7 +10,7 @@ import pytest
 from model.evaluation.evaluation import evaluate
 from model.evaluation.per_video import RIGHT, worst_mistakes
 from model.reports import run_report
-from model.reports.run_report import CASES, write_report
+from model.reports.run_report import PAGES_FOLDER, write_report
 from model.run.run import load_run
 from pipeline.common.csv_files import write_csv
 
@@ -207,8 +207,8 @@ def test_the_worst_mistakes_lead_to_pages_about_them(chromium, report, fitted, t
     chromium.get(write_report(run, evaluation).as_uri())
     assert chromium.find_elements("css selector", links) == []
     assert "--cases 10" in chromium.find_element("id", "mistakes").text
-    (run.folder / CASES).mkdir()
-    (run.folder / CASES / f"{worst[1].id}.html").write_text("<title>why</title>")
+    (run.folder / PAGES_FOLDER).mkdir()
+    (run.folder / PAGES_FOLDER / f"{worst[1].id}.html").write_text("<title>why</title>")
     chromium.get(write_report(run, evaluation).as_uri())
     (link,) = chromium.find_elements("css selector", links)
     assert link.text == worst[1].id
@@ -225,7 +225,7 @@ def test_of_many_videos_some_stand_on_the_page_at_a_time(chromium, report, tmp_p
         for n in range(120)
         for video in evaluation.videos
     ]
-    monkeypatch.setattr(run_report, "MOST", 10_000)
+    monkeypatch.setattr(run_report, "MAX_ROWS", 10_000)
     run = dataclasses.replace(run, folder=tmp_path)
     large = dataclasses.replace(evaluation, folder=tmp_path, videos=many)
     path = write_report(run, large)

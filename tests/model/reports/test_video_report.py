@@ -21,11 +21,16 @@ from model.explanation.occlusion_over_time import load_band
 from model.fitting import fit
 from model.predict import main as predict_command
 from model.prediction.predict_videos import KNOWN, Prediction, examine, predict
-from model.reports.evidence_video import Evidence, encode, panes, scales_of
-from model.reports.key_moments import strangest
-from model.reports.timeline import plots
+from model.reports.evidence_video import (
+    ClipEvidence,
+    colour_scales,
+    draw_panes,
+    write_evidence_video,
+)
+from model.reports.key_moments import find_key_moments
+from model.reports.timeline import curves_of
 from model.reports.verdicts import INDEX, write_verdicts
-from model.reports.video_report import overlay_of, page_of, predict_with_reports
+from model.reports.video_report import evidence_video_of, page_of, predict_with_reports
 from model.run.run import digest_of
 
 
@@ -46,7 +51,7 @@ def examined(detector, unseen, in_process):
 def clips(detector, examined):
     """The evidence of `unseen`, without its faithfulness, which takes time."""
     return [
-        Evidence(
+        ClipEvidence(
             arrays,
             motion,
             explain_clip(detector.run, arrays, detector.backbone, anomaly=examined.anomaly),
@@ -220,12 +225,12 @@ def test_the_page_holds_all_it_needs(case_page):
     assert "default-src 'none'" in content
     assert len(content) < 20e6
     for address in re.findall(r'(?:src|href|action|poster)="([^"]*)"', content):
-        assert address.startswith("data:") or address == overlay_of(case_page).name
+        assert address.startswith("data:") or address == evidence_video_of(case_page).name
     assert content.count("data:image/jpeg") >= 4
 
 
 def test_the_video_is_beside_the_page_and_in_it(case_page):
-    overlay = overlay_of(case_page)
+    overlay = evidence_video_of(case_page)
     assert base64.b64encode(overlay.read_bytes()).decode() in case_page.read_text()
     with av.open(str(overlay)) as container:
         stream = container.streams.video[0]
@@ -250,15 +255,15 @@ def test_no_two_videos_share_a_page(tmp_path):
 
 
 def test_the_same_clips_give_the_same_video_and_a_smaller_one_if_it_must_be(clips, tmp_path):
-    scales = scales_of(clips)
-    first = encode(clips, scales, tmp_path / "a.mp4", most_bytes=1e9)
-    again = encode(clips, scales, tmp_path / "b.mp4", most_bytes=1e9)
+    scales = colour_scales(clips)
+    first = write_evidence_video(clips, scales, tmp_path / "a.mp4", max_bytes=1e9)
+    again = write_evidence_video(clips, scales, tmp_path / "b.mp4", max_bytes=1e9)
     assert first.content == again.content
     most = len(first.content) / 2
-    smaller = encode(clips, scales, tmp_path / "c.mp4", most_bytes=most)
+    smaller = write_evidence_video(clips, scales, tmp_path / "c.mp4", max_bytes=most)
     assert len(smaller.content) <= most
-    tiny = encode(clips, scales, tmp_path / "d.mp4", most_bytes=1)
-    assert tiny.layout.height < first.layout.height
+    tiny = write_evidence_video(clips, scales, tmp_path / "d.mp4", max_bytes=1)
+    assert tiny.canvas.height < first.canvas.height
 
 
 def test_heat_is_orange_towards_fake_and_blue_towards_real(clips):
@@ -267,33 +272,33 @@ def test_heat_is_orange_towards_fake_and_blue_towards_real(clips):
     heat[3, :, 0], heat[3, :, -1] = 1, -1
     explanation = dataclasses.replace(evidence.explanation, heat={"frames": heat})
     evidence = dataclasses.replace(evidence, explanation=explanation)
-    scales = scales_of([evidence])
+    scales = colour_scales([evidence])
     scales = dataclasses.replace(scales, heat={"frames": 1.0})
-    hot = panes(evidence, 3, scales)["heat-frames"].astype(int)
+    hot = draw_panes(evidence, 3, scales)["heat-frames"].astype(int)
     assert (hot[:, 0, 0] > hot[:, 0, 2] + 50).all()
     assert (hot[:, -1, 2] > hot[:, -1, 0] + 50).all()
-    cold = panes(evidence, 0, scales)["heat-frames"]
+    cold = draw_panes(evidence, 0, scales)["heat-frames"]
     assert (cold == cold[..., :1]).all()
     np.testing.assert_array_equal(
-        panes(evidence, 3, scales)["frames"], evidence.arrays["frames"][4]
+        draw_panes(evidence, 3, scales)["frames"], evidence.arrays["frames"][4]
     )
 
 
 def test_the_moments_that_stand_out_are_the_extremes_of_the_curves(clips, detector, examined):
-    curves = plots(clips, 0.5, None)
-    by_name = {plot.name: plot for plot in curves}
-    found = strangest(clips, curves, examined.anomaly, fake=True)
-    places = [moment.place for moment in found]
+    curves = curves_of(clips, 0.5, None)
+    by_name = {curve.name: curve for curve in curves}
+    found = find_key_moments(clips, curves, examined.anomaly, fake=True)
+    places = [moment.index for moment in found]
     assert places == sorted(places) and len(set(places)) == 4
     assert by_name["probability"].highest in places
     for moment in found:
         clip = clips[moment.clip]
         assert moment.seconds == clip.arrays["timestamps"][moment.row + 1]
-        assert f"{by_name['probability'].values[moment.place]:.2f}" in moment.reasons[0]
+        assert f"{by_name['probability'].values[moment.index]:.2f}" in moment.reasons[0]
         (name, _, sd), *_ = examined.anomaly.drivers_at(clip.motion, moment.row)
         assert f"{name} {sd:+.1f} sd" in moment.reasons[1]
-    towards_real = strangest(clips, curves[-1:], None, fake=False, n=1)
-    assert towards_real[0].place == int(np.argmin(curves[-1].values))
+    towards_real = find_key_moments(clips, curves[-1:], None, fake=False, n=1)
+    assert towards_real[0].index == int(np.argmin(curves[-1].values))
 
 
 # ------------------------------------------------------------------------------------ the command
