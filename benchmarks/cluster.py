@@ -1,9 +1,9 @@
-"""What does a Ray cluster cost? Run ``python -m benchmarks.cluster [N]`` on two cores or more.
+"""Cost of a Ray cluster: ``python -m benchmarks.cluster [N]``, on two cores or more.
 
-N generated videos (24), extracted on this machine with two processes, on a Ray cluster of three
-nodes of one core each, all on this machine, and there with one node killed when half of the shards
-are made. All three alternate; ratios are medians of neighbouring runs. Caches are compared byte by
-byte. Then the cost of an item that is no work at all, in one process and on the cluster.
+Extracts N (24) generated videos with two local processes, on a Ray cluster of three one-core nodes
+on this machine, and on that cluster with one node killed after half of the shards. The three
+alternate; ratios are medians over neighbouring runs; caches are compared byte by byte. Then the
+cost of an empty task, in a local process and on the cluster.
 """
 
 import shutil
@@ -22,7 +22,7 @@ from tests.conftest import contents, make_corpus
 
 ROUNDS = 3
 FRAMES, SIZE = 120, (640, 480)
-ITEMS = 500
+EMPTY_TASKS = 500
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
@@ -37,7 +37,7 @@ def main():
             for _ in range(3):
                 cluster.add_node(**NODE)
             compare(cluster, folder, n)
-            idle(cluster)
+            overhead(cluster)
         finally:
             cluster.shutdown()
 
@@ -65,7 +65,7 @@ def compare(cluster, folder, n):
 
 
 def run(folder, *how, half_way=None):
-    """Seconds of one extraction; ``half_way``: a cluster that loses a node after so many shards."""
+    """Return the seconds of one extraction; a cluster in ``half_way`` loses a node meanwhile."""
     out = folder / "cache"
     shutil.rmtree(out, ignore_errors=True)
     command = ["-m", "pipeline.extract", folder / "videos", "-o", out, *how]
@@ -80,14 +80,14 @@ def run(folder, *how, half_way=None):
     return time.monotonic() - begin
 
 
-def idle(cluster):
-    print(f"{ITEMS} items that are no work, ms each, when all processes run:")
+def overhead(cluster):
+    print(f"{EMPTY_TASKS} empty tasks, ms each, once all processes run:")
     with LocalPool(1) as local, RayPool(cluster.address, jobs=1) as remote:
         for name, pool in (("one process", local), ("cluster, one at a time", remote)):
             list(pool.run(abs, range(10)))
             begin = time.monotonic()
-            list(pool.run(abs, range(ITEMS)))
-            print(f"  {name:24} {(time.monotonic() - begin) / ITEMS * 1e3:.2f}")
+            list(pool.run(abs, range(EMPTY_TASKS)))
+            print(f"  {name:24} {(time.monotonic() - begin) / EMPTY_TASKS * 1e3:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
-"""How fast is extraction, and what takes time? Run ``python -m benchmarks.extract VIDEO...``.
+"""Speed and memory of extraction: ``python -m benchmarks.extract VIDEO...``.
 
-1. Milliseconds a frame of each stage, on one core at 224x224, for the first frames of each video.
-2. The last video enlarged to 1080p H.264: all of extraction on one core, from decoding to the
-   finished shard, against
+1. Milliseconds per frame of each stage, on one core at 224x224, for each video.
+2. Extraction of the last video, enlarged to 1080p H.264, on one core from decoding to the finished
+   shard, against
 
-   - a straightforward loop of OpenCV: read, resize to 224x224, Farneback, magnitude, min-max
-     scaling, nothing stored;
-   - the recipe of many notebooks: write every frame as a full-size JPEG, then for each pair read
-     both back, Farneback at full size, magnitude, resize. For one epoch; every further one repeats
-     all but the JPEGs.
+   - a plain OpenCV loop: read, resize to 224x224, Farneback, magnitude, min-max scaling, nothing
+     stored;
+   - one epoch of a notebook's recipe: write every frame as a full-size JPEG, then read both frames
+     of each pair, Farneback at full size, magnitude, resize.
 
-   All alternate in one process; ratios are medians of neighbouring runs.
+   The three alternate in one process; ratios are medians over neighbouring runs.
 3. The command with one and with two processes, if there are two cores.
-4. Peak memory of a process that extracts a clip of 100 frames, and one ten times as long.
+4. Peak memory of a process that extracts a clip of 100 frames, and of 1,000.
 """
 
 import itertools
@@ -33,13 +32,14 @@ from pipeline.cache.deflate import write_gzip
 from pipeline.extraction.camera import Camera, Mapping
 from pipeline.extraction.clips import extract_clips
 from pipeline.video.decode import decode
+from pipeline.video.encode import write_h264
 from pipeline.video.probe import probe
 from pipeline.video.resize import Geometry
 
 FRAMES = 100
 SIZE = 224
 ROUNDS = 5
-NOTEBOOK_FRAMES = 6  # its flow takes half a second a pair
+NOTEBOOK_FRAMES = 6  # its flow takes half a second per pair
 FULL_HD = (1920, 1080)
 
 
@@ -65,14 +65,13 @@ def main():
 
 
 def stages(path):
-    """Milliseconds a frame: probing once, then each stage alone."""
+    """Return milliseconds per frame of probing and of each stage alone."""
     spent = {}
     clock = time.perf_counter()
 
     def lap(name):
         nonlocal clock
-        now = time.perf_counter()
-        spent[name] = (now - clock) * 1e3
+        spent[name] = (time.perf_counter() - clock) * 1e3
         clock = time.perf_counter()
 
     rate = probe(path).fps
@@ -104,29 +103,23 @@ def stages(path):
 
 
 class Sink:
-    """Takes chunks as an HDF5 dataset does, and keeps them."""
+    """Stand-in for an HDF5 dataset that keeps the chunks written to it."""
 
     def __init__(self):
         self.chunks, self.packed, self.id = (6,), [], self
 
     def write_direct_chunk(self, at, packed):
-        """Keep the chunk."""
+        """Keep a compressed chunk."""
         self.packed.append(packed)
 
 
 def full_hd(path, to):
-    """A video enlarged to 1080p and encoded as H.264 at crf 20, 132 frames or fewer."""
+    """Enlarge a video to 1080p and encode it as H.264 at CRF 20."""
     to.parent.mkdir()
-    with av.open(str(path)) as source, av.open(str(to), "w") as container:
+    with av.open(str(path)) as source:
         rate = source.streams.video[0].average_rate
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "20"})
-        stream.width, stream.height = FULL_HD
-        stream.pix_fmt = "yuv420p"
-        for n, frame in enumerate(source.decode(video=0)):
-            larger = frame.reformat(*FULL_HD, "yuv420p")
-            larger.pts, larger.time_base = n, 1 / rate
-            container.mux(stream.encode(larger))
-        container.mux(stream.encode())
+        frames = (f.reformat(*FULL_HD).to_ndarray(format="rgb24") for f in source.decode(video=0))
+        write_h264(to, enumerate(frames), rate, preset="medium", crf=20)
     print(f"\n{path.name} as 1080p H.264, {to.stat().st_size / 1e6:.1f} MB, on one core:")
     return to
 
@@ -175,7 +168,7 @@ def opencv_loop(path, n):
 
 
 def notebooks_recipe(path, folder, n):
-    """Seconds for a JPEG of each of n frames, and for the flow maps of their pairs."""
+    """Return seconds for the JPEGs of n frames, and for the flow maps of their pairs."""
     begun = time.perf_counter()
     capture = cv2.VideoCapture(str(path))
     capture.set(cv2.CAP_PROP_N_THREADS, 1)
@@ -193,7 +186,7 @@ def notebooks_recipe(path, folder, n):
 
 
 def scaling(path, folder, cores):
-    """The command over 12 copies, each made another file by a few bytes at its end."""
+    """Time the command on 12 copies, which differ in a few bytes at their end."""
     content = path.read_bytes()
     (folder / "FAKE").mkdir()
     for k in range(12):
@@ -211,7 +204,7 @@ def scaling(path, folder, cores):
             seconds[jobs, n_cores].append(done)
     os.sched_setaffinity(0, cores[:1])
     n_frames = 12 * probe(folder / "REAL" / "0.mp4").n_packets
-    print("  the command with all that it does, 12 videos:")
+    print("  the whole command, 12 videos:")
     for (jobs, n_cores), spent in seconds.items():
         ratio = np.median(np.array(seconds[1, 1]) / spent)
         rate = n_frames / np.median(spent)
@@ -220,32 +213,24 @@ def scaling(path, folder, cores):
 
 
 def memory(path, folder):
-    """Peak memory for a clip, and for one ten times as long, each in a process of its own."""
-    content = [frame.to_ndarray(format="rgb24") for frame in av.open(str(path)).decode(video=0)]
+    """Print the peak memory for a clip and for one ten times as long, each in its own process."""
+    with av.open(str(path)) as source:
+        frames = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
     for n in (FRAMES, 10 * FRAMES):
         long = folder / f"{n}.mp4"
-        with av.open(str(long), "w") as container:
-            stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
-            stream.width, stream.height = FULL_HD
-            stream.pix_fmt = "yuv420p"
-            for k in range(n):
-                frame = av.VideoFrame.from_ndarray(content[k % len(content)], format="rgb24")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-        pid = os.fork()
-        if pid == 0:
-            code = f"from benchmarks.extract import peak; peak({str(long)!r}, {n})"
-            os.execv(sys.executable, [sys.executable, "-c", code])
-        os.waitpid(pid, 0)
+        repeated = itertools.islice(itertools.cycle(frames), n)
+        write_h264(long, enumerate(repeated), 25, preset="ultrafast")
+        code = f"from benchmarks.extract import peak; peak({str(long)!r}, {n})"
+        subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def peak(path, n):
-    """Extract one clip and print how much memory this process needed at most."""
+    """Extract one clip and print the peak memory of this process."""
     with tempfile.TemporaryDirectory() as folder:
         cv2.setNumThreads(1)
         whole(Path(path), Path(folder), 25.0, n)
         size = (Path(folder) / "shards/00000.h5").stat().st_size
-    status = Path("/proc/self/status").read_text()  # getrusage counts from before exec
+    status = Path("/proc/self/status").read_text()  # getrusage includes the parent's
     used = int(status.split("VmHWM:")[1].split()[0]) * 1024
     print(f"  a clip of {n} frames ({size / 1e6:.0f} MB stored): {used / 1e6:.0f} MB of memory")
 

@@ -1,18 +1,16 @@
-"""The experiment that a notebook ran out of time on, raw videos to report.
+"""A whole experiment, from raw videos to the report, against a notebook's recipe.
 
-Run ``python -m benchmarks.notebook FOLDER`` for 16 real and 16 fake videos of 305 to 1,567 frames,
-1080p H.264 of 2 Mbit/s, which is about what DFD's have at c23 (22 GB in 3,068 files, says
-FaceForensics++'s dataset/README.md); FOLDER keeps them for another run. Printed are the stages,
-their shares, the most memory at any time, what is on the disk, and the notebook's own recipe: a
-JPEG for every frame, and in every epoch, for every pair, both JPEGs read again and OpenCV's flow at
-full size. That is timed on some pairs and scaled; only its data are counted, no network, and as if
-they took both cores without loss.
+``python -m benchmarks.notebook FOLDER`` generates 16 real and 16 fake videos of 305 to 1,567
+frames, 1080p H.264 at 2 Mbit/s, about that of DFD at c23 (22 GB in 3,068 files according to
+FaceForensics++'s dataset/README.md); FOLDER keeps them for another run. It prints time, peak memory
+and disk space of each stage, and the time of the notebook's recipe: a JPEG for every frame and, in
+every epoch, both JPEGs of every pair read again and OpenCV's flow at full size. The recipe is timed
+on some pairs and scaled, without a network and as if it used all cores without loss.
 
-``python -m benchmarks.notebook FOLDER PLOT.png`` shows how time, memory and disk grow from 8
-videos to 128, which have 305 to 340 frames, as no others are looked at, and repeat themselves every
-61, to be made sooner.
+``python -m benchmarks.notebook FOLDER PLOT.png`` plots how time, memory and disk space grow from 8
+to 128 videos, of 305 to 340 frames.
 
-ResNet-18 has random weights unless a third argument names a file of them: they take as long.
+ResNet-18 has random weights, which take as long, unless a third argument names a file of weights.
 """
 
 import csv
@@ -37,23 +35,23 @@ from data.demo import FAKE, REAL, Video, cast_actor, plan_corpus, render
 from pipeline.workers.local import LocalPool
 
 FULL_HD = (1920, 1080)
-RENDERED = (480, 270)  # and enlarged
+RENDERED_SIZE = (480, 270)  # enlarged to full HD
 BIT_RATE = 2_000_000
-LOOKED_AT = 305  # frames of the shortest video; from there on a video repeats itself,
-SOONER = 61  # and from here on those that only show how time grows
+CLIP_FRAMES = 305  # of the shortest video, so of every clip; longer videos repeat these frames
+PLOT_RENDERED = 61  # frames rendered, then repeated, for the plot of growth
 LENGTHS = (305, 1567)
-SHORT = (305, 340)
-GROWTH = (8, 32, 128)
+PLOT_LENGTHS = (305, 340)
+PLOT_VIDEOS = (8, 32, 128)
 TRIALS = 20
 PAIRS_TIMED = 12
-EPOCHS = 10  # that a notebook trains, if it does not tune
+EPOCHS = 10  # of a notebook's training, without tuning
 
 
 def main():
     folder = Path(sys.argv[1])
     plot = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     weights = sys.argv[3] if len(sys.argv) > 3 else "random:0"
-    corpora = [(n, SHORT) for n in GROWTH] if plot else [(32, LENGTHS)]
+    corpora = [(n, PLOT_LENGTHS) for n in PLOT_VIDEOS] if plot else [(32, LENGTHS)]
     results = []
     for n, lengths in corpora:
         table = make_videos(folder / f"up-to-{lengths[1]}-frames", n, lengths)
@@ -66,7 +64,7 @@ def main():
 
 
 def make_videos(folder, n, lengths):
-    """Make half as many real and half as many fake videos; a table of them for extraction."""
+    """Generate n videos, half of them fake, and return a CSV file of them for extraction."""
     folder.mkdir(parents=True, exist_ok=True)
     chosen = []
     for seed in range(-(-n // 32)):
@@ -77,7 +75,7 @@ def make_videos(folder, n, lengths):
             if video.target == shortest:
                 video = dataclasses.replace(video, n_frames=lengths[0])
             chosen.append((seed, video))
-    chosen = chosen[::-1][:n]  # groups of two, of which any number has as many real as fake ones
+    chosen = chosen[::-1][:n]  # starts with groups of one real and one fake
     rows, todo = [], []
     for seed, video in chosen:
         path = folder / f"{seed}-{Path(video.path).name}"
@@ -85,7 +83,7 @@ def make_videos(folder, n, lengths):
         identity = ";".join(f"{seed}-{actor}" for actor in sorted(actors))
         rows.append([path.name, "real" if video.source is None else "fake", identity])
         if not path.is_file():
-            todo.append((path, seed, video, LOOKED_AT if lengths == LENGTHS else SOONER))
+            todo.append((path, seed, video, CLIP_FRAMES if lengths == LENGTHS else PLOT_RENDERED))
     for (path, *_), result in LocalPool().run(make_video, todo):
         if isinstance(result, Exception):
             raise RuntimeError(f"{path}: {result}")
@@ -96,14 +94,14 @@ def make_videos(folder, n, lengths):
 
 
 def make_video(task: tuple[Path, int, Video, int]):
-    """Render, enlarge, encode once, repeat."""
+    """Render the first frames, enlarge and encode them, and repeat the packets."""
     path, seed, video, n_rendered = task
     frames, _ = render(
         cast_actor(video.target, seed),
         source=None if video.source is None else cast_actor(video.source, seed),
         n_frames=n_rendered,
         fps=video.fps,
-        size=RENDERED,
+        size=RENDERED_SIZE,
         seed=video.seed,
     )
     part = path.with_suffix(".part")
@@ -131,23 +129,23 @@ def make_video(task: tuple[Path, int, Video, int]):
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What an experiment took.
+    """Cost of an experiment by stage, and the output of the last stage.
 
     Attributes:
-        seconds: of each stage.
-        memory: bytes, the most that all processes of a stage had at once.
-        disk: bytes that each stage left.
-        said: the last line of the last stage but two, its metrics.
+        seconds: wall-clock time.
+        memory: peak memory of all processes together, in bytes.
+        disk: bytes written.
+        output: what ``model.fit`` printed.
     """
 
     seconds: dict[str, float]
     memory: dict[str, int]
     disk: dict[str, int]
-    said: str
+    output: str
 
 
 def experiment(table, weights):
-    """Raw videos to report, by the three commands, with nothing kept from before."""
+    """Run the three commands on an empty disk."""
     with tempfile.TemporaryDirectory(dir=table.parent) as folder:
         cache, embeddings, run = (Path(folder) / name for name in ("cache", "embeddings", "run"))
         network = ["--backbone", "resnet18", "--weights", weights, "--streams", "flow"]
@@ -156,34 +154,34 @@ def experiment(table, weights):
             "embed": ["features.embed", cache, "-o", embeddings, *network],
             "fit": ["model.fit", embeddings, "-o", run, "--tune", TRIALS, "--jobs", cores()],
         }
-        seconds, memory, disk, said = {}, {}, {}, ""
+        seconds, memory, disk, output = {}, {}, {}, ""
         for (stage, command), out in zip(commands.items(), (cache, embeddings, run), strict=True):
-            seconds[stage], memory[stage], said = measured(command)
+            seconds[stage], memory[stage], output = measured(command)
             disk[stage] = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
         shutil.copy(run / "report.html", table.parent / "report.html")
-        return Result(seconds, memory, disk, said)
+        return Result(seconds, memory, disk, output)
 
 
 def measured(command):
-    """Seconds, the most bytes of memory at once, and what a command printed."""
+    """Return the seconds, the peak memory in bytes and the output of a command."""
     begun = time.perf_counter()
     arguments = [sys.executable, "-m", *map(str, command)]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=errors, text=True)
-        most = [0]
-        watcher = threading.Thread(target=watch, args=(process, most))
+        peak = [0]
+        watcher = threading.Thread(target=watch, args=(process, peak))
         watcher.start()
-        said, _ = process.communicate()
+        output, _ = process.communicate()
         seconds = time.perf_counter() - begun
         watcher.join()
         if process.returncode:
             errors.seek(0)
             sys.exit(errors.read())
-    return seconds, most[0], said
+    return seconds, peak[0], output
 
 
-def watch(process, most):
-    """Note how much memory a process and all that it started have, shared pages once."""
+def watch(process, peak):
+    """Track the peak memory of a process and its descendants, with shared pages counted once."""
     while process.poll() is None:
         parents = {}
         for status in Path("/proc").glob("[0-9]*/stat"):
@@ -196,12 +194,12 @@ def watch(process, most):
         family = {process.pid}
         while more := {pid for pid, parent in parents.items() if parent in family} - family:
             family |= more
-        most[0] = max(most[0], sum(map(proportional, family)))
+        peak[0] = max(peak[0], sum(map(proportional, family)))
         time.sleep(0.25)
 
 
 def proportional(pid):
-    """Bytes of a process, of shared pages its share."""
+    """Return the proportional set size of a process in bytes."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         return int(rollup.split("\nPss:")[1].split()[0]) * 1024
@@ -211,7 +209,7 @@ def proportional(pid):
 
 @functools.cache
 def cores():
-    """How many this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -223,11 +221,11 @@ def report(n, result):
             f"  {stage:8} {seconds:6.1f} s  {seconds / total:4.0%}  "
             f"{result.memory[stage] / 1e9:5.2f} GB of memory  {result.disk[stage] / 1e6:7.1f} MB"
         )
-    print("  " + result.said.strip().replace("\n", "\n  "), flush=True)
+    print("  " + result.output.strip().replace("\n", "\n  "), flush=True)
 
 
 def notebook(table, ours):
-    """The notebook's own recipe for the same frames, timed on some of them."""
+    """Time the notebook's recipe on some frames and scale it to all of them."""
     with table.open(newline="") as file:
         names = [row["path"] for row in csv.DictReader(file)]
     cv2.setNumThreads(1)
@@ -237,7 +235,7 @@ def notebook(table, ours):
             spent = notebooks_recipe(table.parent / name, Path(folder), PAIRS_TIMED + 1)
             writing.append(spent[0] / (PAIRS_TIMED + 1))
             reading.append(spent[1] / PAIRS_TIMED)
-    n_frames = len(names) * LOOKED_AT
+    n_frames = len(names) * CLIP_FRAMES
     once = n_frames * np.median(writing) / cores()
     epoch = (n_frames - len(names)) * np.median(reading) / cores()
     print(
@@ -252,7 +250,7 @@ def notebook(table, ours):
 
 
 def draw(counts, results, path):
-    """Time, memory and disk over the number of videos."""
+    """Plot time, memory and disk space over the number of videos."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 

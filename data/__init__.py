@@ -1,3 +1,3 @@
-"""Videos to work on: yours (see README.md), and a demo corpus made by `python -m data.demo`."""
+"""Generator of the demo corpus, `python -m data.demo`; README.md describes your own videos."""
 
-import pipeline  # noqa: F401 - watches while a command is being loaded
+import pipeline  # noqa: F401 - handles Ctrl-C while a command loads

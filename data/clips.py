@@ -1,4 +1,4 @@
-"""Rows of an index for caches without videos, in tests and benchmarks."""
+"""Made-up index rows, for tests and benchmarks that need no videos."""
 
 import hashlib
 from typing import Any
@@ -7,16 +7,16 @@ from pipeline.cache import Clip
 
 
 def made_up_clip(n: int, label: int = 0, split: str = "train", **facts: Any) -> Clip:
-    """A clip of somebody who is in no other.
+    """Return a clip with an identity of its own.
 
     Args:
-        n: decides its id, sha256 and identity.
+        n: number that determines id, sha256 and identity.
         label: 0 real, 1 fake.
-        split: as in `Clip`.
-        facts: further fields that are to be otherwise.
+        split: split name as in `Clip`.
+        facts: other fields to set.
     """
     digest = hashlib.sha256(str(n).encode()).hexdigest()
-    known: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "id": digest[:16],
         "video": digest[:16],
         "label": label,
@@ -33,4 +33,4 @@ def made_up_clip(n: int, label: int = 0, split: str = "train", **facts: Any) -> 
         "n_bytes": 500_000,
         "source_sha256": digest,
     }
-    return Clip(**known | facts)
+    return Clip(**fields | facts)

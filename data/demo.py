@@ -1,10 +1,8 @@
-"""A demo corpus: stylised talking heads, half of them face swaps, that differ in how they move.
+"""Demo corpus of stylised talking heads, half of them face swaps.
 
-A fake has the frame rate, length and bit rate of the real video that it is made of, and the encoder
-holds the bit rate, so that nothing but the picture tells real from fake.
-
-Names and actors follow DeepFakeDetection: `<actor>__<scene>.mp4` is real,
-`<target>_<source>__<scene>__<id>.mp4` shows the target with the source's face.
+A fake has the frame rate, length and constant bit rate of the real video it is made from, so only
+the frames tell real from fake. Names and actors follow DeepFakeDetection: `<actor>__<scene>.mp4` is
+real, `<target>_<source>__<scene>__<id>.mp4` shows the target with the source's face.
 """
 
 import json
@@ -13,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import av
 import click
 import cloup
 import numpy as np
@@ -22,8 +19,9 @@ from data.heads import SIZE, render
 from data.looks import Array, cast_actor
 from pipeline.common.cli import Command
 from pipeline.common.errors import Rejected, SettingsError
+from pipeline.common.files import whole_file
 from pipeline.common.progress import Progress
-from pipeline.video.encode import x264_params
+from pipeline.video.encode import write_h264
 from pipeline.workers.local import LocalPool
 
 SCENES = (
@@ -31,10 +29,10 @@ SCENES = (
     "leaving_office_waving", "podium_speech_serious", "reading_letter_aloud", "sofa_story_disgust",
     "standing_window_pensive", "street_greeting_happy", "talking_at_shelf", "waiting_room_still",
 )  # fmt: skip
-PAIRS, SINGLES = 6, 4  # groups of actors that no video links to one another
+PAIRS, SINGLES = 6, 4  # groups of actors without a video in common
 LENGTHS = (48, 96)  # frames
 FPS = (24, 25, 30)
-BITS_PER_PIXEL = (0.15, 0.22)  # in one frame of 25 a second
+BITS_PER_PIXEL = (0.15, 0.22)  # at 25 frames/s
 
 REAL, FAKE = "DFD_REAL", "DFD_FAKE"
 README = """\
@@ -48,9 +46,9 @@ truth.json                                      for each fake, the box of the fa
 
 @dataclass(frozen=True)
 class Video:
-    """One video of the corpus; `source` is the actor whose face was put in, None if it is real."""
+    """One planned video; `source` is the actor whose face replaces the target's, None if real."""
 
-    path: str  # within the corpus
+    path: str  # relative to the corpus
     target: int
     source: int | None
     n_frames: int
@@ -61,42 +59,35 @@ class Video:
 
 
 def write_video(path: Path, frames: Array, fps: int, *, bit_rate: int = 800_000) -> None:
-    """Encode frames, (T, H, W, 3) uint8 RGB, as an H.264 file that appears whole or not at all.
+    """Encode frames as H.264 at a constant bit rate, so that its size does not depend on them.
 
-    The bit rate, bits per second, is constant: the encoder fills up what a calm picture leaves
-    over, so that the size of the file says nothing about what is in it. The same frames give the
-    same bytes.
+    Args:
+        path: the MP4 file; it appears whole or not at all.
+        frames: (T, H, W, 3) uint8 RGB.
+        fps: frames per second.
+        bit_rate: bits per second; the encoder pads frames that need fewer.
     """
     kilobits = bit_rate // 1000
     rate = f"nal-hrd=cbr:bitrate={kilobits}:vbv-maxrate={kilobits}:vbv-bufsize={kilobits // 2}"
-    options = {"preset": "superfast"} | x264_params("threads=1", rate)
-    part = path.with_name(f".{path.name}.part")
-    with av.open(str(part), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    part.replace(path)
+    with whole_file(path) as part:
+        write_h264(part, enumerate(frames), fps, preset="superfast", x264=["threads=1", rate])
 
 
 def plan_corpus(
     seed: int = 0, size: tuple[int, int] = SIZE, lengths: tuple[int, int] = LENGTHS
 ) -> list[Video]:
-    """Decide on every video of a corpus: 16 real, 16 fake, and one of each for `new`.
+    """Plan a corpus: 16 real and 16 fake videos, and one of each in `new`.
 
-    Each group of actors has as many real as fake videos, and no video links two groups. A fake has
-    the length, frame rate and bit rate of the real video of its target, so that in no split does
-    a file say what it holds. The videos in `new` have the greatest length.
+    Each group of actors has as many real as fake videos, and no video links two groups, so metadata
+    tell nothing in any split. The videos in `new` have the greatest length.
 
     Args:
-        seed: of everything.
+        seed: random seed of everything.
         size: width and height in pixels, even numbers.
-        lengths: the least and the largest number of frames.
+        lengths: smallest and largest number of frames.
 
     Raises:
-        SettingsError: a size that H.264 cannot hold, or no length to choose from.
+        SettingsError: H.264 cannot encode the size, or the lengths are not a range.
     """
     if min(size) < 64 or size[0] % 2 or size[1] % 2:
         raise SettingsError(f"size {size[0]}x{size[1]}", "give two even numbers, 64 or more")
@@ -144,7 +135,7 @@ def plan_corpus(
 
 
 def _make_video(video: Video, out: Path, seed: int) -> list[list[int]]:
-    """Render and write one video; return its boxes."""
+    """Render and write one video; return the face boxes of its frames."""
     frames, boxes = render(
         cast_actor(video.target, seed),
         source=None if video.source is None else cast_actor(video.source, seed),
@@ -165,30 +156,30 @@ def make_demo(
     lengths: tuple[int, int] = LENGTHS,
     jobs: int | None = None,
 ) -> list[Video]:
-    """Make the corpus; the same settings give the same bytes.
+    """Generate the corpus; the same settings give the same bytes.
 
     Args:
-        out: gets `DFD_REAL/`, `DFD_FAKE/`, `new/`, `README.txt` and `truth.json`: for each fake,
-            the box around what was manipulated, frame by frame.
-        seed: of everything.
+        out: folder that receives `DFD_REAL/`, `DFD_FAKE/`, `new/`, `README.txt` and `truth.json`,
+            which has the box of the manipulated face in every frame of each fake.
+        seed: random seed of everything.
         size: width and height in pixels, even numbers.
-        lengths: the least and the largest number of frames.
-        jobs: processes to use, by default one per core.
+        lengths: smallest and largest number of frames.
+        jobs: number of processes, by default one per core.
 
     Returns:
-        What was made.
+        The videos of the corpus.
 
     Raises:
-        SettingsError: wrong settings, or other videos are in `out` already.
+        SettingsError: invalid settings, or `out` holds videos of another corpus.
     """
     videos = plan_corpus(seed, size, lengths)
     for folder in (REAL, FAKE, "new"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    strangers = {file.relative_to(out).as_posix() for file in out.glob("*/*.mp4")}
-    strangers -= {video.path for video in videos}
-    if strangers:
+    others = {file.relative_to(out).as_posix() for file in out.glob("*/*.mp4")}
+    others -= {video.path for video in videos}
+    if others:
         raise SettingsError(
-            f"{out} holds videos of another corpus ({min(strangers)})", "name a new folder"
+            f"{out} holds videos of another corpus ({min(others)})", "name a new folder"
         )
     make = partial(_make_video, out=out, seed=seed)
     boxes: dict[str, list[list[int]]] = {}

@@ -1,8 +1,8 @@
-"""Stylised talking heads, and the same with a swapped face: what the demo corpus films.
+"""Renderer of stylised talking heads, with their own or a swapped face.
 
-A head moves irregularly, blinks and talks before a background. A fake paints the face a second
-time with another actor's features and blends it in; as in real face swaps its pose is smoothed
-over time and its texture is warped a little differently in every frame.
+A head moves irregularly, blinks and talks in front of a background. A fake blends in the face of
+another actor; as in real face swaps, its pose is smoothed over time and its texture is warped a
+little differently in every frame.
 """
 
 from dataclasses import dataclass, replace
@@ -31,17 +31,17 @@ from data.looks import (
 
 SIZE = (400, 300)
 HEAD = 0.29  # half the head's height, as a fraction of the frame's
-FACE = (0.0, 0.15, 0.66, 0.72)  # the ellipse that a swap replaces: centre x, y, half-axes
-FEATHER = 0.20  # width of its blended border
-SMOOTHING = (0.08, 0.20)  # seconds over which a swap averages the pose
-JITTER = (0.009, 0.016)  # standard deviation of its warp jitter
-BODY_FOLLOWS = (0.4, 0.3, 0, 0, 0, 0)  # how much of the head's pose
+SWAPPED_ELLIPSE = (0.0, 0.15, 0.66, 0.72)  # centre x, y and half-axes, in head coordinates
+FEATHER = 0.20  # width of the ellipse's blended border
+SMOOTHING = (0.08, 0.20)  # seconds over which a swap averages the pose: smallest, largest
+JITTER = (0.009, 0.016)  # standard deviation of a swap's warp: smallest, largest
+BODY_FOLLOWS = (0.4, 0.3, 0, 0, 0, 0)  # share of the head's pose that the body takes on
 BODY_SCALE = (0, 0, 0, np.log(2), 0, 0)
 
 
 @dataclass(frozen=True)
 class Performance:
-    """What a face does, frame by frame."""
+    """Motion of a face over T frames."""
 
     pose: Array  # (T, 6): x, y (half head heights), roll (rad), log scale, yaw, pitch (rad)
     mouth: Array  # (T,) 0 closed .. 1 open
@@ -52,8 +52,8 @@ class Performance:
 def drift(
     rng: np.random.Generator, n_frames: int, fps: float, low: float, high: float
 ) -> npt.NDArray[np.float64]:
-    """Return band-limited noise, (n_frames,), variance about 1, between low and high hertz."""
-    length = n_frames + int(20 * fps)  # long enough to hold several periods of `low`
+    """Return noise between `low` and `high` hertz, (n_frames,), of variance about 1."""
+    length = n_frames + int(20 * fps)  # several periods of `low`
     hertz = np.fft.rfftfreq(length, 1 / fps)
     spectrum = rng.standard_normal(hertz.size) + 1j * rng.standard_normal(hertz.size)
     signal = np.fft.irfft(np.where((hertz >= low) & (hertz <= high), spectrum, 0), length)
@@ -61,7 +61,7 @@ def drift(
 
 
 def perform(rng: np.random.Generator, n_frames: int, fps: float) -> Performance:
-    """Act: irregular head motion, speech in bouts, blinks every few seconds."""
+    """Return irregular head motion, speech in bouts and a blink every few seconds."""
     amplitudes = np.array([0.10, 0.05, 0.05, 0.02, 0.16, 0.09]) * rng.uniform(0.7, 1.3)
     pose = [drift(rng, n_frames, fps, 0.1, 0.8) + 0.2 * drift(rng, n_frames, fps, 0.8, 3)
             for _ in amplitudes]  # fmt: skip
@@ -77,7 +77,7 @@ def perform(rng: np.random.Generator, n_frames: int, fps: float) -> Performance:
 
 
 def resynthesise(performance: Performance, fps: float, smoothing: float) -> Performance:
-    """Return the performance as a face swap reproduces it: averaged over `smoothing` seconds."""
+    """Return the performance as a face swap reproduces it, averaged over `smoothing` seconds."""
     seconds = np.arange(len(performance.pose)) / fps
     weights = np.exp(-0.5 * ((seconds[:, None] - seconds) / smoothing) ** 2)
     weights /= weights.sum(axis=1, keepdims=True)  # (T, T)
@@ -90,9 +90,14 @@ def resynthesise(performance: Performance, fps: float, smoothing: float) -> Perf
 
 
 def animate(face: Face, shown: Performance, acted: Performance, t: int, warp: Array) -> Layer:
-    """Draw the face in frame t as it is acted, on the canvas of a head that moves as is shown.
+    """Draw the face of one frame on the canvas of the head.
 
-    `warp`, (2, S, S) or anything that broadcasts, moves it further, in head coordinates.
+    Args:
+        face: the face to animate.
+        shown: motion of the head.
+        acted: motion of the face, drawn relative to the head's.
+        t: frame number.
+        warp: additional displacement in head coordinates, (2, S, S) or broadcastable.
     """
     canvas = len(face.alpha)
     x, y = grid = grid_of(canvas)
@@ -110,11 +115,12 @@ def animate(face: Face, shown: Performance, acted: Performance, t: int, warp: Ar
 
 
 def _to_frame(pose: Array, canvas: int, size: tuple[int, int]) -> Array:
-    """Homography, (3, 3), from canvas to frame: a plane that turns in space before a camera."""
+    """Return the homography from canvas to frame, (3, 3), of a plane that turns in space."""
     x, y, roll, log_scale, yaw, pitch = pose
     unit, step = HEAD * size[1], 2 * REACH / canvas
     turn, _ = cv2.Rodrigues(np.array([-pitch, yaw, 0.0]))
-    plane = np.array([[*turn[0, :2], 0], [*turn[1, :2], 0], [*turn[2, :2] / 7, 1]])  # 7 units away
+    distance = 7  # of the camera
+    plane = np.array([[*turn[0, :2], 0], [*turn[1, :2], 0], [*turn[2, :2] / distance, 1]])
     c, s = np.array([np.cos(roll), np.sin(roll)]) * unit * np.exp(log_scale)
     camera = np.array(
         [[c, -s, size[0] / 2 + x * unit], [s, c, 0.45 * size[1] + y * unit], [0, 0, 1]]
@@ -130,8 +136,8 @@ def _place(layer: Layer, to_frame: Array, size: tuple[int, int]) -> Layer:
 
 
 def _box(to_frame: Array, canvas: int, size: tuple[int, int]) -> Array:
-    """The box around the swapped region, in the frame: (4,) x, y, width, height in pixels."""
-    x, y, a, b = FACE
+    """Return the box around the swapped region, (4,): x, y, width and height in pixels."""
+    x, y, a, b = SWAPPED_ELLIPSE
     rim = pixels_of(CIRCLE * (a + FEATHER / 2, b + FEATHER / 2) + (x, y), canvas)
     rim = cv2.perspectiveTransform(rim[None], to_frame)[0]
     low = np.clip(np.floor(rim.min(axis=0)), 0, size)
@@ -148,21 +154,21 @@ def render(
     size: tuple[int, int] = SIZE,
     seed: int | tuple[int, ...] = 0,
 ) -> tuple[Array, Array]:
-    """Render a video of the actor; with the face of `source` put in it is a fake.
+    """Render a real video of an actor, or a fake with another actor's face.
 
-    With one seed, a real video and its fake differ inside the box only.
+    With the same seed, a real video and its fake differ inside the boxes only.
 
     Args:
-        actor: whose head, body and performance the video shows.
-        source: whose face is put in; none for a real video.
+        actor: actor whose head, body and performance are shown.
+        source: actor whose face is put in; None for a real video.
         n_frames: length, T.
         fps: frames per second.
         size: width and height in pixels.
-        seed: of room, light, performance and noise.
+        seed: random seed of room, light, performance and noise.
 
     Returns:
-        Frames, (T, H, W, 3) uint8 RGB, and for each frame the box around the face, which is what
-        a fake replaces: (T, 4) int64, x, y, width, height in pixels.
+        Frames, (T, H, W, 3) uint8 RGB, and the box around the face that a fake replaces in each
+        frame, (T, 4) int64: x, y, width and height in pixels.
     """
     rng, swap_rng = np.random.default_rng(seed).spawn(2)
     width, height = size
@@ -183,7 +189,7 @@ def render(
         jitter = swap_rng.standard_normal((n_frames, 5, 5, 2), np.float32)
         jitter *= swap_rng.uniform(*JITTER)
         region = np.zeros((canvas, canvas), np.float32)
-        fill_ellipse(region, *FACE, (1, 1, 1))
+        fill_ellipse(region, *SWAPPED_ELLIPSE, (1, 1, 1))
         kernel = 1 + 2 * round(FEATHER * canvas / (4 * REACH))
         cv2.GaussianBlur(region, (kernel, kernel), 0, dst=region)
 

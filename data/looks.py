@@ -1,6 +1,6 @@
-"""How actors and rooms look: painted in layers, in coordinates of the head.
+"""Appearance of actors and rooms, painted in layers.
 
-The middle of a head is (0, 0), x goes to the right, y down, and 1 is half its height.
+Head coordinates: (0, 0) is the middle of the head, x points right, y down, 1 is half its height.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ Colour = tuple[float, float, float]  # RGB, 0..255
 SKIN = ((242, 205, 180), (226, 180, 148), (198, 146, 112), (150, 104, 76), (104, 72, 54))
 HAIR = ((32, 26, 24), (70, 46, 30), (120, 80, 46), (186, 150, 96), (120, 118, 116), (126, 58, 30))
 EYES = ((84, 56, 34), (58, 92, 60), (72, 110, 150), (50, 36, 28), (110, 100, 70))
-REACH = 1.6  # the head is painted on a canvas over [-REACH, REACH]²
+REACH = 1.6  # the canvas of a head covers [-REACH, REACH]² in head coordinates
 WHITE = (255.0, 255.0, 255.0)
 CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 64)) for f in (np.cos, np.sin)], axis=1)  # (64, 2)
 
 
 @dataclass(frozen=True)
 class Actor:
-    """How an actor looks; lengths are in half head heights."""
+    """Appearance of an actor; lengths are in half head heights."""
 
     number: int
     skin: Colour
@@ -32,8 +32,8 @@ class Actor:
     eyes: Colour
     lips: Colour
     shirt: Colour
-    hair_length: float  # where the hair ends, y
-    hairline: float  # where the forehead ends, y
+    hair_length: float  # y of the lower end
+    hairline: float  # y of the upper end of the forehead
     width: float
     chin: float  # 0 round .. 1 pointed
     eye_gap: float
@@ -46,7 +46,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class Layer:
-    """A picture with holes, to be laid over another."""
+    """A picture with transparency."""
 
     paint: Array  # (H, W, 3) uint8, RGB
     alpha: Array  # (H, W) float32, 0..1
@@ -54,18 +54,18 @@ class Layer:
 
 @dataclass(frozen=True)
 class Face:
-    """An actor's face, ready to be animated."""
+    """Face of an actor, ready to animate on a canvas of S x S pixels."""
 
     actor: Actor
     paint: Array  # (S, S, 3) uint8, without eyes and mouth
     gain: Array  # (S, S, 3) float32, shading and skin texture
     alpha: Array  # (S, S) float32
-    depth: Array  # (S, S) float32, how far it stands out: that much moves as the head turns
-    jaw: Array  # (S, S) float32, how far it drops as the mouth opens
+    depth: Array  # (S, S) float32, shift per radian as the head turns
+    jaw: Array  # (S, S) float32, drop as the mouth opens fully
 
 
 def cast_actor(number: int, seed: int = 0) -> Actor:
-    """Return the actor of that number (0 or more); the same seed gives the same one."""
+    """Return the actor with a number of 0 or more; the same seed gives the same actor."""
     rng = np.random.default_rng([seed, number])
     tone = rng.uniform(0, len(SKIN) - 1)
     skin = [
@@ -93,7 +93,7 @@ def cast_actor(number: int, seed: int = 0) -> Actor:
 
 
 def _blobs(rng: np.random.Generator, shape: tuple[int, int], height: float, width: float) -> Array:
-    """Smooth noise, (H, W, 1) float32, with blobs of about height × width pixels."""
+    """Return smooth noise, (H, W, 1) float32, with blobs of about height x width pixels."""
     rows, columns = 2 + int(shape[0] / height), 2 + int(shape[1] / width)
     coarse = rng.standard_normal((rows, columns), np.float32)
     return cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)[..., None]
@@ -101,18 +101,18 @@ def _blobs(rng: np.random.Generator, shape: tuple[int, int], height: float, widt
 
 @cache
 def grid_of(canvas: int) -> Array:
-    """Head coordinates x and y of every pixel of a canvas, (2, S, S) float32."""
+    """Return head coordinates x and y of every pixel of a canvas, (2, S, S) float32."""
     axis = ((np.arange(canvas) + 0.5) / canvas * 2 - 1).astype(np.float32) * REACH
     return np.stack(np.meshgrid(axis, axis))
 
 
 def pixels_of(points: Array, canvas: int) -> Array:
-    """Pixel coordinates of points in head coordinates."""
+    """Convert head coordinates to pixels of a canvas."""
     return (points + REACH) * (canvas / (2 * REACH)) - 0.5
 
 
 def _spot(canvas: int, x: float, y: float, a: float, b: float) -> Array:
-    """A Gaussian spot in head coordinates, (S, S, 1) float32, 1 at its middle."""
+    """Return a Gaussian spot in head coordinates, (S, S, 1) float32, 1 at its middle."""
     across, down = grid_of(canvas)
     return np.exp(-(((across - x) / a) ** 2) - ((down - y) / b) ** 2)[..., None]
 
@@ -133,7 +133,7 @@ def _shade(colour: Colour, factor: float) -> Colour:
 
 
 def _layer(paint: Array, coverage: Array) -> Layer:
-    """Make a layer of paint, any numbers, and coverage, (H, W) uint8."""
+    """Make a layer of paint, (H, W, 3) of any range, and coverage, (H, W) uint8."""
     alpha = cv2.GaussianBlur(coverage, (0, 0), 1.0).astype(np.float32) / 255
     return Layer(np.clip(paint, 0, 255).astype(np.uint8), alpha)
 
@@ -199,7 +199,7 @@ def paint_face(actor: Actor, canvas: int, light: float) -> Face:
 
 
 def paint_hair(actor: Actor, canvas: int, light: float) -> tuple[Layer, Layer]:
-    """Paint the hair behind the head and before it."""
+    """Paint the hair behind the head and in front of it."""
     rng = np.random.default_rng([actor.skin_seed, 1])
     shape = (canvas, canvas)
     gloss = 0.85 + 0.5 * _spot(canvas, light * 0.6, -0.85, 0.5, 0.16)
@@ -239,7 +239,7 @@ def paint_body(actor: Actor, canvas: int, light: float) -> Layer:
 
 
 def paint_room(rng: np.random.Generator, size: tuple[int, int], light: float) -> Array:
-    """Paint a wall with things on it, out of focus, (H, W, 3) uint8."""
+    """Paint a wall with objects, out of focus, (H, W, 3) uint8."""
     width, height = size
     down, across = np.mgrid[:height, :width] / height
     room = rng.uniform(70, 190) + rng.uniform(-22, 22, 3) + np.zeros((height, width, 3))
@@ -256,7 +256,7 @@ def paint_room(rng: np.random.Generator, size: tuple[int, int], light: float) ->
 
 
 def express(face: Face, mouth: float, blink: float, gaze: Array) -> Array:
-    """Draw eyes and mouth and light the face, (S, S, 3) uint8."""
+    """Draw eyes and mouth, then light the face, (S, S, 3) uint8."""
     actor, image = face.actor, face.paint.copy()
     eyes = np.full_like(image, (226, 220, 214))
     opening = np.zeros(image.shape[:2], np.uint8)
