@@ -7,37 +7,42 @@ Example::
     from features.embedding import embed
     from pipeline import Cache
 
-    backbone = load_backbone("resnet18")  # or of any other name in torchvision
+    backbone = load_backbone("resnet18")  # or another name in torchvision
     embeddings = embed(Cache("caches/dfd"), Path("caches/dfd-resnet18"), backbone, Options())
     vectors = embeddings.read(embeddings.clips[0], "flow")  # (T-1, 512) float16
 
-`embed` is in `features.embedding`, as `features.embed` is the command. `CacheDataset`, `ByShard`
-and `clip_table` are for whoever trains something else over a cache.
+`embed` is in `features.embedding`, because `features.embed` is the command. `CacheDataset`,
+`ByShard` and `clip_table` serve to train something else on a cache.
 """
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from pipeline.common.lazy import lazily
+import pipeline  # noqa: F401  # first: it reports libraries that are missing
+from features.settings import Options
 
 if TYPE_CHECKING:
-    from features.backbones import Backbone as Backbone
-    from features.backbones import load_backbone as load_backbone
-    from features.datasets import ByShard as ByShard
-    from features.datasets import CacheDataset as CacheDataset
-    from features.datasets import clip_table as clip_table
-    from features.embedding import checked_on as checked_on
-    from features.embedding import embed_clip as embed_clip
-    from features.settings import Options as Options
+    from features.backbones import Backbone, load_backbone
+    from features.datasets import ByShard, CacheDataset, clip_table
+    from features.embedding import checked_on, embed_clip
 
-_HOMES = {
-    "Backbone": "features.backbones",
-    "ByShard": "features.datasets",
-    "CacheDataset": "features.datasets",
-    "Options": "features.settings",
-    "checked_on": "features.embedding",
-    "clip_table": "features.datasets",
-    "embed_clip": "features.embedding",
-    "load_backbone": "features.backbones",
-}
-__all__ = list(_HOMES)
-__getattr__ = lazily(__name__, _HOMES)
+__all__ = [
+    "Backbone",
+    "ByShard",
+    "CacheDataset",
+    "Options",
+    "checked_on",
+    "clip_table",
+    "embed_clip",
+    "load_backbone",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import PyTorch for the names that need it, not for ``--help``."""
+    if name in __all__:
+        for module in ("backbones", "datasets", "embedding"):
+            names = vars(importlib.import_module(f"features.{module}"))
+            if name in names:
+                return names[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

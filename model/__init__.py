@@ -19,27 +19,26 @@ Example::
             print(verdict.verdict, verdict.probability)
 
 `fit`, `evaluate` and `predict` are in `model.fitting`, `model.evaluation` and
-`model.prediction`; `model.fit`, `model.evaluate` and `model.predict` are the commands.
+`model.prediction`, because `model.fit`, `model.evaluate` and `model.predict` are the commands.
 `model.reports` writes reports.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pipeline.common.lazy import lazily
+import pipeline  # noqa: F401  # first: it reports libraries that are missing
+from model.run.run import Run, load_run
+from model.settings import HeadSettings, TrainingSettings
 
 if TYPE_CHECKING:
-    from model.run.run import Run as Run
-    from model.run.run import load_run as load_run
-    from model.settings import HeadSettings as HeadSettings
-    from model.settings import TrainingSettings as TrainingSettings
-    from model.training.heads import Head as Head
+    from model.training.heads import Head
 
-_HOMES = {
-    "Head": "model.training.heads",
-    "HeadSettings": "model.settings",
-    "Run": "model.run.run",
-    "TrainingSettings": "model.settings",
-    "load_run": "model.run.run",
-}
-__all__ = list(_HOMES)
-__getattr__ = lazily(__name__, _HOMES)
+__all__ = ["Head", "HeadSettings", "Run", "TrainingSettings", "load_run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import PyTorch for the name that needs it, not for ``--help``."""
+    if name == "Head":
+        from model.training.heads import Head
+
+        return Head
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
