@@ -1,14 +1,13 @@
 """How fast is training? ``python -m benchmarks.fit [--device cuda]``.
 
-Random embeddings in a real cache (motion in them decides nothing about speed), for two corpora: the
-notebook's (26 training videos of 305 frames) and a larger one (400 clips of 65 frames). The same
-head is trained on one fold, from the same weights, on the same batches, by us and by what most
-people write: a ``Dataset`` that opens the HDF5 file for each item, and a ``DataLoader``, without
-and with two workers that persist. Epochs, validation included, alternate; ratios are medians. The
-losses of both must agree to 1e-5.
+Random embeddings in a real cache, for two corpora: the notebook's (26 training videos of 305
+frames) and a larger one (400 clips of 65 frames). The same head is trained on one fold, from the
+same weights and on the same batches, by `model.training.train` and by the usual loop: a ``Dataset``
+that opens the HDF5 file for each item, and a ``DataLoader`` without workers and with two persistent
+ones. Epochs, validation included, alternate; ratios are medians. The losses of both must agree to
+1e-5.
 
-What is left when reading costs nothing is measured as well: the same loop over batches that lie in
-memory already. More than that over its epochs no way of feeding this model can gain.
+The usual loop is also timed over batches that are in memory already: no data loading can be faster.
 """
 
 import argparse
@@ -25,19 +24,22 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from data.clips import made_up_clip
+from data.clips import made_up_clip, write_shard
 from features.motion import NAMES
 from model.settings import TrainingSettings
 from model.training.heads import Head, clip_logits
 from model.training.sequences import load_sequences
 from model.training.train import _class_weights, _Training
-from pipeline.cache import Cache, write_index, write_shard
+from pipeline.cache import Cache, write_index
 from pipeline.settings import Settings
 
 DIMENSION = 512
-CORPORA = {"the notebook's": (26, 6, 304), "400 clips": (320, 80, 64)}  # train, val, maps
+CORPORA = {  # training clips, validation clips, flow maps
+    "the notebook's": (26, 6, 304),
+    "400 clips": (320, 80, 64),
+}
 EPOCHS = 6
-BY_SHARD = 32
+CLIPS_PER_SHARD = 32
 
 
 def main():
@@ -95,7 +97,7 @@ def compare(cache, rows, settings, device, workers):
 
 
 class PerItem(Dataset):
-    """Opens the file for each item; an item is asked for as (clip, start, length)."""
+    """Dataset that opens the file for each item; its indices are (clip, start, length)."""
 
     def __init__(self, cache, clips):
         self.path, self.ids = cache.folder / "index.h5", [clip.id for clip in clips]
@@ -104,8 +106,8 @@ class PerItem(Dataset):
     def __len__(self):
         return len(self.ids)
 
-    def __getitem__(self, asked):
-        n, start, length = asked
+    def __getitem__(self, index):
+        n, start, length = index
         with h5py.File(self.path) as file:
             clip = file["data"][self.ids[n]]
             part = slice(start, start + length)
@@ -115,16 +117,16 @@ class PerItem(Dataset):
 
 
 class Usual:
-    """The loop that most people write, on the batches that `model.training.train` would draw."""
+    """The usual training loop, on the batches that `model.training.train` draws."""
 
     def __init__(self, cache, data, train, val, settings, device, workers):
         self.items = PerItem(cache, data.clips)
         self.train, self.val, self.settings, self.device = train, val, settings, device
         self.length, self.workers = data.x.shape[1], workers
-        self.window = min(settings.sequence_length, self.length)
+        self.crop_length = min(settings.sequence_length, self.length)
         self.weight = _class_weights(data.labels, train).to(device)
         self.val_weight = _class_weights(data.labels, val).to(device)
-        self.head = Head(data.widths, settings.shape)
+        self.head = Head(data.widths, settings)
         self.head.standardise_by(data.x, torch.from_numpy(train))
         self.head.to(device)
         self.optimiser = torch.optim.AdamW(
@@ -147,14 +149,14 @@ class Usual:
         )
 
     def _draw(self):
-        """The batches of an epoch, from the same random numbers in the same order."""
+        """Draw the batches of an epoch with the same random numbers in the same order."""
         n = len(self.train)
         order = torch.from_numpy(self.train)[torch.randperm(n)].tolist()
-        starts = torch.randint(0, self.length - self.window + 1, (n, 1)).flatten().tolist()
+        starts = torch.randint(0, self.length - self.crop_length + 1, (n, 1)).flatten().tolist()
         torch.randint(0, 1, (n,))
-        asked = [(row, start, self.window) for row, start in zip(order, starts, strict=True)]
+        crops = [(row, start, self.crop_length) for row, start in zip(order, starts, strict=True)]
         size = self.settings.batch_size
-        self.plan[:] = [asked[k : k + size] for k in range(0, n, size)]
+        self.plan[:] = [crops[k : k + size] for k in range(0, n, size)]
 
     def _loss(self, logits, y, weight):
         return F.binary_cross_entropy_with_logits(logits, y, weight[y.long()])
@@ -178,7 +180,7 @@ class Usual:
         self.head.eval()
         with torch.no_grad():
             parts = [
-                (clip_logits(self.head, x.to(self.device), self.window), y.to(self.device))
+                (clip_logits(self.head, x.to(self.device), self.crop_length), y.to(self.device))
                 for x, y in val_batches
             ]
         logits, y = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -187,10 +189,10 @@ class Usual:
 
 
 class Fed(Usual):
-    """The same loop, whose batches are loaded before its time is taken."""
+    """The usual loop over batches that were loaded before."""
 
     def load(self):
-        """The batches of the next epoch."""
+        """Load the batches of the next epoch."""
         self._draw()
         self._loaded = list(self.loader), list(self.val_loader)
 
@@ -203,9 +205,9 @@ def make_cache(folder, n_clips, n_maps):
     rng = np.random.default_rng(0)
     rows = np.repeat(np.arange(n_maps)[:, None], 2, axis=1)
     clips, shards = [], []
-    for first in range(0, n_clips, BY_SHARD):
-        name, content = f"shards/{first // BY_SHARD:05d}.h5", {}
-        for n in range(first, min(first + BY_SHARD, n_clips)):
+    for first in range(0, n_clips, CLIPS_PER_SHARD):
+        name, content = f"shards/{first // CLIPS_PER_SHARD:05d}.h5", {}
+        for n in range(first, min(first + CLIPS_PER_SHARD, n_clips)):
             clips.append(made_up_clip(n, n % 2, shard=name, n_frames=n_maps + 1))
             content[clips[-1].id] = {
                 "flow": rng.normal(size=(n_maps, DIMENSION)).astype(np.float16),

@@ -1,9 +1,13 @@
-"""Made-up index rows, for tests and benchmarks that need no videos."""
+"""Made-up index rows and shards, for tests and benchmarks that need no videos."""
 
 import hashlib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from pipeline.cache import Clip
+import numpy.typing as npt
+
+from pipeline.cache import Clip, Compression, Shard, shard_row, writing_shard
 
 
 def made_up_clip(n: int, label: int = 0, split: str = "train", **facts: Any) -> Clip:
@@ -34,3 +38,20 @@ def made_up_clip(n: int, label: int = 0, split: str = "train", **facts: Any) -> 
         "source_sha256": digest,
     }
     return Clip(**fields | facts)
+
+
+def write_shard(
+    cache: Path,
+    name: str,
+    clips: Mapping[str, Mapping[str, npt.NDArray[Any]]],
+    *,
+    attrs: Mapping[str, str],
+    compression: Compression = "gzip",
+) -> Shard:
+    """Write a shard from clip id → dataset → array; other arguments as of `writing_shard`."""
+    with writing_shard(cache, name, attrs=attrs, compression=compression) as shard:
+        for clip, datasets in clips.items():
+            for key, array in datasets.items():
+                shard.begin(clip, key, array.shape, array.dtype)
+                shard.append(clip, key, array)
+    return shard_row(cache, name)

@@ -1,16 +1,18 @@
-"""The data card: what a cache was made of and what to know about it, in Markdown, for people."""
+"""The data card, and the caveats in it: what a cache was made of, in Markdown, for people."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.cache import Clip
+from pipeline.cache.layout import DATACARD
+from pipeline.cache.rows import Clip
 from pipeline.common.files import write_whole
 from pipeline.corpus.labelled_video import FAKE, REAL
 from pipeline.corpus.tables import by_kind, by_split, identities, table
 
-NAME = "datacard.md"
+MIN_CAMERA_KNOWN = 0.9  # share of a clip's maps; below it the clip is counted in a caveat
+MIXED_RATES = 1.02  # highest frame rate over lowest from which rates count as different
 
 
 def write_datacard(
@@ -21,17 +23,9 @@ def write_datacard(
     attrs: Mapping[str, Any],
     embedding: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the data card of a cache beside its index.
-
-    Args:
-        folder: of the cache.
-        clips: its rows.
-        extraction: settings of the extract stage.
-        attrs: attributes of the index: ``frames``, ``rejected``, ``versions``, ...
-        embedding: settings of the embed stage, if that made the cache.
-    """
+    """Write the data card of a cache; arguments as of `datacard`."""
     text = datacard(clips, extraction=extraction, attrs=attrs, embedding=embedding)
-    write_whole(folder / NAME, lambda path: path.write_text(text, encoding="utf-8"))
+    write_whole(folder / DATACARD, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def datacard(
@@ -41,11 +35,18 @@ def datacard(
     attrs: Mapping[str, Any],
     embedding: Mapping[str, Any] | None = None,
 ) -> str:
-    """The text of the card; arguments as of `write_datacard`."""
+    """Return the text of a data card.
+
+    Args:
+        clips: rows of the index.
+        extraction: settings of the extract stage.
+        attrs: attributes of the index: ``frames``, ``rejected``, ``versions``, ...
+        embedding: settings of the embed stage, for a cache of embeddings.
+    """
     videos = list({clip.video: clip for clip in clips}.values())
     splitting = extraction["splitting"]
     rejected = json.loads(attrs["rejected"])
-    known = [caveat[0].upper() + caveat[1:] + "." for caveat in caveats(clips, extraction)]
+    listed = [f"- {s[0].upper()}{s[1:]}." for s in caveats(clips, extraction)]
     sections = [
         "# Data card",
         f"{len(clips)} clips of {attrs['frames']} frames, cut from {len(videos)} videos; "
@@ -64,7 +65,7 @@ def datacard(
         table(["reason", "files"], sorted(rejected.items())) if rejected else "None.",
         "`rejected.csv` beside the cache of frames and flow names each." if rejected else "",
         "## Caveats",
-        "\n".join(f"- {caveat}" for caveat in known) or "None known.",
+        "\n".join(listed) or "None known.",
         "## Settings",
         _settings(extraction) + ("\n\nEmbedding:\n\n" + _settings(embedding) if embedding else ""),
         f"Versions: {_versions(attrs['versions'])}.",
@@ -91,27 +92,30 @@ def _versions(versions: str) -> str:
     return ", ".join(f"{name} {version}" for name, version in json.loads(versions).items())
 
 
-KNOWN = 0.9  # of the maps of a clip, those for which the camera's motion should be known
-
-
 def caveats(clips: Sequence[Clip], extraction: Mapping[str, Any]) -> list[str]:
-    """Everything that is to be said of the clips of a cache, in sentences.
+    """Return what to know before training on the clips of a cache, one sentence each.
 
     Args:
         clips: rows of an index.
-        extraction: the settings they were extracted with, as a cache stores them.
+        extraction: settings of the extract stage, as a cache stores them.
     """
-    found = [nobody_known(clips), _mixed_rates(clips, fps=extraction["fps"])]
-    found += [_one_sided(clips, column) for column in ("source", "compression")]
-    found += [_same_footage(clips), _moving_camera(clips, extraction["stabilise"])]
-    found += [*_faces(clips, extraction["crop"]), _labels(clips)]
-    return [sentence for sentence in found if sentence]
+    sentences = [
+        nobody_known(clips),
+        _mixed_rates(clips, extraction["fps"]),
+        _predicts_label(clips, "source"),
+        _predicts_label(clips, "compression"),
+        _same_footage(clips),
+        _moving_camera(clips, extraction["stabilise"]),
+        *(_faces(clips) if isinstance(extraction["crop"], dict) else ()),  # cropped to a face
+        _label_noise(clips),
+    ]
+    return [sentence for sentence in sentences if sentence]
 
 
 def nobody_known(clips: Sequence[Clip]) -> str:
-    """What to say of videos that do not all state who is in them, or nothing."""
+    """Return the caveat that some videos do not state who is in them, or ``""``."""
     videos = {clip.video: clip.identities for clip in clips}
-    unknown = sum(not who for who in videos.values())
+    unknown = sum(not identities for identities in videos.values())
     if not unknown:
         return ""
     return (
@@ -120,10 +124,9 @@ def nobody_known(clips: Sequence[Clip]) -> str:
     )
 
 
-def _mixed_rates(clips: Sequence[Clip], *, fps: float | None) -> str:
-    """What to say of videos that were sampled at different rates, or nothing."""
+def _mixed_rates(clips: Sequence[Clip], fps: float | None) -> str:
     rates = sorted(clip.fps for clip in clips)
-    if fps is not None or not rates or rates[-1] < 1.02 * rates[0]:
+    if fps is not None or not rates or rates[-1] < MIXED_RATES * rates[0]:
         return ""
     return (
         f"these videos have {rates[0]:.4g} to {rates[-1]:.4g} frames/s, each was sampled at its "
@@ -131,17 +134,16 @@ def _mixed_rates(clips: Sequence[Clip], *, fps: float | None) -> str:
     )
 
 
-def _one_sided(clips: Sequence[Clip], column: str) -> str:
-    """Whether a column gives the label away, so that a detector may learn it instead."""
+def _predicts_label(clips: Sequence[Clip], column: str) -> str:
     labels: dict[str, set[int]] = {}
     for clip in clips:
         labels.setdefault(getattr(clip, column), set()).add(clip.label)
-    sided = sorted(value for value, seen in labels.items() if len(seen) == 1)
-    if not sided or len(labels) == 1:
+    one_label = sorted(value for value, seen in labels.items() if len(seen) == 1)
+    if not one_label or len(labels) == 1:
         return ""
     listed = ", ".join(
         f"{value or 'unstated'} has {'fakes' if labels[value] == {FAKE} else 'real videos'} only"
-        for value in sided
+        for value in one_label
     )
     return f"the {column} gives labels away: {listed}; a detector may learn that instead of motion"
 
@@ -163,7 +165,7 @@ def _same_footage(clips: Sequence[Clip]) -> str:
 
 
 def _moving_camera(clips: Sequence[Clip], stabilised: bool) -> str:
-    unknown = sum(clip.camera_known < KNOWN for clip in clips)
+    unknown = sum(clip.camera_known < MIN_CAMERA_KNOWN for clip in clips)
     if stabilised and unknown:
         return (
             f"in {unknown} of {len(clips)} clips the background shows too little for the camera's "
@@ -180,25 +182,23 @@ def _moving_camera(clips: Sequence[Clip], stabilised: bool) -> str:
     )
 
 
-def _faces(clips: Sequence[Clip], crop: Any) -> list[str]:
-    if not isinstance(crop, dict):  # no crop about a face
-        return []
+def _faces(clips: Sequence[Clip]) -> list[str]:
     none = sum(clip.face_share == 0 for clip in clips)
     several = sum(clip.n_faces > 1 for clip in clips)
-    said = []
+    sentences = []
     if none:
-        said.append(
+        sentences.append(
             f"no face was found in {none} of {len(clips)} clips: they keep the whole picture"
         )
     if several:
-        said.append(
+        sentences.append(
             f"several faces were seen in {several} of {len(clips)} clips, and the largest was "
             "followed; if another one is manipulated, the clip does not show it"
         )
-    return said
+    return sentences
 
 
-def _labels(clips: Sequence[Clip]) -> str:
+def _label_noise(clips: Sequence[Clip]) -> str:
     if not any(clip.source == "dfd" for clip in clips):
         return ""
     return (

@@ -1,9 +1,9 @@
-"""Gzip chunks for HDF5, twice as fast as its own filter makes them.
+"""Gzip chunks for HDF5, compressed in half the time that HDF5's own filter takes.
 
-HDF5 calls zlib. libdeflate writes the same format in half the time, hardly larger, and HDF5 takes
-chunks that are already filtered. So they are compressed and checksummed here, and every reader of
-HDF5 reads them as ever. The same bytes in give the same bytes out on every processor, which is not
-true of faster libraries: Intel's ISA-L gave another result in one process of 150 on one machine.
+HDF5 calls zlib. libdeflate writes the same format twice as fast, hardly larger, and HDF5 accepts
+chunks that are already filtered. So chunks are compressed and checksummed here, and any HDF5
+reader reads them. The same input gives the same bytes on every processor, which is not true of
+faster libraries: Intel's ISA-L gave another result in one process of 150 on one machine.
 `docs/cache.md` has figures.
 """
 
@@ -15,30 +15,27 @@ import numpy as np
 import numpy.typing as npt
 
 LEVEL = 1  # of 0 to 12; 2 takes a third longer and is 9% smaller
-WEIGHTS = np.arange(2**13, 0, -1, dtype=np.float64)  # so few that BLAS starts no threads
+WEIGHTS = np.arange(2**13, 0, -1, dtype=np.float64)  # short enough that BLAS starts no threads
 
 
-def write_gzip(dataset: h5py.Dataset, array: npt.NDArray[Any], start: int = 0) -> None:
-    """Fill a dataset that is chunked along its first axis, with the filters gzip and fletcher32.
+def write_gzip(dataset: h5py.Dataset, rows: npt.NDArray[Any], start: int = 0) -> None:
+    """Write one chunk of a dataset that is chunked along its first axis.
 
     Args:
-        dataset: of the array's dtype.
-        array: rows to write; they end at the end of a chunk, or of the dataset.
-        start: the row to begin at, where a chunk begins.
+        dataset: has the filters gzip and fletcher32, and the dtype of ``rows``.
+        rows: a whole chunk, or what the dataset has left for its last one.
+        start: index of the first row.
     """
-    rows = dataset.chunks[0]
-    for first in range(0, len(array), rows):
-        part = np.ascontiguousarray(array[first : first + rows])
-        if len(part) < rows:  # the last chunk is filled up
-            part = np.concatenate([part, np.zeros((rows - len(part), *part.shape[1:]), part.dtype)])
-        packed = bytes(deflate.zlib_compress(part, LEVEL))
-        checksum = fletcher32(packed).to_bytes(4, "little")
-        at = (start + first, *(0,) * (array.ndim - 1))
-        dataset.id.write_direct_chunk(at, packed + checksum)
+    missing = dataset.chunks[0] - len(rows)
+    if missing:  # chunks are stored at full size
+        rows = np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])
+    compressed = bytes(deflate.zlib_compress(np.ascontiguousarray(rows), LEVEL))
+    checksum = fletcher32(compressed).to_bytes(4, "little")
+    dataset.id.write_direct_chunk((start, *(0,) * (rows.ndim - 1)), compressed + checksum)
 
 
 def fletcher32(data: bytes) -> int:
-    """The checksum of HDF5's filter of that name (``H5_checksum_fletcher32``).
+    """Return the checksum of HDF5's filter of that name (``H5_checksum_fletcher32``).
 
     Two sums over 16-bit words, in big-endian order, modulo 65535; a multiple of 65535 above 0
     stays 65535.

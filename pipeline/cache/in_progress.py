@@ -1,4 +1,4 @@
-"""A cache in the making: what it was begun with, what is finished, and who is at work on it."""
+"""A cache that is being written: its settings, its finished parts, and the lock of its writer."""
 
 import contextlib
 import functools
@@ -12,66 +12,66 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.cache import DAMAGED_ENDING, INDEX, check_same_settings, shard_attrs
+from pipeline.cache.index import check_same_settings
+from pipeline.cache.layout import DAMAGED_SUFFIX, INDEX
+from pipeline.cache.shards import shard_recipe
 from pipeline.common.errors import SettingsError
 from pipeline.common.files import end_of_lines, remove_temporaries, try_lock, write_whole
 
 WORK = ".work"  # inside the cache until it is finished
 PARTS = f"{WORK}/parts"
-LOCK = f"{WORK}/lock"  # says which process is writing
+LOCK = f"{WORK}/lock"  # names the process that is writing
 
 
 class CacheInProgress:
-    """The right to write one cache, alone, and the memory of an earlier run that was stopped.
+    """The exclusive right to write one cache, and what an interrupted run left of it.
 
-    Use it as a context manager. What is finished stays finished: shards are kept if they were
-    written with the same settings, and notes survive from one run to the next.
+    Use it as a context manager. Finished shards are kept if they were written with the same
+    settings, and notes survive from one run to the next.
 
     Args:
-        folder: the cache to be; made if it is not there.
-        settings: everything that decides the bytes of the result, as JSON values.
+        folder: the cache's folder; created if it does not exist.
+        settings: everything that the bytes of the result depend on, as JSON values.
 
     Raises:
-        SettingsError: the folder holds something else, was begun with other settings, or another
-            process is writing it.
+        SettingsError: the folder holds something else or was begun with other settings, or
+            another process is writing it.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.settings = json.loads(json.dumps(settings))
-        self._notes: dict[str, bytes] = {}  # as they are on disk: objects would be much larger
+        self._notes: dict[str, bytes] = {}  # lines as on disk: objects would be much larger
 
     def __enter__(self) -> "CacheInProgress":
         work = self.folder / WORK
         if self.folder.exists() and not self.folder.is_dir():
             raise SettingsError(f"{self.folder} is a file", "give a folder for the cache")
-        foreign = (
-            sorted(path.name for path in self.folder.iterdir()) if self.folder.exists() else []
-        )
-        ours = {WORK, INDEX, INDEX + DAMAGED_ENDING}
-        if foreign and not ours & set(foreign):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        names = sorted(path.name for path in self.folder.iterdir())
+        if names and not {WORK, INDEX, INDEX + DAMAGED_SUFFIX} & set(names):
             raise SettingsError(
-                f"{self.folder} holds something that is not a cache: {', '.join(foreign[:5])}",
+                f"{self.folder} holds something that is not a cache: {', '.join(names[:5])}",
                 "give a new or an empty folder for the cache",
             )
-        work.mkdir(parents=True, exist_ok=True)
+        work.mkdir(exist_ok=True)
         self._lock()
         try:
-            self._take_over(work)
+            self._resume(work)
         except BaseException:
             os.close(self._lock_handle)
             raise
         return self
 
-    def _take_over(self, work: Path) -> None:
+    def _resume(self, work: Path) -> None:
         for folder in (self.folder, self.folder / "shards", work, self.folder / PARTS):
             remove_temporaries(folder)
-        begun = work / "settings.json"
-        if begun.is_file():
-            check_same_settings(self.folder, json.loads(begun.read_text()), self.settings)
+        settings = work / "settings.json"
+        if settings.is_file():
+            check_same_settings(self.folder, json.loads(settings.read_text()), self.settings)
         else:
             text = json.dumps(self.settings, indent=1)
-            write_whole(begun, lambda path: path.write_text(text))
+            write_whole(settings, lambda path: path.write_text(text))
         self._read_notes()
 
     def __exit__(
@@ -80,7 +80,7 @@ class CacheInProgress:
         error: BaseException | None,
         trace: types.TracebackType | None,
     ) -> None:
-        os.close(self._lock_handle)  # which gives up the lock; so does the end of the process
+        os.close(self._lock_handle)  # releases the lock; so does the end of the process
 
     def _lock(self) -> None:
         self._lock_handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -93,7 +93,7 @@ class CacheInProgress:
             )
         os.ftruncate(self._lock_handle, 0)
         os.write(self._lock_handle, this_process().encode())
-        os.fsync(self._lock_handle)  # other machines shall see it
+        os.fsync(self._lock_handle)  # for readers on other machines
 
     def _read_notes(self) -> None:
         path = self.folder / WORK / "notes.jsonl"
@@ -101,47 +101,46 @@ class CacheInProgress:
             return
         os.truncate(path, end_of_lines(path))
         for line in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError):  # a line lost to a power cut is done again
+            with contextlib.suppress(ValueError):  # garbled by a power cut: done again
                 self._notes.update(dict.fromkeys(json.loads(line), line))
 
     def note(self, key: str) -> Any:
-        """What was remembered under a key, by this run or an earlier one, or None."""
+        """Return the note of this or an earlier run under a key, or None."""
         line = self._notes.get(key)
         return None if line is None else json.loads(line)[key]
 
     def remember(self, key: str, value: Any) -> None:
-        """Remember something for a later run that takes over from this one."""
+        """Note a JSON value for a run that resumes this one."""
         line = json.dumps({key: value}).encode()
         self._notes[key] = line
         with (self.folder / WORK / "notes.jsonl").open("ab") as file:
             file.write(line + b"\n")
 
     def recipe(self, **particulars: Any) -> str:
-        """What a shard is made of, as a digest: these settings, and what is special to it."""
+        """Return a digest of everything a shard is made from: the settings and its particulars."""
         text = json.dumps([self.settings, particulars], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def has_shard(self, name: str, recipe: str) -> bool:
-        """Whether a shard is there, can be read to its end, and was made by this recipe."""
-        attrs = shard_attrs(self.folder, name)
-        return attrs is not None and attrs.get("recipe") == recipe
+        """Return whether a readable shard of this recipe exists."""
+        return shard_recipe(self.folder, name) == recipe
 
     def finish(self, shards: Iterable[str]) -> None:
-        """Remove what a resumed run needs, shards of an earlier plan, and what the dead left."""
+        """Remove what only a resumed run needs, shards of an earlier plan, and temporary files."""
         for folder in (self.folder, self.folder / "shards"):
             remove_temporaries(folder)
-        named = {self.folder / name for name in shards}
-        for path in set((self.folder / "shards").glob("*.h5")) - named:
+        used = {self.folder / name for name in shards}
+        for path in set((self.folder / "shards").glob("*.h5")) - used:
             path.unlink()
         remove_work(self.folder)
 
 
 @functools.cache
 def this_process() -> str:
-    """This process, told from all others on all machines, in words."""
+    """Describe this process, unlike any other on any machine."""
     return f"process {os.getpid()} on {os.uname().nodename} since {datetime.now():%F %T}"
 
 
 def remove_work(folder: Path) -> None:
-    """Remove what a finished cache does not need, if an earlier run was killed before it did."""
+    """Remove the work folder of a finished cache, which a killed run may have left."""
     shutil.rmtree(folder / WORK, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The index of a cache: written last, and what tells that a cache is finished."""
+"""The index of a cache: it is written last, so a cache that has one is finished."""
 
 import hashlib
 import io
@@ -9,9 +9,9 @@ from typing import Any
 
 import h5py
 
-from pipeline.cache.reading import BESIDE, INDEX, SCHEMA, SUMS, Cache
+from pipeline.cache.layout import COMPANIONS, HDF5_ERRORS, INDEX, SCHEMA, SUMS
+from pipeline.cache.reading import Cache
 from pipeline.cache.rows import Clip, Shard, to_table, write_table
-from pipeline.cache.shards import DAMAGED
 from pipeline.common.errors import IntegrityError, SettingsError
 from pipeline.common.files import sha256_of, write_whole
 
@@ -25,7 +25,7 @@ def write_index(
     clips: Sequence[Clip],
     shards: Sequence[Shard],
 ) -> None:
-    """Write ``SHA256SUMS`` and ``index.h5`` over all other files, which are already there."""
+    """Write ``SHA256SUMS`` and ``index.h5``; all files that they list must exist."""
     image = io.BytesIO()  # in memory, because HDF5 answers a full disk with a crash
     with h5py.File(image, "w") as file:
         file.attrs["schema"] = SCHEMA
@@ -34,25 +34,25 @@ def write_index(
         file.attrs.update(sorted(attrs.items()))
         write_table(file, "clips", to_table(clips, Clip))
         write_table(file, "shards", to_table(shards, Shard))
-        data = file.create_group("data").id  # an id that is kept: links do not hold on to it
+        data = file.create_group("data").id  # kept in a variable: links hold no reference
         for clip in clips:
             data.links.create_external(clip.id.encode(), clip.shard.encode(), clip.id.encode())
     content = image.getbuffer()
     sums = {INDEX: hashlib.sha256(content).hexdigest()}
-    sums |= {name: sha256_of(cache / name) for name in BESIDE if (cache / name).is_file()}
+    sums |= {name: sha256_of(cache / name) for name in COMPANIONS if (cache / name).is_file()}
     sums |= {shard.name: shard.sha256 for shard in shards}
     write_sums(cache, sums)
     write_whole(cache / INDEX, lambda temporary: temporary.write_bytes(content))
 
 
 def write_sums(folder: Path, sums: Mapping[str, str]) -> None:
-    """Write ``SHA256SUMS`` of names and their sha256, as sha256sum does."""
+    """Write ``SHA256SUMS`` from name → sha256, in the format of sha256sum."""
     text = "".join(f"{sha256}  {name}\n" for name, sha256 in sums.items())
     write_whole(folder / SUMS, lambda temporary: temporary.write_text(text, encoding="ascii"))
 
 
 def finished_cache(folder: Path, stage: str, settings: Mapping[str, Any]) -> Cache | None:
-    """The cache in this folder if it is finished; None if it is not, or something is missing.
+    """Return the cache in a folder if it is finished and complete, else None.
 
     Raises:
         SettingsError: it was made with other settings, or by another stage.
@@ -65,29 +65,29 @@ def finished_cache(folder: Path, stage: str, settings: Mapping[str, Any]) -> Cac
     except IntegrityError:
         try:
             with h5py.File(folder / INDEX) as file:
-                made_with = json.loads(file.attrs["settings"])
-        except DAMAGED:
+                old_settings = json.loads(file.attrs["settings"])
+        except HDF5_ERRORS:
             return None
-        check_same_settings(folder, made_with, settings)
+        check_same_settings(folder, old_settings, settings)
         return None
     check_same_settings(folder, cache.settings, settings)
     return cache
 
 
 def readable_cache(folder: Path, stage: str) -> Cache | None:
-    """A finished cache of which only shards may be missing; None if more is."""
+    """Return a finished cache of which only shards may be missing; None if more is missing."""
     try:
         cache = Cache(folder, stage, whole=False)
-        return cache if all((folder / name).is_file() for name in BESIDE) else None
     except (SettingsError, IntegrityError):
         return None
+    return cache if all((folder / name).is_file() for name in COMPANIONS) else None
 
 
 def check_same_settings(cache: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to go on with other settings than those that a cache was begun with.
+    """Refuse to continue a cache with other settings than it was begun with.
 
     Raises:
-        SettingsError: names each setting that differs, with both values.
+        SettingsError: it names each setting that differs, with both values.
     """
     before, after = _flat(old), _flat(new)
     different = [
@@ -103,9 +103,11 @@ def check_same_settings(cache: Path, old: Mapping[str, Any], new: Mapping[str, A
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without nesting: ``splitting.test``."""
+    """Return settings without nesting, under keys like ``splitting.test``."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        inner = value if isinstance(value, dict) else None
-        flat |= {f"{key}.{k}": v for k, v in inner.items()} if inner is not None else {key: value}
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": v for inner, v in value.items()}
+        else:
+            flat[key] = value
     return flat

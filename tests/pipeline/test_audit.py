@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from data.clips import made_up_clip
+from data.clips import made_up_clip, write_shard
 from pipeline.audit import audit, main
-from pipeline.cache import write_index, write_shard
+from pipeline.cache import write_index
 from pipeline.common.errors import NothingUsable, SettingsError
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.cache import Cache
 from pipeline.common.errors import IntegrityError, SettingsError
-from pipeline.packing import pack, unpack
+from pipeline.pack import pack, unpack
 from tests.conftest import ROOT
 
 
@@ -33,13 +33,11 @@ def test_a_packed_cache_takes_no_more_room_than_the_cache(cache, packed):
     assert files < packed.stat().st_size < 1.02 * files + 2**16
 
 
-def test_the_commands_say_what_they_did(cache, tmp_path, run_command, contents):
-    done = run_command("pipeline.pack", cache.folder, "-o", tmp_path / "one.h5")
-    assert done.returncode == 0, done.stderr
-    assert "every checksum is right" in done.stdout
-    done = run_command("pipeline.pack", tmp_path / "one.h5", "-o", tmp_path / "again")
-    assert done.returncode == 0, done.stderr
-    assert "8 clips" in done.stdout
+def test_the_commands_say_what_they_did(cache, tmp_path, run_as_main, contents):
+    code, out = run_as_main("pipeline.pack", cache.folder, "-o", tmp_path / "one.h5")
+    assert code == 0 and "every checksum is right" in out
+    code, out = run_as_main("pipeline.pack", tmp_path / "one.h5", "-o", tmp_path / "again")
+    assert code == 0 and "8 clips" in out
     assert contents(tmp_path / "again") == contents(cache.folder)
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data.clips import made_up_clip
-from pipeline.cache import write_index, write_shard
+from data.clips import made_up_clip, write_shard
+from pipeline.cache import write_index
 
 SETTINGS = {"width": 64, "crop": None, "fps": 12.5}
 

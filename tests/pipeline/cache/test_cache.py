@@ -8,7 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.cache import CHUNK_BYTES, SCHEMA, Cache, check_same_settings, read_shard, write_shard
+from data.clips import write_shard
+from pipeline.cache import CHUNK_BYTES, Cache, check_same_settings, read_shard
+from pipeline.cache.layout import SCHEMA
 from pipeline.common.csv_files import write_csv
 from pipeline.common.errors import SettingsError
 from pipeline.common.files import sha256_of, write_whole

@@ -133,15 +133,6 @@ def test_a_table_with_other_columns_is_damage(folder, table):
         Cache(folder)
 
 
-def test_a_cache_from_before_sources_were_kept_is_read(folder):
-    with h5py.File(folder / "index.h5", "r+") as file:
-        rows = file["clips"][:]
-        del file["clips"]
-        later = ("source", "manipulation", "compression")
-        file["clips"] = rows[[name for name in rows.dtype.names if name not in later]].copy()
-    assert {(c.source, c.manipulation, c.compression) for c in Cache(folder).clips} == {("",) * 3}
-
-
 def test_a_flipped_byte_in_the_index_never_fails_the_program(folder):
     index = folder / "index.h5"
     whole = index.read_bytes()
