@@ -1,11 +1,10 @@
 """Does the search by Gaussian processes find more than chance does?
 
 Run ``python -m benchmarks.tuning EMBEDDINGS [TRIALS [SEEDS]]`` on a cache that features.embed made.
-For each seed both searches try the default settings first, then choose 19 others from the same
-space. Chance runs all folds of each trial. Of the settings that each prefers it tells the
-validation loss, and the AUC on the test split of the detector that they make; of each search how
-many folds it ran. Heads are trained for 25 epochs at most, which takes a third of the time that the
-default takes.
+For each seed both searches try the default settings first, then 19 other points of the same space.
+The random search runs all folds of each trial. Reported are the validation loss of the best
+settings of each search, the test AUC of the detector trained with them, and the number of folds.
+Heads are trained for at most 25 epochs, which takes a third of the time of the default.
 """
 
 import sys
@@ -23,16 +22,8 @@ from model.statistics.metrics import auc_roc
 from model.training.sequences import available_streams, load_sequences
 from model.training.train import cross_fit
 from model.tuning.search import tune
-from model.tuning.space import plain, search_space, to_point, to_settings
-from model.tuning.trials import (
-    OK,
-    FoldLoss,
-    finished_losses,
-    load_training,
-    outcome_of,
-    read_trials,
-    run_fold,
-)
+from model.tuning.space import search_space, to_builtin, to_point, to_settings
+from model.tuning.trials import OK, FoldLoss, load_training, run_fold, trial_result
 from pipeline.cache import Cache
 
 SCOPES = ("training", "architecture")
@@ -65,36 +56,33 @@ def main():
 
 
 def by_process(objective, n_trials, space, start, seed):
-    """The best loss after each trial, the best settings, and how many folds ran."""
+    """Return the best loss after each trial, the best settings, and the number of folds run."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "trials.csv"
         n_folds = len(objective.folds)
-        best = tune(objective, n_trials, space, log, n_folds=n_folds, start=start, seed=seed)
-        trials = [trial for _, trial in sorted(read_trials(log, space, n_folds).items())]
-    return (
-        convergence([t.outcome for t in trials]),
-        best,
-        sum(len(t.outcome.losses) for t in trials),
-    )
+        best, trials = tune(
+            objective, n_trials, space, log, n_folds=n_folds, start=start, seed=seed
+        )
+    results = [trial.result for trial in trials]
+    return convergence(results), best, sum(len(result.losses) for result in results)
 
 
 def by_chance(objective, n_trials, space, start, seed):
-    """As `by_process`, for points drawn at random."""
+    """Return the same as `by_process`, for points drawn at random."""
     n_folds = len(objective.folds)
     drawn = Space(space).rvs(n_trials - 1, random_state=seed)
-    settings = [to_settings(plain(p), space, start) for p in [to_point(start, space), *drawn]]
-    nothing = finished_losses([], n_folds)
-    outcomes = [
-        outcome_of([run_fold(objective, s, fold) for fold in range(n_folds)], nothing)
+    points = [to_point(start, space), *map(to_builtin, drawn)]
+    settings = [to_settings(point, space, start) for point in points]
+    results = [
+        trial_result([run_fold(objective, s, fold) for fold in range(n_folds)], [], n_folds)
         for s in settings
     ]
-    losses = [outcome.loss for outcome in outcomes]
-    best = settings[int(np.nanargmin(losses))]
-    return convergence(outcomes), best, sum(len(outcome.losses) for outcome in outcomes)
+    best = settings[int(np.nanargmin([result.loss for result in results]))]
+    return convergence(results), best, sum(len(result.losses) for result in results)
 
 
-def convergence(outcomes):
-    return np.fmin.accumulate([o.loss if o.status == OK else np.nan for o in outcomes])
+def convergence(results):
+    return np.fmin.accumulate([r.loss if r.status == OK else np.nan for r in results])
 
 
 def test_auc(cache, settings, folds, seed):

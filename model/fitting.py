@@ -1,4 +1,4 @@
-"""Embeddings → a run: folds by identity, tuning, one head per fold, an operating threshold."""
+"""Training of a run: folds by identity, tuning, one head per fold, an operating threshold."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,6 @@ import numpy as np
 import sklearn
 import skopt
 import torch
-from skopt.space import Dimension
 from tqdm import tqdm
 
 from features.backbones import resolve_device
@@ -25,11 +24,11 @@ from model.run.trained_on import write_trained_on
 from model.settings import Scope, TrainingSettings
 from model.statistics.calibration import operating_point
 from model.training.sequences import Sequences, available_streams, check_leaks
-from model.training.train import CrossFit, Indices, cross_fit
+from model.training.train import Fold, Indices, cross_fit
 from model.tuning.plots import plot_tuning
 from model.tuning.search import tune
-from model.tuning.space import search_space, settings_as_json, settings_from_json
-from model.tuning.trials import FoldLoss, best_of_log, load_training, read_trials
+from model.tuning.space import search_space
+from model.tuning.trials import FoldLoss, best_of_log, load_training
 from pipeline.cache import Cache, check_same_settings
 from pipeline.common.csv_files import write_csv
 from pipeline.common.errors import NothingUsable, SettingsError
@@ -58,53 +57,64 @@ def fit(
 ) -> Run:
     """Train a detector on the training split of an embedding cache.
 
-    Neither tuning nor early stopping nor temperature nor threshold sees a video of the test split
-    or of the holdout: they are not read before the model is final.
+    Tuning, early stopping, temperature and threshold use validation folds of the training split.
+    Test split and holdout are not read before the model is final.
 
     Args:
-        cache: of the embed stage.
-        folder: of the run; a search that was stopped there goes on.
-        settings: of the head; with ``n_trials`` the start of the search.
+        cache: cache of the embed stage.
+        folder: folder of the run; an interrupted search there is resumed.
+        settings: settings of the heads; with ``n_trials`` the start of the search.
         n_trials: tuning trials, 0 for none.
-        search: what is tuned.
+        search: scope of tuning.
         warm: settings that tuning tries first.
-        jobs: tuning trials that run side by side.
-        seconds: after which no trial starts any more.
-        n_folds: of the cross-validation, fewer where identities do not allow as many.
-        seed: of folds, search and training.
-        device: as torch names it, or ``auto``.
-        max_fpr: the share of real validation videos that the threshold may let be called fake;
-            None: as many errors on real as on fake ones.
-        abstain: the share of validation videos that should be too close to call.
-        allow_leaks: go on where the splits leak; every result then says so.
+        jobs: tuning trials that run in parallel.
+        seconds: time after which no trial starts.
+        n_folds: folds of the cross-validation; fewer if there are too few identities.
+        seed: seed of folds, search and training.
+        device: PyTorch device, or ``auto``.
+        max_fpr: highest false-positive rate that the threshold allows on validation videos; None
+            puts it at the equal error rate.
+        abstain: share of the validation videos that should be too close to call.
+        allow_leaks: continue if the split leaks; every result then has a warning.
 
     Raises:
-        IntegrityError: the splits of the cache leak.
+        IntegrityError: the split leaks.
         NothingUsable: the training split lacks a class.
         SettingsError: the folder holds a run with other settings, or another process writes it.
     """
     leak_warning = check_leaks(cache, allow=allow_leaks)
     training = load_training(cache.folder, cache.sha256, settings.streams)
     folds = training_folds(training, n_folds, seed)
-    where = resolve_device(device)
+    device = resolve_device(device)
     begun = {
         "cache_sha256": cache.sha256,
         "folds": len(folds),
         "seed": seed,
         "search": search,
-        "warm": [settings_as_json(one) for one in warm],
-        **settings_as_json(settings),
+        "warm": [dataclasses.asdict(one) for one in warm],
+        **dataclasses.asdict(settings),
     }
-    with _alone(folder, begun, tuned=n_trials > 0):
+    with _locked(folder, begun, tuned=n_trials > 0):
         checkpoints = folder / CHECKPOINTS
         checkpoints.mkdir(exist_ok=True)
         if n_trials:
             space = search_space(training.x.shape[1], available_streams(cache), scope=search)
-            objective = FoldLoss(
-                cache.folder, cache.sha256, folds, seed, where, checkpoints=checkpoints
-            )
-            settings = _tune(objective, n_trials, space, folder, settings, warm, jobs, seconds)
-            n_trials = len(read_trials(folder / TRIALS, space, len(folds)))
+            with tqdm(total=n_trials, desc="tune", unit="trial", disable=None) as bar:
+                settings, trials = tune(
+                    FoldLoss(cache.folder, cache.sha256, folds, seed, device, checkpoints),
+                    n_trials,
+                    space,
+                    folder / TRIALS,
+                    n_folds=len(folds),
+                    start=settings,
+                    warm=warm,
+                    seed=seed,
+                    jobs=jobs,
+                    seconds=seconds,
+                    progress=bar.update,
+                )
+            plot_tuning(trials, space, folder / "tuning.png")
+            n_trials = len(trials)  # the log may hold more, or the time was over
             training = load_training(cache.folder, cache.sha256, settings.streams)
         with tqdm(total=len(folds), desc="train", unit="fold", disable=None) as bar:
             fitted = cross_fit(
@@ -112,7 +122,7 @@ def fit(
                 folds,
                 settings,
                 seed=seed,
-                device=where,
+                device=device,
                 progress=bar.update,
                 checkpoints=checkpoints,
             )
@@ -147,9 +157,8 @@ def fit(
         save_band(folder, fit_band(run, training, fitted.folds, motion, anomaly))
         save_run(run)
         shutil.rmtree(checkpoints)
-        _write_history(folder, fitted)
-        out_of_fold = dict(zip(ids, run.probabilities(logits), strict=True))
-        write_predictions(run, cache, out_of_fold)
+        _write_history(folder, fitted.folds)
+        write_predictions(run, cache, dict(zip(ids, run.probabilities(logits), strict=True)))
         return run
 
 
@@ -161,67 +170,84 @@ def refit(
     device: str = "auto",
     allow_leaks: bool = False,
 ) -> Run:
-    """Train a run once more, from what its folder says: the same settings, folds and seed.
+    """Train a run again with the same settings, folds and seed, without tuning.
 
     On the same kind of machine the weights are the same to the last bit.
 
     Args:
-        original: the run; its settings are taken as they were found, nothing is tuned.
-        folder: of the new run.
-        cache: that it was trained on, where it is not where it was.
-        device: as torch names it, or ``auto``.
-        allow_leaks: as of `fit`.
+        original: run to repeat.
+        folder: folder of the new run.
+        cache: embedding cache of the original, if it was moved.
+        device: PyTorch device, or ``auto``.
+        allow_leaks: see `fit`.
 
     Raises:
-        IntegrityError: the cache is another one, or its splits leak.
+        IntegrityError: the cache is another one, or its split leaks.
     """
-    was = original.config
+    config = original.config
     run = fit(
         cache_of(original, cache),
         folder,
-        settings=was.training,
-        n_folds=max(2, was.n_heads),
-        seed=was.seed,
+        settings=config.training,
+        n_folds=max(2, config.n_heads),
+        seed=config.seed,
         device=device,
-        max_fpr=was.max_fpr,
-        abstain=was.abstain,
+        max_fpr=config.max_fpr,
+        abstain=config.abstain,
         allow_leaks=allow_leaks,
     )
-    run = dataclasses.replace(run, config=dataclasses.replace(run.config, trials=was.trials))
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, trials=config.trials))
     save_run(run)
     return run
 
 
 def training_folds(training: Sequences, n_folds: int, seed: int) -> list[tuple[Indices, Indices]]:
-    """Pairs of rows to train on and rows to validate on.
+    """Return pairs of training and validation indices.
 
-    A corpus that prescribes a validation split gets that one fold; any other is folded by
-    identity.
+    A prescribed validation split is the only fold; otherwise folds are disjoint in identities.
 
     Raises:
-        NothingUsable: a class is missing from the training split.
+        NothingUsable: a class is missing from the training or the validation split.
         SettingsError: not even two folds are possible.
     """
-    given = np.array([clip.split == "val" for clip in training.clips])
-    if set(training.labels[~given]) != {0, 1}:
+    prescribed = np.array([clip.split == "val" for clip in training.clips])
+    if set(training.labels[~prescribed]) != {0, 1}:
         raise NothingUsable(
             "the training split lacks real or fake videos", "extract a larger corpus"
         )
-    if given.any():
-        if set(training.labels[given]) != {0, 1}:
+    if prescribed.any():
+        if set(training.labels[prescribed]) != {0, 1}:
             raise NothingUsable(
                 "the prescribed validation split lacks real or fake videos",
                 "put both into it, or prescribe none",
             )
-        return [(np.flatnonzero(~given), np.flatnonzero(given))]
+        return [(np.flatnonzero(~prescribed), np.flatnonzero(prescribed))]
     return identity_folds(
         [clip.group_keys for clip in training.clips], training.labels.tolist(), n_folds, seed=seed
     )
 
 
+def best_settings(folder: Path) -> list[TrainingSettings]:
+    """Return the best settings that the tuning of a run found, at most three.
+
+    Raises:
+        SettingsError: the run was not tuned.
+    """
+    try:
+        begun = json.loads((folder / BEGUN).read_text())
+        names = {field.name for field in dataclasses.fields(TrainingSettings)}
+        values = {name: value for name, value in begun.items() if name in names}
+        start = TrainingSettings(**values | {"streams": tuple(begun["streams"])})
+        return best_of_log(folder / TRIALS, start)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SettingsError(
+            f"{folder} holds no trials to start from: {error}", "name a run that --tune made"
+        ) from error
+
+
 @contextlib.contextmanager
-def _alone(folder: Path, begun: dict[str, Any], tuned: bool) -> Iterator[None]:
-    """The right to write a run, which one process has at a time."""
+def _locked(folder: Path, begun: dict[str, Any], tuned: bool) -> Iterator[None]:
+    """Begin or resume a run, which one process can write at a time."""
     _begin(folder, begun, tuned)
     with (folder / BEGUN).open("r+b") as file:
         if not try_lock(file):
@@ -233,10 +259,10 @@ def _alone(folder: Path, begun: dict[str, Any], tuned: bool) -> Iterator[None]:
 
 
 def _begin(folder: Path, begun: dict[str, Any], tuned: bool) -> None:
-    """Remember what a search was begun with, so that it is never gone on with something else."""
-    path = folder / BEGUN
+    """Write the settings of a run, or check that those of the run in the folder are the same."""
+    path, text = folder / BEGUN, json.dumps(begun, indent=1)
     if path.is_file():
-        check_same_settings(folder, json.loads(path.read_text()), begun)
+        check_same_settings(folder, json.loads(path.read_text()), json.loads(text))
         if (folder / TRIALS).is_file() and not tuned:
             raise SettingsError(
                 f"{folder} holds a search, which training without one would forget",
@@ -248,64 +274,18 @@ def _begin(folder: Path, begun: dict[str, Any], tuned: bool) -> None:
         raise SettingsError(f"{folder} is a file, and a run is a folder", "give a new folder")
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(begun, indent=1)
         write_whole(path, lambda temporary: temporary.write_text(text))
 
 
-def best_settings(folder: Path) -> list[TrainingSettings]:
-    """The best settings that the tuning of an earlier run found, at most three.
-
-    Raises:
-        SettingsError: it was not tuned.
-    """
-    try:
-        begun = json.loads((folder / BEGUN).read_text())
-        return best_of_log(folder / TRIALS, settings_from_json(begun))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise SettingsError(
-            f"{folder} holds no trials to start from: {error}", "name a run that --tune made"
-        ) from error
-
-
-def _tune(
-    objective: FoldLoss,
-    n_trials: int,
-    space: Sequence[Dimension],
-    folder: Path,
-    start: TrainingSettings,
-    warm: Sequence[TrainingSettings],
-    jobs: int,
-    seconds: float | None,
-) -> TrainingSettings:
-    log, n_folds = folder / TRIALS, len(objective.folds)
-    with tqdm(total=n_trials, desc="tune", unit="trial", disable=None) as bar:
-        best = tune(
-            objective,
-            n_trials,
-            space,
-            log,
-            n_folds=n_folds,
-            start=start,
-            warm=warm,
-            seed=objective.seed,
-            jobs=jobs,
-            seconds=seconds,
-            progress=lambda trial: bar.update(),
-        )
-    trials = read_trials(log, space, n_folds)
-    plot_tuning([trials[n] for n in sorted(trials)], space, n_folds, folder / "tuning.png")
-    return best
-
-
-def _write_history(folder: Path, fitted: CrossFit) -> None:
+def _write_history(folder: Path, folds: Sequence[Fold]) -> None:
     rows = [
         [n, number, *dataclasses.astuple(epoch)]
-        for n, fold in enumerate(fitted.folds)
+        for n, fold in enumerate(folds)
         for number, epoch in enumerate(fold.history)
     ]
     header = ["fold", "epoch", "train_loss", "val_loss", "val_auc"]
     write_csv(folder / "history.csv", header, rows)
-    plot_training([fold.history for fold in fitted.folds], folder / "training.png")
+    plot_training([fold.history for fold in folds], folder / "training.png")
 
 
 def _versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Settings of a head and its training; a command's ``--help`` waits for nothing slow to import."""
+"""Settings of a head and of its training; this module imports nothing slow."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -10,26 +10,26 @@ Fusion = Literal["early", "late"]
 HEADS: tuple[HeadKind, ...] = get_args(HeadKind)
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
-Scope = Literal["training", "architecture"]  # of tuning
+Scope = Literal["training", "architecture"]  # which settings tuning searches
 
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """The shape of a head.
+    """Architecture of a head.
 
     Attributes:
-        kind: what looks at the order of time: an LSTM, a GRU, dilated convolutions (TCN), a
-            Transformer encoder; or nothing does: the mean over time, and a logistic regression.
-        hidden: width of its layers.
-        layers: how many of them.
-        bidirectional: of an LSTM or a GRU; the others see both directions anyhow.
-        pooling: from the steps of time to one vector.
-        dropout: before, between and after its layers.
-        fusion: whether the streams are joined before time is looked at, or each has a branch of
-            its own and their logits are averaged.
+        head: temporal model: LSTM, GRU, dilated convolutions (TCN) or Transformer encoder; or
+            ``mean``, a logistic regression on the mean over time.
+        hidden: width of the layers.
+        layers: number of layers.
+        bidirectional: LSTM and GRU read both ways; the others always see both directions.
+        pooling: reduction over time to one vector.
+        dropout: probability before, between and after the layers.
+        fusion: ``early`` joins the streams before the temporal model; ``late`` averages the logits
+            of one model per stream.
     """
 
-    kind: HeadKind = "lstm"
+    head: HeadKind = "lstm"
     hidden: int = 64
     layers: int = 1
     bidirectional: bool = False
@@ -39,33 +39,23 @@ class HeadSettings:
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """Everything that decides a trained head, given the data and the seed."""
+class TrainingSettings(HeadSettings):
+    """Everything that determines a trained head, given the data and the seed.
+
+    Attributes:
+        learning_rate: of AdamW.
+        batch_size: clips per step.
+        sequence_length: flow maps in a temporal crop.
+        weight_decay: of AdamW.
+        streams: some of `STREAMS`, joined in this order.
+        max_epochs: limit per fold.
+        patience: epochs without a better validation loss before training stops.
+    """
 
     learning_rate: float = 1e-3
     batch_size: int = 8
     sequence_length: int = 32
     weight_decay: float = 1e-3
-    dropout: float = HeadSettings.dropout
-    hidden: int = HeadSettings.hidden
-    layers: int = HeadSettings.layers
-    bidirectional: bool = HeadSettings.bidirectional
-    pooling: Pooling = HeadSettings.pooling
-    head: HeadKind = HeadSettings.kind
     streams: tuple[str, ...] = ("flow", "motion")
-    fusion: Fusion = HeadSettings.fusion
     max_epochs: int = 60
     patience: int = 12
-
-    @property
-    def shape(self) -> HeadSettings:
-        """Of the head."""
-        return HeadSettings(
-            self.head,
-            self.hidden,
-            self.layers,
-            self.bidirectional,
-            self.pooling,
-            self.dropout,
-            self.fusion,
-        )

@@ -1,1 +1,1 @@
-"""The run folder: weights, settings, predictions, and what a verdict rests on."""
+"""A run on disk: model, configuration, training videos, predictions and plots."""

@@ -1,4 +1,4 @@
-"""From clips to videos: one probability per video, and the file that lists them."""
+"""One probability per video, from the logits of its clips, and ``predictions.csv``."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ from pipeline.common.csv_files import write_csv
 PREDICTIONS = "predictions.csv"
 HEADER = ("id", "split", "label", "probability", "status")
 OK = "ok"  # status of a video with a probability
-UNSEEN = ("test", "holdout")
+UNSEEN = ("test", "holdout")  # splits that training never reads
 
 
 def by_video(
@@ -24,24 +24,26 @@ def by_video(
 
     Args:
         clips: N rows of an index.
-        logits: (N,), NaN for a clip without one.
+        logits: (N,) float64, NaN for a clip without one.
 
     Returns:
-        V ids, (V,) labels and (V,) logits, NaN for a video none of whose clips has one.
+        V video ids, labels (V,) int64, and logits (V,) float64, NaN if no clip has one.
     """
-    of_video: dict[str, list[int]] = {}
-    for n, clip in enumerate(clips):
-        of_video.setdefault(clip.video, []).append(n)
-    labels = np.array([clips[rows[0]].label for rows in of_video.values()], np.int64)
-    known = [[logits[n] for n in rows if not np.isnan(logits[n])] for rows in of_video.values()]
-    means = np.array([np.mean(values) if values else np.nan for values in known])
-    return list(of_video), labels, means
+    labels: dict[str, int] = {}
+    values: dict[str, list[float]] = {}
+    for clip, logit in zip(clips, logits, strict=True):
+        labels[clip.video] = clip.label
+        values.setdefault(clip.video, [])
+        if not np.isnan(logit):
+            values[clip.video].append(logit)
+    means = [np.mean(some) if some else np.nan for some in values.values()]
+    return list(labels), np.array(list(labels.values()), np.int64), np.array(means)
 
 
 def score_videos(
     run: Run, data: Sequences
 ) -> tuple[list[str], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """V ids, (V,) labels and (V,) probabilities of being fake, from the run's model."""
+    """Return V video ids, labels (V,) int64 and probabilities of being fake (V,) float64."""
     with torch.inference_mode():
         logits = run.ensemble(data.x).double().numpy()
     ids, labels, logits = by_video(data.clips, logits)
@@ -49,26 +51,27 @@ def score_videos(
 
 
 def write_predictions(run: Run, cache: Cache, out_of_fold: Mapping[str, float]) -> None:
-    """Write one row per video of the cache.
+    """Write ``predictions.csv``, one row per video of the cache.
 
-    Training videos get the probability from the heads that did not train on them; all others
-    that of the whole model. A video without a probability says why.
+    Args:
+        run: trained run.
+        cache: embedding cache that it was trained on.
+        out_of_fold: id of a training video → its probability, from heads that did not train on it;
+            other videos get that of the whole ensemble.
     """
-    probability = dict(out_of_fold)
+    probabilities = dict(out_of_fold)
     if any(clip.split in UNSEEN for clip in cache.clips):
         ids, _, unseen = score_videos(run, load_sequences(cache, run.config.streams, UNSEEN))
-        probability |= dict(zip(ids, unseen, strict=True))
-    rows, listed = [], set()
-    for clip in cache.clips:
-        if clip.video in listed:
-            continue
-        listed.add(clip.video)
-        value = probability.get(clip.video, np.nan)
-        status = OK
-        if not clip.split:
+        probabilities |= dict(zip(ids, unseen, strict=True))
+    rows = []
+    for video, clip in {clip.video: clip for clip in cache.clips}.items():
+        probability = float(probabilities.get(video, np.nan))
+        if not np.isnan(probability):
+            status = OK
+        elif not clip.split:
             status = "dropped from the split"
-        elif np.isnan(value):
+        else:
             status = "no number came out" if clip.split in UNSEEN else "in no validation fold"
-        shown = "" if np.isnan(value) else repr(float(value))
-        rows.append([clip.video, clip.split, clip.label, shown, status])
+        text = repr(probability) if status == OK else ""
+        rows.append([video, clip.split, clip.label, text, status])
     write_csv(run.folder / PREDICTIONS, HEADER, rows)

@@ -1,4 +1,4 @@
-"""Curves as PNG."""
+"""Training, ROC, precision-recall, reliability and robustness plots as PNG."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ from model.training.train import Epoch
 from pipeline.common.files import write_whole
 
 COLOURS = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
-STYLES = ("-", "--", ":")  # so that curves on top of one another all show
-PAPER = {"boxstyle": "square,pad=0.05", "color": "white"}  # so that no line runs through a text
-Curve = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]  # labels and probabilities
+LINE_STYLES = ("-", "--", ":")  # so that curves on top of one another all show
+TEXT_BOX = {"boxstyle": "square,pad=0.05", "color": "white"}
+Curve = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]  # (V,) labels, probabilities
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -28,7 +28,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def plot_training(histories: Sequence[Sequence[Epoch]], path: Path) -> None:
-    """Losses and validation AUC over the epochs of each fold, with the epoch that was kept."""
+    """Plot losses and validation AUC over the epochs of each fold, with the best epoch."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for n, history in enumerate(histories):
@@ -48,8 +48,10 @@ def plot_training(histories: Sequence[Sequence[Epoch]], path: Path) -> None:
 def plot_roc(
     curves: Mapping[str, Curve], path: Path, title: str, warnings: Sequence[str] = ()
 ) -> None:
-    """ROC curves of several detectors on the same videos, under what is to be said of them."""
-    figure, axes = _draw({name: roc_curve(*curve)[:2] for name, curve in curves.items()}, warnings)
+    """Plot ROC curves of detectors on the same videos, below warnings."""
+    figure, axes = _plot_lines(
+        {name: roc_curve(*curve)[:2] for name, curve in curves.items()}, warnings
+    )
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
     axes.set(xlabel="real videos called fake", ylabel="fake videos found", title=f"ROC, {title}")
     axes.legend(loc="lower right")
@@ -59,9 +61,9 @@ def plot_roc(
 def plot_precision_recall(
     curves: Mapping[str, Curve], path: Path, title: str, warnings: Sequence[str] = ()
 ) -> None:
-    """Precision over recall of several detectors on the same videos."""
+    """Plot precision over recall of detectors on the same videos, below warnings."""
     lines = {name: precision_recall_curve(*curve)[1::-1] for name, curve in curves.items()}
-    figure, axes = _draw(lines, warnings)
+    figure, axes = _plot_lines(lines, warnings)
     share = float(np.mean(next(iter(curves.values()))[0]))
     axes.axhline(share, color="grey", linewidth=0.8, linestyle="--")
     axes.set(
@@ -75,18 +77,18 @@ def plot_precision_recall(
 
 
 def plot_reliability(curve: Curve, path: Path, title: str, warnings: Sequence[str] = ()) -> None:
-    """Share of fakes over stated probability, with binomial 95% intervals and numbers of videos."""
+    """Plot the share of fakes over the stated probability, with 95% binomial intervals."""
     labels, probabilities = curve
     bins = np.minimum((probabilities * ECE_BINS).astype(int), ECE_BINS - 1)
-    figure, axes = _draw({}, warnings)
+    figure, axes = _plot_lines({}, warnings)
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
     for b in np.unique(bins):
-        here = labels[bins == b]
-        low, high = binomtest(int(here.sum()), len(here)).proportion_ci(method="wilson")
+        fakes = labels[bins == b]
+        low, high = binomtest(int(fakes.sum()), len(fakes)).proportion_ci(method="wilson")
         x = probabilities[bins == b].mean()
         axes.plot([x, x], [low, high], color=COLOURS[0])
-        axes.plot(x, here.mean(), "o", color=COLOURS[0])
-        axes.annotate(f"{len(here)}", (x, high), (0, 3), textcoords="offset points", ha="center")
+        axes.plot(x, fakes.mean(), "o", color=COLOURS[0])
+        axes.annotate(f"{len(fakes)}", (x, high), (0, 3), textcoords="offset points", ha="center")
     axes.set(
         xlabel="stated probability of being fake",
         ylabel="share of fakes, and how many videos",
@@ -104,16 +106,25 @@ def plot_sweep(
     path: Path,
     warnings: Sequence[str] = (),
 ) -> None:
-    """AUC and accuracy with their intervals, a line for each perturbation, the unchanged first."""
+    """Plot AUC and accuracy with 95% intervals, one row per perturbation.
+
+    Args:
+        points: perturbation → AUC and accuracy; the unchanged videos come first.
+        title: title of the figure.
+        threshold: operating threshold of the run.
+        path: PNG to write.
+        warnings: texts above the plots.
+    """
     figure = Figure(figsize=(9, 1.6 + 0.3 * len(points)), layout="constrained")
-    if warnings:
-        figure.suptitle("\n".join(textwrap.fill(w, 120) for w in warnings), color="#c60", size=8)
+    _write_warnings(figure, warnings, width=120)
     names = ("AUC", f"accuracy at the run's threshold, {threshold:.3f}")
     for column, axes in enumerate(figure.subplots(1, 2, sharey=True)):
         for row, metrics in enumerate(points.values()):
             metric = metrics[column]
             if metric.value is None:
-                axes.annotate("undefined", (0.5, row), size=8, ha="center", va="center", bbox=PAPER)
+                axes.annotate(
+                    "undefined", (0.5, row), size=8, ha="center", va="center", bbox=TEXT_BOX
+                )
                 continue
             colour = COLOURS[column]
             if row == 0:
@@ -123,7 +134,7 @@ def plot_sweep(
             axes.plot(metric.value, row, "o", color=colour)
             axes.annotate(
                 f"{metric.value:.2f}", (metric.value, row), (0, 7), size=8,
-                textcoords="offset points", ha="center", bbox=PAPER,
+                textcoords="offset points", ha="center", bbox=TEXT_BOX,
             )  # fmt: skip
         axes.axvline(0.5, color="grey", linewidth=0.8, linestyle=":")
         axes.grid(axis="y", alpha=0.2)
@@ -138,12 +149,17 @@ def plot_sweep(
     save_figure(figure, path)
 
 
-def _draw(lines: Mapping[str, Any], warnings: Sequence[str]) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(5, 4.6), layout="constrained")
+def _write_warnings(figure: Figure, warnings: Sequence[str], width: int) -> None:
     if warnings:
-        figure.suptitle("\n".join(textwrap.fill(w, 70) for w in warnings), color="#c60", size=8)
+        text = "\n".join(textwrap.fill(warning, width) for warning in warnings)
+        figure.suptitle(text, color="#c60", size=8)
+
+
+def _plot_lines(lines: Mapping[str, Any], warnings: Sequence[str]) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(5, 4.6), layout="constrained")
+    _write_warnings(figure, warnings, width=70)
     axes = figure.subplots()
     for n, (name, (x, y)) in enumerate(lines.items()):
-        style = STYLES[n % len(STYLES)]
+        style = LINE_STYLES[n % len(LINE_STYLES)]
         axes.plot(x, y, color=COLOURS[n], linestyle=style, linewidth=2, label=name)
     return figure, axes

@@ -1,4 +1,7 @@
-"""The folder of one run: a trained model and every setting that made it."""
+"""Folder of one run: a trained model and all settings that it was trained with.
+
+Reading the configuration needs no PyTorch.
+"""
 
 import dataclasses
 import json
@@ -22,34 +25,36 @@ if TYPE_CHECKING:
 
 SCHEMA = 3
 CONFIG = "config.json"
+MODEL = "model.pt"
+# Files that a verdict depends on, if present; reports and their inputs are not among them.
+CHECKSUMMED = (CONFIG, MODEL, "anomaly.npz", "band.json", "training.csv")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything needed to treat a new video as the training videos were, and to repeat the run.
+    """All settings of a run: enough to process a new video alike, and to repeat the training.
 
     Attributes:
         schema: version of this layout.
         cache: path of the embedding cache.
-        cache_sha256: of its index.
-        frames: T, the frames of a clip.
+        cache_sha256: sha256 of its index.
+        frames: T, frames of a clip.
         extraction: settings of `pipeline.extraction.extract_corpus`.
         embedding: settings of `features.embedding`.
-        widths: what the head sees, side by side: stream → the length of its vectors.
+        widths: stream → number of its features, in the order of the head's input.
         training: settings of the heads.
         n_heads: heads in the ensemble, one per fold.
-        trials: tuning trials that chose the settings, 0 if none.
-        seed: of folds, tuning and training.
+        trials: tuning trials that chose the settings, 0 without tuning.
+        seed: seed of folds, tuning and training.
         temperature: a probability is the sigmoid of logit / temperature.
-        threshold: probability from which on a video is called fake.
-        max_fpr: the share of real validation videos that the threshold lets be called fake; None:
-            it makes as many errors on real as on fake ones.
-        abstain: the share of validation videos that should be too close to call.
-        margin: a probability that is nearer than that to the threshold, in logits, is too close
-            to call.
-        versions: of the libraries.
-        leak_warning: what to say wherever a result rests on a split that leaks, or nothing.
-        threshold_warning: why the threshold cannot keep its promise, or nothing.
+        threshold: operating threshold; a video is called fake from this probability on.
+        max_fpr: highest false-positive rate that the threshold allows on validation videos; None:
+            the threshold is at the equal error rate.
+        abstain: share of the validation videos that should be too close to call.
+        margin: distance from the threshold, in logits, below which a video is too close to call.
+        versions: versions of the libraries.
+        leak_warning: warning for every result if the split leaks, or empty.
+        threshold_warning: reason why the threshold cannot guarantee ``max_fpr``, or empty.
     """
 
     schema: int
@@ -74,25 +79,25 @@ class Config:
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """What the head sees, side by side."""
+        """The streams that the head uses, in the order of its input."""
         return tuple(self.widths)
 
     @property
     def options(self) -> Options:
-        """How a clip is embedded to be looked at."""
+        """How to embed a new clip: only the streams that the head uses, without augmentation."""
         options = Options.from_json(self.embedding)
         streams = tuple(stream for stream in options.streams if stream in self.streams)
         return dataclasses.replace(options, streams=streams, augment=())
 
     @property
     def warnings(self) -> list[str]:
-        """What to say over every result of the run: an untrained backbone, a split that leaks."""
-        said = (weights_warning(self.embedding), self.leak_warning, self.threshold_warning)
-        return [warning for warning in said if warning]
+        """Warnings for every result: untrained backbone, leaking split, doubtful threshold."""
+        warnings = (weights_warning(self.embedding), self.leak_warning, self.threshold_warning)
+        return [warning for warning in warnings if warning]
 
     @property
     def threshold_rule(self) -> str:
-        """How the threshold was chosen, as the end of a sentence."""
+        """How the threshold was chosen, to end a sentence."""
         if self.max_fpr is None:
             return "where the errors on the validation folds are equal"
         return (
@@ -101,15 +106,28 @@ class Config:
         )
 
 
+@dataclass(frozen=True)
+class Run:
+    """A trained ensemble and its configuration."""
+
+    folder: Path
+    config: Config
+    ensemble: "Ensemble"
+
+    def probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return calibrated probabilities of being fake from logits of the ensemble."""
+        return expit(logits / self.config.temperature)
+
+
 def read_config(folder: Path) -> Config:
-    """What the run in a folder was made of; its model is not looked at.
+    """Read the configuration of a run, not its model.
 
     Raises:
-        SettingsError: no run is there, or one of another version.
+        SettingsError: the folder is not a run, or a run of another version.
         IntegrityError: the file is damaged.
     """
     if not (folder / CONFIG).is_file():
-        raise SettingsError(*_no_run(folder))
+        raise SettingsError(_not_a_run(folder), "python -m model.fit EMBEDDINGS -o RUN makes one")
     try:
         values = json.loads((folder / CONFIG).read_text())
         if values["schema"] != SCHEMA:
@@ -123,47 +141,64 @@ def read_config(folder: Path) -> Config:
     except SettingsError:
         raise
     except Exception as error:  # whatever an arbitrary file makes a parser raise
-        raise damaged(folder, error) from error
+        raise _damaged(folder, error) from error
 
 
-def damaged(folder: Path, why: Exception | str) -> IntegrityError:
-    """What to raise if a file of a run cannot be read."""
-    first = (str(why) or type(why).__name__).splitlines()[0]
-    return IntegrityError(f"the run in {folder} is damaged: {first}", "fit it again")
+def load_run(folder: Path) -> Run:
+    """Open a run and verify its checksums.
+
+    Raises:
+        SettingsError: the folder is not a run, or a run of another version.
+        IntegrityError: its files are damaged.
+    """
+    import torch
+
+    from model.training.heads import Ensemble, Head
+
+    config = read_config(folder)
+    _verify_checksums(folder)
+    try:
+        heads = [Head(config.widths, config.training) for _ in range(config.n_heads)]
+        ensemble = Ensemble(heads, config.training.sequence_length)
+        ensemble.load_state_dict(torch.load(folder / MODEL, weights_only=True))
+    except pickle.UnpicklingError as error:  # its text recommends weights_only=False
+        raise _damaged(folder, f"PyTorch cannot read {MODEL}") from error
+    except Exception as error:  # whatever an arbitrary file makes a parser raise
+        raise _damaged(folder, error) from error
+    return Run(folder, config, ensemble.eval())
 
 
-def _no_run(folder: Path) -> tuple[str, str]:
-    """What is there instead of a run, and the way out."""
-    how = "python -m model.fit EMBEDDINGS -o RUN makes one"
+def _verify_checksums(folder: Path) -> None:
+    try:
+        sums = read_sums(folder)
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, f"{SUMS} cannot be read") from error
+    if not {CONFIG, MODEL} <= sums.keys():
+        raise _damaged(folder, f"{SUMS} does not list {CONFIG} and {MODEL}")
+    for name, sha256 in sums.items():
+        if not (folder / name).is_file():
+            raise _damaged(folder, f"{name} is not there")
+        if sha256_of(folder / name) != sha256:
+            raise _damaged(folder, f"{name} is not what was written: its sha256 is another")
+
+
+def _damaged(folder: Path, why: Exception | str) -> IntegrityError:
+    first_line = (str(why) or type(why).__name__).splitlines()[0]
+    return IntegrityError(f"the run in {folder} is damaged: {first_line}", "fit it again")
+
+
+def _not_a_run(folder: Path) -> str:
     if not folder.exists():
-        return f"the run {folder} does not exist", how
+        return f"the run {folder} does not exist"
     if not folder.is_dir():
-        return f"{folder} is a file; a run is a folder, and comes first", how
+        return f"{folder} is a file; a run is a folder, and comes first"
     if (folder / INDEX).is_file():
-        return f"{folder} is a cache, not a run", how
-    return f"{folder} is not a finished run: it has no {CONFIG}", how
-
-
-MODEL = "model.pt"
-# What a verdict rests on, as far as it is there; reports and what they are made from are not.
-SEALED = (CONFIG, MODEL, "anomaly.npz", "band.json", "training.csv")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A trained ensemble and its configuration."""
-
-    folder: Path
-    config: Config
-    ensemble: "Ensemble"
-
-    def probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Calibrated probabilities of being fake, of the ensemble's logits."""
-        return expit(logits / self.config.temperature)
+        return f"{folder} is a cache, not a run"
+    return f"{folder} is not a finished run: it has no {CONFIG}"
 
 
 def save_run(run: Run) -> None:
-    """Write ``model.pt`` and ``config.json`` into the run's folder, and seal it."""
+    """Write ``model.pt``, ``config.json`` and ``SHA256SUMS``."""
     from model.training.train import save_tensors
 
     save_tensors(run.folder / MODEL, run.ensemble.state_dict())
@@ -173,64 +208,26 @@ def save_run(run: Run) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Write ``SHA256SUMS`` over what a verdict rests on; a change of it is then found."""
-    there = [name for name in SEALED if (folder / name).is_file()]
-    write_sums(folder, {name: sha256_of(folder / name) for name in there})
-
-
-def load_run(folder: Path) -> Run:
-    """Open a run.
-
-    Raises:
-        SettingsError: no run is there, or one of another version.
-        IntegrityError: its files are damaged.
-    """
-    import torch
-
-    from model.training.heads import Ensemble, Head
-
-    config = read_config(folder)
-    _check_seal(folder)
-    try:
-        heads = [Head(config.widths, config.training.shape) for _ in range(config.n_heads)]
-        ensemble = Ensemble(heads, config.training.sequence_length)
-        ensemble.load_state_dict(torch.load(folder / MODEL, weights_only=True))
-    except pickle.UnpicklingError as error:  # whose text advises what is dangerous
-        raise damaged(folder, f"PyTorch cannot read {MODEL}") from error
-    except Exception as error:  # whatever an arbitrary file makes a parser raise
-        raise damaged(folder, error) from error
-    return Run(folder, config, ensemble.eval())
-
-
-def _check_seal(folder: Path) -> None:
-    try:
-        sums = read_sums(folder)
-    except (OSError, ValueError) as error:
-        raise damaged(folder, f"{SUMS} cannot be read") from error
-    if not {CONFIG, MODEL} <= sums.keys():
-        raise damaged(folder, f"{SUMS} does not list {CONFIG} and {MODEL}")
-    for name, sha256 in sums.items():
-        if not (folder / name).is_file():
-            raise damaged(folder, f"{name} is not there")
-        if sha256_of(folder / name) != sha256:
-            raise damaged(folder, f"{name} is not what was written: its sha256 is another")
+    """Write ``SHA256SUMS`` of the files that a verdict depends on."""
+    present = [name for name in CHECKSUMMED if (folder / name).is_file()]
+    write_sums(folder, {name: sha256_of(folder / name) for name in present})
 
 
 def digest_of(run: Run) -> str:
-    """A sha256 over the model, its settings and all else that a verdict rests on."""
+    """Return one sha256 of all files that a verdict depends on."""
     return sha256_of(run.folder / SUMS)
 
 
 def cache_of(run: Run, cache: Cache | None = None) -> Cache:
-    """The cache of embeddings that a run was trained on.
+    """Return the embedding cache that a run was trained on.
 
     Args:
-        run: a trained run.
-        cache: that cache, where it is not where it was.
+        run: trained run.
+        cache: that cache, if it was moved.
 
     Raises:
-        SettingsError: it is not there.
-        IntegrityError: this is another one.
+        SettingsError: the cache is not where it was.
+        IntegrityError: this is another cache.
     """
     if cache is None:
         try:

@@ -1,4 +1,4 @@
-"""The files that the videos of a cache were made from, as far as they are still the same."""
+"""The video files that a cache was made from, identified by their sha256."""
 
 import csv
 from collections import defaultdict
@@ -10,8 +10,8 @@ from pipeline.common.csv_files import read_csv
 from pipeline.common.files import sha256_of
 from pipeline.workers.local import Pool
 
-NAMES = "names.csv"
-UNKNOWN, MISSING, CHANGED = LOST = (
+NAMES_FILE = "names.csv"
+UNLISTED, MISSING, CHANGED = LOST = (
     "no names.csv in or beside the embeddings names its file",
     "the file is gone",
     "the file has changed",
@@ -21,47 +21,47 @@ UNKNOWN, MISSING, CHANGED = LOST = (
 def find_videos(
     cache: Cache, clips: Sequence[Clip], folder: Path | None, pool: Pool
 ) -> dict[str, Path | str]:
-    """Find the file of each video by the bytes that it was extracted from.
+    """Find the source file of each video by its sha256.
 
     Args:
-        cache: of embeddings; a ``names.csv`` in it or in a cache beside it says where files were.
-        clips: one of each video.
-        folder: where files are looked for besides, whatever they are called.
-        pool: where files are read.
+        cache: embedding cache; ``names.csv`` in it or in a cache beside it lists paths.
+        clips: one clip of each video.
+        folder: another folder to search, whatever its files are called.
+        pool: pool in which files are read.
 
     Returns:
         video id → its file, or one of `LOST`.
     """
-    listed = named(cache, {clip.video for clip in clips})
-    of_size = _by_size(folder)
-    candidates = {clip.video: listed[clip.video] + of_size[clip.n_bytes] for clip in clips}
-    there = {path for paths in candidates.values() for path in paths if path.is_file()}
-    digests = dict(pool.run(_digest, sorted(there)))
-    found: dict[str, Path | str] = {}
+    listed = listed_files(cache, {clip.video for clip in clips})
+    by_size = _by_size(folder)
+    candidates = {clip.video: listed[clip.video] + by_size[clip.n_bytes] for clip in clips}
+    existing = {path for paths in candidates.values() for path in paths if path.is_file()}
+    digests = dict(pool.run(_digest, sorted(existing)))
+    files: dict[str, Path | str] = {}
     for clip in clips:
         paths = candidates[clip.video]
         same = [path for path in paths if digests.get(path) == clip.source_sha256]
         if same:
-            found[clip.video] = same[0]
+            files[clip.video] = same[0]
         elif not paths:
-            found[clip.video] = UNKNOWN
+            files[clip.video] = UNLISTED
         else:
-            found[clip.video] = CHANGED if there.intersection(paths) else MISSING
-    return found
+            files[clip.video] = CHANGED if existing.intersection(paths) else MISSING
+    return files
 
 
-def named(cache: Cache, videos: set[str]) -> dict[str, list[Path]]:
-    """Where the videos were, by all tables of names in a cache of embeddings or beside it."""
+def listed_files(cache: Cache, videos: set[str]) -> dict[str, list[Path]]:
+    """Return the paths of videos in every ``names.csv`` in an embedding cache or beside it."""
     listed: dict[str, list[Path]] = defaultdict(list)
-    for table in [cache.folder / NAMES, *sorted(cache.folder.parent.glob(f"*/{NAMES}"))]:
-        for video, path in _rows(table):
+    for table in [cache.folder / NAMES_FILE, *sorted(cache.folder.parent.glob(f"*/{NAMES_FILE}"))]:
+        for video, path in _read_names(table):
             if video in videos and Path(path) not in listed[video]:
                 listed[video].append(Path(path))
     return listed
 
 
-def _rows(table: Path) -> list[tuple[str, str]]:
-    """Ids and paths; nothing of a file that is something else."""
+def _read_names(table: Path) -> list[tuple[str, str]]:
+    """Return ids and paths; none if the file is missing or another table."""
     try:
         return [(row["id"], row["path"]) for row in read_csv(table)]
     except (OSError, csv.Error, KeyError):

@@ -1,4 +1,4 @@
-"""Whom and what a run was trained on, kept beside the model."""
+"""The table of group keys of a run's training videos, ``training.csv``."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,21 +8,21 @@ from pipeline.common.csv_files import first_few, read_csv, write_csv
 from pipeline.common.errors import IntegrityError, SettingsError
 
 TRAINING = "training.csv"
-SHOWN = 5
+MAX_KEYS_IN_MESSAGE = 5
 
 
 def write_trained_on(folder: Path, clips: Iterable[Clip]) -> None:
-    """Write ``training.csv``: a row for everything that ties each training video to others."""
-    of_video = {clip.video: clip.group_keys for clip in clips}
-    rows = [[video, tie] for video, ties in of_video.items() for tie in ties]
+    """Write ``training.csv``: one row per training video and group key."""
+    keys_of_video = {clip.video: clip.group_keys for clip in clips}
+    rows = [[video, key] for video, keys in keys_of_video.items() for key in keys]
     write_csv(folder / TRAINING, ["id", "tie"], rows)
 
 
 def trained_on(folder: Path) -> set[str]:
-    """The identities, originals, recordings and files that a run was trained on.
+    """Return the group keys of a run's training videos: identities, originals, recordings, files.
 
     Raises:
-        SettingsError: the run does not say.
+        SettingsError: the run has no ``training.csv``.
     """
     path = folder / TRAINING
     if not path.is_file():
@@ -32,29 +32,28 @@ def trained_on(folder: Path) -> set[str]:
     return {row["tie"] for row in read_csv(path)}
 
 
-def check_unseen(folder: Path, clips: Iterable[Clip], what: str, *, allow: bool = False) -> str:
-    """Refuse videos that share anything with those that a run was trained on.
+def check_unseen(folder: Path, clips: Iterable[Clip], source: str, *, allow: bool = False) -> str:
+    """Raise an error if videos share a group key with the training videos of a run.
 
     Args:
-        folder: of the run.
-        clips: to be evaluated.
-        what: these are, for the message.
-        allow: do not refuse them.
+        folder: folder of the run.
+        clips: clips to evaluate.
+        source: where they come from, for the message.
+        allow: return a warning instead.
 
     Returns:
-        what to say over every result on them, or nothing.
+        the warning for every result on these clips; empty if nothing is shared.
 
     Raises:
-        IntegrityError: a tie is on both sides.
+        IntegrityError: a group key is on both sides.
     """
-    shared = sorted(trained_on(folder) & {tie for clip in clips for tie in clip.group_keys})
+    shared = sorted(trained_on(folder) & {key for clip in clips for key in clip.group_keys})
     if not shared:
         return ""
-    found = f"{len(shared)} identities, originals, recordings or files of {what}"
+    overlap = f"{len(shared)} identities, originals, recordings or files of {source}"
     if not allow:
-        listed = first_few(shared, SHOWN)
         raise IntegrityError(
-            f"{found} were trained on by {folder}: {listed}",
-            "evaluate on others; --allow-leaks goes on, and says so over every result",
+            f"{overlap} were trained on by {folder}: {first_few(shared, MAX_KEYS_IN_MESSAGE)}",
+            "evaluate on others; --allow-leaks continues and adds a warning to every result",
         )
-    return f"{found} were seen in training. Results are too good to be true."
+    return f"{overlap} were seen in training. Results are too good to be true."

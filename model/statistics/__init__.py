@@ -1,1 +1,1 @@
-"""Numbers about scores and labels: metrics, intervals, chance, calibration, comparisons."""
+"""Statistics of scores and labels: metrics, intervals, permutation tests, calibration."""

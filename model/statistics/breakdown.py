@@ -1,4 +1,4 @@
-"""How a detector fares on each manipulation, and on the videos of each source."""
+"""Results of a detector by manipulation and by source."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ UNSTATED = "unstated"
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the videos of a split.
+    """Results on part of the videos of a split.
 
     Attributes:
-        real: how many of them are real.
-        fake: how many are fake.
-        auc_roc: with its interval; None with one class only.
-        fakes_called_fake: the share, at the detector's threshold.
-        reals_called_fake: the share, at the detector's threshold.
+        real: number of real videos.
+        fake: number of fake videos.
+        auc_roc: AUC; its value is None with one class only.
+        fakes_called_fake: true-positive rate at the operating threshold.
+        reals_called_fake: false-positive rate at the operating threshold.
     """
 
     real: int
@@ -39,13 +39,16 @@ def by_manipulation(
     threshold: float,
     groups: Labels,
 ) -> dict[str, Part]:
-    """The fakes of each manipulation against all real videos; nothing if there is only one.
+    """Return results on the fakes of each manipulation with all real videos.
 
     Args:
-        clips: V, one of each video.
-        probabilities: (V,) of being fake.
-        threshold: from it on a video is called fake.
-        groups: (V,) equal for linked videos.
+        clips: one clip of each of V videos.
+        probabilities: probabilities of being fake, (V,) float64.
+        threshold: operating threshold.
+        groups: group numbers, (V,) int64, equal for linked videos.
+
+    Returns:
+        manipulation → results; empty if there is only one.
     """
     values = [clip.manipulation or UNSTATED if clip.label else "" for clip in clips]
     real = np.array([not clip.label for clip in clips])
@@ -61,7 +64,7 @@ def by_source(
     threshold: float,
     groups: Labels,
 ) -> dict[str, Part]:
-    """The videos of each source; nothing if there is only one. Arguments as `by_manipulation`'s."""
+    """Return results on the videos of each source; arguments as in `by_manipulation`."""
     values = [clip.source or UNSTATED for clip in clips]
     return {
         name: _part(clips, probabilities, threshold, groups, rows)
@@ -70,7 +73,7 @@ def by_source(
 
 
 def _rows(values: list[str]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Value → (V,) where it is, of two values or more that are not empty."""
+    """Return value → (V,) mask, for non-empty values; empty if there is only one."""
     names = sorted(set(values) - {""})
     return {name: np.array(values) == name for name in names} if len(names) > 1 else {}
 
@@ -86,23 +89,23 @@ def _part(
     probabilities = probabilities[rows]
     called = probabilities >= threshold
 
-    def measure(some: npt.NDArray[np.int64]) -> dict[str, float]:
-        y, verdicts = labels[some], called[some]
+    def measure(sample: npt.NDArray[np.int64]) -> dict[str, float]:
+        y, verdicts = labels[sample], called[sample]
         return {
-            "auc_roc": auc_roc(y, probabilities[some]),
+            "auc_roc": auc_roc(y, probabilities[sample]),
             "fakes_called_fake": _share(verdicts[y == 1]),
             "reals_called_fake": _share(verdicts[y == 0]),
         }
 
-    found = with_intervals(measure, groups[rows])
+    metrics = with_intervals(measure, groups[rows])
     fake = int(labels.sum())
     real = len(labels) - fake
     return Part(
         real,
         fake,
-        found["auc_roc"],
-        dataclasses.replace(found["fakes_called_fake"], n=fake),
-        dataclasses.replace(found["reals_called_fake"], n=real),
+        metrics["auc_roc"],
+        dataclasses.replace(metrics["fakes_called_fake"], n=fake),
+        dataclasses.replace(metrics["reals_called_fake"], n=real),
     )
 
 

@@ -1,4 +1,4 @@
-"""From logits to probabilities that mean what they say, and to a verdict; learned on validation."""
+"""Calibration of logits and choice of the operating threshold, on validation videos."""
 
 from dataclasses import dataclass
 
@@ -7,23 +7,23 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-from model.statistics.metrics import distance, equal_error, false_alarm_threshold
+from model.statistics.metrics import distance, equal_error, threshold_at_fpr
 
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-TEMPERATURES = (0.05, 20.0)
+TEMPERATURE_BOUNDS = (0.05, 20.0)
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What turns logits into verdicts.
+    """Parameters that turn logits into verdicts.
 
     Attributes:
         temperature: a probability is the sigmoid of logit / temperature.
         threshold: probability from which on a video is called fake.
-        margin: logits of probability and threshold that are nearer than that are too close to call.
-        warning: why the threshold does not keep its promise, or nothing.
+        margin: distance from the threshold, in logits, below which a video is too close to call.
+        warning: reason why the threshold cannot guarantee the false-positive rate, or empty.
     """
 
     temperature: float
@@ -38,21 +38,20 @@ def operating_point(
     """Choose temperature, threshold and margin on validation videos.
 
     Args:
-        labels: (V,) 0 real, 1 fake.
-        logits: (V,) of heads that did not see the video; NaN where there is none.
-        max_fpr: the share of real videos that may be called fake; None: as many errors on real
-            as on fake videos.
-        abstain: the share of the videos that the margin should hold.
+        labels: (V,) int64: 0 real, 1 fake.
+        logits: (V,) float64 from heads that did not train on the video; NaN is ignored.
+        max_fpr: highest false-positive rate; None puts the threshold at the equal error rate.
+        abstain: share of the videos that should be too close to call.
     """
-    known = ~np.isnan(logits)
-    labels, logits = labels[known], logits[known]
+    valid = ~np.isnan(logits)
+    labels, logits = labels[valid], logits[valid]
     temperature = fit_temperature(labels, logits)
     p = expit(logits / temperature)
     warning = ""
     if max_fpr is None:
         threshold = equal_error(labels, p)[1]
     else:
-        threshold = false_alarm_threshold(labels, p, max_fpr)
+        threshold = threshold_at_fpr(labels, p, max_fpr)
         n_real = int((labels == 0).sum())
         if n_real * max_fpr < 1:
             warning = (
@@ -63,14 +62,14 @@ def operating_point(
 
 
 def fit_temperature(labels: Labels, logits: Floats) -> float:
-    """The temperature with the least log loss, both classes counting alike; 1 from one class only.
+    """Fit the temperature with the lowest class-balanced log loss; 1 with one class only.
 
-    Targets are Platt's, not 0 and 1: videos that are told apart without an error would ask for
-    a temperature of 0, and n videos cannot show that errors are much rarer than 1/n.
+    Targets are Platt's instead of 0 and 1. Otherwise videos that are separated without an error
+    would get a temperature of 0, although n videos cannot show errors to be rarer than about 1/n.
 
     Args:
-        labels: (V,) 0 real, 1 fake.
-        logits: (V,)
+        labels: (V,) int64: 0 real, 1 fake.
+        logits: (V,) float64.
 
     References:
         Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
@@ -86,11 +85,13 @@ def fit_temperature(labels: Labels, logits: Floats) -> float:
         scaled = logits / np.exp(log_temperature)
         return float(np.sum(weight * (np.logaddexp(0, scaled) - target * scaled)))
 
-    return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
+    return float(
+        np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURE_BOUNDS), method="bounded").x)
+    )
 
 
 def _margin(probabilities: Floats, threshold: float, share: float) -> float:
-    """Halfway between the farthest video that is too close to call and the nearest other one."""
-    far = np.sort(distance(probabilities, threshold))
-    n = int(share * len(far) + 1e-9)
-    return float(far[n - 1 : n + 1].mean()) if n else 0.0
+    """Return the margin below which a share of the videos lies, halfway between two of them."""
+    distances = np.sort(distance(probabilities, threshold))
+    n = int(share * len(distances) + 1e-9)
+    return float(distances[n - 1 : n + 1].mean()) if n else 0.0

@@ -1,4 +1,4 @@
-"""Numbers that say how well a detector tells fake from real, each with its interval."""
+"""Metrics of a detector, with bootstrap intervals over groups of linked videos."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ Scores = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 RESAMPLES = 1000
-FEWEST_GROUPS = 10  # below that a bootstrap gives intervals that are far too narrow
+MIN_GROUPS = 10  # with fewer, bootstrap intervals are far too narrow
 ECE_BINS = 10
-SIGNIFICANT = 0.05
+SIGNIFICANT = 0.05  # p-value from which on a difference counts as chance
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A value with its 95% interval; None where it is not defined (one class only, say)."""
+    """A value on n videos with its 95% interval; None if undefined, as with one class only."""
 
     value: float | None
     low: float | None
@@ -38,7 +38,7 @@ class Metric:
 
 
 class PValue(Metric):
-    """A probability that something comes about by chance; it is never shown as 0."""
+    """A p-value; never printed as 0."""
 
     def __str__(self) -> str:
         small = self.value is not None and self.value < 0.001
@@ -46,71 +46,70 @@ class PValue(Metric):
 
 
 @dataclass(frozen=True)
-class _Sweep:
-    """How many videos are called fake at each threshold, from the highest score downwards.
+class _RocCounts:
+    """Counts of videos called fake at each threshold, from the highest score down.
 
-    The areas over it are those of scikit-learn, which takes a hundred times as long to check its
-    arguments, too long for a bootstrap.
+    Areas equal those of scikit-learn, whose argument checks take a hundred times as long: too long
+    for a bootstrap.
     """
 
     thresholds: Scores  # (K,) distinct scores, descending
-    hits: Scores  # (K,) fakes called fake
-    false_alarms: Scores  # (K,) reals called fake
+    true_positives: Scores  # (K,)
+    false_positives: Scores  # (K,)
 
     @classmethod
-    def of(cls, labels: Labels, scores: Scores) -> "_Sweep":
+    def of(cls, labels: Labels, scores: Scores) -> "_RocCounts":
         order = np.argsort(-scores, kind="stable")
         ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-        hits = labels[order].cumsum()[ends].astype(np.float64)
-        return cls(scores[order][ends], hits, ends + 1 - hits)
+        true_positives = labels[order].cumsum()[ends].astype(np.float64)
+        return cls(scores[order][ends], true_positives, ends + 1 - true_positives)
 
     def auc_roc(self) -> float:
-        x = np.append(0, self.false_alarms) / self.false_alarms[-1]
-        y = np.append(0, self.hits) / self.hits[-1]
+        x = np.append(0, self.false_positives) / self.false_positives[-1]
+        y = np.append(0, self.true_positives) / self.true_positives[-1]
         return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
 
     def average_precision(self) -> float:
-        precision = self.hits / (self.hits + self.false_alarms)
-        return float(np.sum(np.diff(np.append(0, self.hits)) / self.hits[-1] * precision))
+        precision = self.true_positives / (self.true_positives + self.false_positives)
+        gained = np.diff(np.append(0, self.true_positives)) / self.true_positives[-1]
+        return float(np.sum(gained * precision))
 
     def equal_error(self) -> tuple[float, int]:
-        """The rate, and the row where misses and false alarms are nearest; -1 is nobody fake."""
-        false_alarms = np.append(0, self.false_alarms) / self.false_alarms[-1]
-        misses = 1 - np.append(0, self.hits) / self.hits[-1]
-        best = int(np.argmin(np.abs(false_alarms - misses)))
-        return float((false_alarms[best] + misses[best]) / 2), best - 1
+        """Return the equal error rate and its row; row -1 calls no video fake."""
+        false_positive_rate = np.append(0, self.false_positives) / self.false_positives[-1]
+        false_negative_rate = 1 - np.append(0, self.true_positives) / self.true_positives[-1]
+        best = int(np.argmin(np.abs(false_positive_rate - false_negative_rate)))
+        return float((false_positive_rate[best] + false_negative_rate[best]) / 2), best - 1
 
 
 def equal_error(labels: Labels, scores: Scores) -> tuple[float, float]:
-    """The equal error rate, and the threshold where misses and false alarms are as near as can be.
-
-    The threshold lies half-way between two scores, so that it does not hang on one video.
+    """Return the equal error rate and its threshold, halfway between two scores.
 
     Args:
-        labels: (N,) 0 real, 1 fake; both are there.
-        scores: (N,) the higher, the likelier fake.
+        labels: (N,) int64: 0 real, 1 fake; both classes must be present.
+        scores: (N,) float64, higher for fakes.
 
     Example:
         >>> equal_error(np.array([0, 0, 1, 1]), np.array([0.125, 0.5, 0.375, 0.875]))
         (0.5, 0.4375)
     """
-    sweep = _Sweep.of(labels, scores)
-    rate, row = sweep.equal_error()
+    counts = _RocCounts.of(labels, scores)
+    rate, row = counts.equal_error()
     if row < 0:
-        return rate, float(np.nextafter(sweep.thresholds[0], np.inf))
-    above = sweep.thresholds[row]
-    below = sweep.thresholds[min(row + 1, len(sweep.thresholds) - 1)]
+        return rate, float(np.nextafter(counts.thresholds[0], np.inf))
+    above = counts.thresholds[row]
+    below = counts.thresholds[min(row + 1, len(counts.thresholds) - 1)]
     return rate, float((above + below) / 2)
 
 
-def false_alarm_threshold(labels: Labels, scores: Scores, max_fpr: float) -> float:
-    """The lowest threshold at which at most a share ``max_fpr`` of the real videos is called fake.
+def threshold_at_fpr(labels: Labels, scores: Scores, max_fpr: float) -> float:
+    """Return the lowest threshold with a false-positive rate of at most ``max_fpr``.
 
-    It lies half-way between two scores. There must be a real video.
+    It lies halfway between two scores. At least one video must be real.
 
     Example:
         >>> labels, scores = np.array([0, 0, 0, 0, 1]), np.array([0.125, 0.25, 0.5, 0.75, 0.875])
-        >>> false_alarm_threshold(labels, scores, 0.25)
+        >>> threshold_at_fpr(labels, scores, 0.25)
         0.625
     """
     real = np.sort(scores[labels == 0])[::-1]
@@ -123,32 +122,36 @@ def false_alarm_threshold(labels: Labels, scores: Scores, max_fpr: float) -> flo
 
 
 def distance(probabilities: Scores, threshold: float) -> Scores:
-    """How far probabilities are from the threshold, in logits."""
-    least = np.finfo(np.float64).eps  # of 0 and 1 there is no logit
+    """Return the distance of probabilities from the threshold, in logits."""
+    eps = np.finfo(np.float64).eps  # logits of 0 and 1 are infinite
     return np.abs(
-        logit(np.clip(probabilities, least, 1 - least))
-        - logit(np.clip(threshold, least, 1 - least))
+        logit(np.clip(probabilities, eps, 1 - eps)) - logit(np.clip(threshold, eps, 1 - eps))
     )
 
 
 def auc_roc(labels: Labels, scores: Scores) -> float:
-    """Area under the ROC curve; NaN with one class only.
+    """Return the area under the ROC curve; NaN with one class only.
 
     Example:
         >>> auc_roc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]))
         0.75
     """
-    return _Sweep.of(labels, scores).auc_roc() if 0 < labels.sum() < len(labels) else float("nan")
+    return _RocCounts.of(labels, scores).auc_roc() if _has_both_classes(labels) else float("nan")
 
 
 def expected_calibration_error(labels: Labels, probabilities: Scores) -> float:
-    """Mean distance of stated probability and observed share of fakes, over ten equal bins."""
+    """Return the mean gap between stated probability and share of fakes, over ten equal bins."""
     bins = np.minimum((probabilities * ECE_BINS).astype(int), ECE_BINS - 1)
     gaps = [
         abs(probabilities[bins == b].mean() - labels[bins == b].mean()) * (bins == b).mean()
         for b in np.unique(bins)
     ]
     return float(np.sum(gaps))
+
+
+def _has_both_classes(labels: Labels) -> bool:
+    """Check that both classes are present."""
+    return bool(0 < labels.sum() < len(labels))
 
 
 def _ratio(part: int, whole: int) -> float:
@@ -158,19 +161,19 @@ def _ratio(part: int, whole: int) -> float:
 def point_metrics(
     labels: Labels, probabilities: Scores, threshold: float, margin: float = 0.0
 ) -> dict[str, float]:
-    """All metrics without intervals; NaN where one is not defined.
+    """Compute all metrics without intervals; undefined ones are NaN.
 
     Args:
-        labels: (N,) 0 real, 1 fake.
-        probabilities: (N,) of being fake.
-        threshold: from it on a video is called fake.
-        margin: in logits; a video that is nearer to the threshold is too close to call. Only
-            ``decided`` and ``accuracy_decided`` leave such videos out.
+        labels: (N,) int64: 0 real, 1 fake.
+        probabilities: probabilities of being fake, (N,) float64.
+        threshold: operating threshold.
+        margin: distance from the threshold, in logits, below which a video is too close to call.
+            Only ``decided`` and ``accuracy_decided`` leave such videos out.
     """
     verdicts = (probabilities >= threshold).astype(np.int64)
     tn, fp, fn, tp = _confusion(labels, verdicts)
     undefined = float("nan")
-    sweep = _Sweep.of(labels, probabilities) if 0 < labels.sum() < len(labels) else None
+    counts = _RocCounts.of(labels, probabilities) if _has_both_classes(labels) else None
     precision, recall = _ratio(tp, tp + fp), _ratio(tp, tp + fn)
     decided = distance(probabilities, threshold) >= margin
     return {
@@ -178,9 +181,9 @@ def point_metrics(
         "precision": precision,
         "recall": recall,
         "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "auc_roc": sweep.auc_roc() if sweep else undefined,
-        "average_precision": sweep.average_precision() if sweep else undefined,
-        "eer": sweep.equal_error()[0] if sweep else undefined,
+        "auc_roc": counts.auc_roc() if counts else undefined,
+        "average_precision": counts.average_precision() if counts else undefined,
+        "eer": counts.equal_error()[0] if counts else undefined,
         "brier": float(np.mean((probabilities - labels) ** 2)),
         "ece": expected_calibration_error(labels, probabilities),
         "decided": float(decided.mean()),
@@ -197,23 +200,22 @@ def all_metrics(
     margin: float = 0.0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All metrics with percentile intervals of a bootstrap over groups of linked videos.
+    """Compute all metrics with percentile intervals of a bootstrap over groups of linked videos.
 
-    There are no intervals from fewer than `FEWEST_GROUPS` groups: all resamples of three perfect
-    pairs are perfect too, and an interval from 1 to 1 would be a lie.
+    With fewer than `MIN_GROUPS` groups there are no intervals: all resamples of three perfect pairs
+    are perfect, and an interval from 1 to 1 would be wrong.
 
     Args:
-        labels: (N,) 0 real, 1 fake.
-        probabilities: (N,) of being fake.
-        threshold: from it on a video is called fake; chosen on other videos.
-        groups: (N,) videos of one group share an identity and are drawn together.
-        margin: in logits; see `point_metrics`.
-        seed: of the resampling.
+        labels: (N,) int64: 0 real, 1 fake.
+        probabilities: probabilities of being fake, (N,) float64.
+        threshold: operating threshold, chosen on other videos.
+        groups: group numbers, (N,) int64, equal for linked videos, which are drawn together.
+        margin: see `point_metrics`.
+        seed: seed of the resampling.
 
     Returns:
-        metric → `Metric`; among them ``auc_p_value``, how probable an AUC at least this far from
-        0.5 is by chance (see `permutation_p_value`); and ``confusion`` → real as real, real
-        as fake, fake as real, fake as fake.
+        metric → `Metric`, with ``auc_p_value`` of `permutation_p_value`; and ``confusion`` → number
+        of reals called real, reals called fake, fakes called real, fakes called fake.
     """
     result: dict[str, Any] = with_intervals(
         lambda rows: point_metrics(labels[rows], probabilities[rows], threshold, margin),
@@ -221,7 +223,7 @@ def all_metrics(
         seed=seed,
     )
     p_value = permutation_p_value(labels, probabilities, groups, seed=seed)
-    result["auc_p_value"] = PValue(_known(p_value), None, None, len(labels))
+    result["auc_p_value"] = PValue(_none_if_nan(p_value), None, None, len(labels))
     result["threshold"] = Metric(threshold, None, None, len(labels))
     verdicts = (probabilities >= threshold).astype(np.int64)
     result["confusion"] = _confusion(labels, verdicts)
@@ -229,23 +231,23 @@ def all_metrics(
 
 
 def _confusion(labels: Labels, verdicts: Labels) -> list[int]:
-    """Real as real, real as fake, fake as real, fake as fake."""
+    """Count reals called real, reals called fake, fakes called real, fakes called fake."""
     return np.bincount(2 * labels + verdicts, minlength=4).tolist()
 
 
 def auc_drop(labels: Labels, before: Scores, after: Scores, groups: Labels) -> Metric:
-    """How much lower the AUC of one score is than that of another on the very same videos.
+    """Compute the AUC of ``before`` minus that of ``after`` on the same videos.
 
     Args:
-        labels: (N,) 0 real, 1 fake.
-        before: (N,) scores.
-        after: (N,) scores of the same videos.
-        groups: (N,) videos of one group share an identity and are drawn together.
+        labels: (N,) int64: 0 real, 1 fake.
+        before: scores, (N,) float64.
+        after: other scores, (N,) float64.
+        groups: group numbers, (N,) int64, equal for linked videos, which are drawn together.
     """
 
     def drop(rows: Indices) -> dict[str, float]:
-        lower = auc_roc(labels[rows], after[rows])
-        return {"drop": auc_roc(labels[rows], before[rows]) - lower}
+        y = labels[rows]
+        return {"drop": auc_roc(y, before[rows]) - auc_roc(y, after[rows])}
 
     return with_intervals(drop, groups)["drop"]
 
@@ -253,46 +255,46 @@ def auc_drop(labels: Labels, before: Scores, after: Scores, groups: Labels) -> M
 def bootstrap(
     measure: Callable[[Indices], dict[str, float]], groups: Labels, *, seed: int = 0
 ) -> dict[str, Scores]:
-    """Measure again and again on as many groups, drawn with replacement.
+    """Compute metrics on `RESAMPLES` samples of groups, drawn with replacement.
 
     Args:
-        measure: from rows to numbers by name.
-        groups: (N,) rows of one group are drawn together.
-        seed: of the drawing.
+        measure: function from row indices to metrics by name.
+        groups: group numbers, (N,) int64; rows of one group are drawn together.
+        seed: seed of the resampling.
 
     Returns:
-        name → (`RESAMPLES`,), nothing if there are fewer than `FEWEST_GROUPS` groups.
+        name → (`RESAMPLES`,) float64; empty with fewer than `MIN_GROUPS` groups.
     """
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    if len(members) < FEWEST_GROUPS:
+    if len(members) < MIN_GROUPS:
         return {}
     rng = np.random.default_rng(seed)
     drawn = [rng.integers(0, len(members), len(members)) for _ in range(RESAMPLES)]
-    rows = [measure(np.concatenate([members[n] for n in of_one])) for of_one in drawn]
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    samples = [measure(np.concatenate([members[n] for n in sample])) for sample in drawn]
+    return {name: np.array([sample[name] for sample in samples]) for name in samples[0]}
 
 
 def with_intervals(
     measure: Callable[[Indices], dict[str, float]], groups: Labels, *, seed: int = 0
 ) -> dict[str, Metric]:
-    """What is measured on all rows, with percentile intervals; arguments as of `bootstrap`."""
+    """Compute metrics on all rows, with percentile intervals; arguments as in `bootstrap`."""
     samples = bootstrap(measure, groups, seed=seed)
     return estimates(measure(np.arange(len(groups))), samples, len(groups))
 
 
 def estimates(values: dict[str, float], samples: dict[str, Scores], n: int) -> dict[str, Metric]:
-    """Values with the intervals of their samples, as `bootstrap` gives them, of n videos."""
+    """Combine values on n videos with intervals from the samples of `bootstrap`."""
     return {
-        name: Metric(_known(value), *interval(samples.get(name)), n=n)
+        name: Metric(_none_if_nan(value), *_interval(samples.get(name)), n=n)
         for name, value in values.items()
     }
 
 
-def interval(samples: Scores | None) -> tuple[float | None, float | None]:
-    """The 95% percentile interval.
+def _interval(samples: Scores | None) -> tuple[float | None, float | None]:
+    """Return the 95% percentile interval.
 
-    None where most samples are undefined, and where all are the same: they do not show how much
-    other videos would change, so that 1 to 1 would be a lie.
+    None if most samples are undefined, or all are the same: they do not show how much other videos
+    would differ.
     """
     if samples is None:
         return None, None
@@ -303,5 +305,5 @@ def interval(samples: Scores | None) -> tuple[float | None, float | None]:
     return float(low), float(high)
 
 
-def _known(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
     return None if np.isnan(value) else float(value)

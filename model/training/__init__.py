@@ -1,1 +1,1 @@
-"""Sequences of embeddings, temporal heads, and the training loop."""
+"""Sequences of embeddings, temporal heads and their training."""

@@ -1,4 +1,4 @@
-"""The temporal models trained over frozen embeddings."""
+"""Temporal models trained over frozen embeddings."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,38 +8,43 @@ from torch.nn import functional as F
 
 from model.settings import HeadKind, HeadSettings
 
-FARTHEST = 10.0  # standard deviations; what no training video showed must not decide alone
+MAX_DEVIATION = 10.0  # standard deviations; a feature outside its training range is clipped there
 CLIPS_AT_ONCE = 64  # bounds the memory of an evaluation
-KERNEL = 3  # steps, of the temporal convolution
+KERNEL_SIZE = 3  # steps of a temporal convolution
 ATTENTION_HEADS = 4
 
 
 class Head(nn.Module):
-    """Standardise, look at the order of time, pool, one logit.
+    """Standardisation, temporal model, pooling and one logit.
 
     Args:
-        widths: stream → its length in the joined vectors, in their order.
-        settings: the shape.
+        widths: stream → number of its features, in the order of the input.
+        settings: architecture; `TrainingSettings` contain it.
 
     Example:
-        >>> head = Head({"flow": 512, "motion": 13}, HeadSettings(kind="gru", hidden=16))
-        >>> head(torch.zeros(2, 32, 525), lengths=torch.tensor([32, 20])).shape
+        >>> head = Head({"flow": 512, "motion": 13}, HeadSettings("gru", hidden=16))
+        >>> head(torch.zeros(2, 32, 525)).shape
         torch.Size([2])
     """
 
-    mean: torch.Tensor
-    std: torch.Tensor
+    mean: torch.Tensor  # (D,) of the training clips
+    std: torch.Tensor  # (D,)
 
     def __init__(self, widths: Mapping[str, int], settings: HeadSettings) -> None:
         super().__init__()
         dimension = sum(widths.values())
         self.register_buffer("mean", torch.zeros(dimension))
         self.register_buffer("std", torch.ones(dimension))
-        self._parts = list(widths.values()) if settings.fusion == "late" else [dimension]
-        self.branches = nn.ModuleList(_Branch(width, settings) for width in self._parts)
+        self._split_widths = list(widths.values()) if settings.fusion == "late" else [dimension]
+        self.branches = nn.ModuleList(_Branch(width, settings) for width in self._split_widths)
 
     def standardise_by(self, x: torch.Tensor, rows: torch.Tensor) -> None:
-        """Learn the mean and spread of each feature from the training clips among (N, L, D)."""
+        """Learn the mean and standard deviation of each feature.
+
+        Args:
+            x: clips, (N, L, D) float32.
+            rows: indices of the training clips, (B,) int64.
+        """
         n = len(rows) * x.shape[1]
         parts = rows.split(CLIPS_AT_ONCE)  # type: ignore[no-untyped-call]
         mean = torch.stack([x[part].double().sum((0, 1)) for part in parts]).sum(0) / n
@@ -49,80 +54,67 @@ class Head(nn.Module):
         self.std.copy_(torch.where(std > 1e-4, std, torch.ones_like(std)))
 
     def standardised(self, x: torch.Tensor) -> torch.Tensor:
-        """Vectors (..., D) in standard deviations from the mean of the training clips."""
-        return ((x - self.mean) / self.std).clamp_(-FARTHEST, FARTHEST)
+        """Return vectors (..., D) in standard deviations from the mean of the training clips."""
+        return ((x - self.mean) / self.std).clamp_(-MAX_DEVIATION, MAX_DEVIATION)
 
-    def forward(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits of being fake.
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits of being fake, (B,) float32, of sequences (B, L, D) float32."""
+        return self.logits(self.standardised(x))
 
-        Args:
-            x: (B, L, D) float32.
-            lengths: (B,) int64, how many steps of each sequence count; what follows is padding.
-
-        Returns:
-            (B,) float32.
-        """
-        return self.logits(self.standardised(x), lengths)
-
-    def logits(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
-        """As `forward`, of what is `standardised` already."""
-        parts = x.split(self._parts, dim=-1)  # type: ignore[no-untyped-call]
-        logits = [branch(part, lengths) for branch, part in zip(self.branches, parts, strict=True)]
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the same as `forward`, from input that is already standardised."""
+        parts = x.split(self._split_widths, dim=-1)  # type: ignore[no-untyped-call]
+        logits = [branch(part) for branch, part in zip(self.branches, parts, strict=True)]
         return torch.stack(logits).mean(0)
 
 
 class _Branch(nn.Module):
-    """From a sequence of vectors to a logit."""
+    """A sequence of vectors to a logit."""
 
     def __init__(self, dimension: int, settings: HeadSettings) -> None:
         super().__init__()
-        self._pooling = "mean" if settings.kind == "mean" else settings.pooling
-        if settings.kind == "mean":
+        self._pooling = "mean" if settings.head == "mean" else settings.pooling
+        if settings.head == "mean":
             self.project: nn.Module = nn.Identity()
-            self.time: nn.Module = _Nothing()
+            self.time: nn.Module = _Unchanged()
             width = dimension
         else:
             self.project = nn.Sequential(
                 nn.Linear(dimension, settings.hidden), nn.GELU(), nn.Dropout(settings.dropout)
             )
-            self.time = _TEMPORAL[settings.kind](settings)
+            self.time = _TEMPORAL[settings.head](settings)
             width = settings.hidden
-            if settings.kind in ("lstm", "gru") and settings.bidirectional:
+            if settings.head in ("lstm", "gru") and settings.bidirectional:
                 width *= 2
         self.attend = nn.Linear(width, 1) if self._pooling == "attention" else None
         self.classify = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(width, 1))
 
-    def forward(self, x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-        inside = None  # (B, L) bool
-        if lengths is not None:
-            inside = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
-        steps, last = self.time(self.project(x), lengths, inside)  # (B, L, W), (B, W)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        steps, last = self.time(self.project(x))
         if self._pooling == "last":
             pooled = last
         elif self.attend is not None:
-            scores = self.attend(steps)  # (B, L, 1)
-            if inside is not None:
-                scores = scores.masked_fill(~inside[..., None], -torch.inf)
-            pooled = (torch.softmax(scores, dim=1) * steps).sum(1)
-        elif inside is None or lengths is None:
-            pooled = steps.mean(1)
+            weights = torch.softmax(self.attend(steps), dim=1)  # (B, L, 1)
+            pooled = (weights * steps).sum(1)
         else:
-            pooled = (steps * inside[..., None]).sum(1) / lengths[:, None]
+            pooled = steps.mean(1)
         return self.classify(pooled).squeeze(-1)  # type: ignore[no-any-return]
 
 
-Steps = tuple[torch.Tensor, torch.Tensor]  # (B, L, W) of all steps, (B, W) of the last one
+Steps = tuple[
+    torch.Tensor, torch.Tensor
+]  # outputs of all steps, (B, L, W), and of the last, (B, W)
 
 
-class _Nothing(nn.Module):
-    def forward(self, x: torch.Tensor, lengths: object, inside: object) -> Steps:
+class _Unchanged(nn.Module):
+    def forward(self, x: torch.Tensor) -> Steps:
         return x, x[:, -1]
 
 
 class _Recurrent(nn.Module):
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__()
-        self.cells = (nn.LSTM if settings.kind == "lstm" else nn.GRU)(
+        self.cells = (nn.LSTM if settings.head == "lstm" else nn.GRU)(
             settings.hidden,
             settings.hidden,
             settings.layers,
@@ -131,24 +123,15 @@ class _Recurrent(nn.Module):
             dropout=settings.dropout if settings.layers > 1 else 0.0,
         )
 
-    def forward(self, x: torch.Tensor, lengths: torch.Tensor | None, inside: object) -> Steps:
-        if lengths is None:
-            steps, state = self.cells(x)
-        else:  # packed, so that the backward direction begins at the last step that counts
-            packed = nn.utils.rnn.pack_padded_sequence(
-                x, lengths.cpu(), batch_first=True, enforce_sorted=False
-            )
-            steps, state = self.cells(packed)
-            steps, _ = nn.utils.rnn.pad_packed_sequence(
-                steps, batch_first=True, total_length=x.shape[1]
-            )
+    def forward(self, x: torch.Tensor) -> Steps:
+        steps, state = self.cells(x)
         final = state[0] if isinstance(state, tuple) else state  # (layers * directions, B, H)
         directions = 2 if self.cells.bidirectional else 1
         return steps, final[-directions:].transpose(0, 1).flatten(1)
 
 
 class _Convolutions(nn.Module):
-    """Dilated convolutions over time, not causal: a clip is known whole.
+    """Dilated convolutions over time; not causal, because a clip is complete.
 
     Bai, Kolter, Koltun, "An empirical evaluation of generic convolutional and recurrent networks
     for sequence modeling", 2018.
@@ -158,25 +141,23 @@ class _Convolutions(nn.Module):
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(settings.hidden) for _ in range(settings.layers))
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(settings.hidden, settings.hidden, KERNEL, padding="same", dilation=2**n)
+            nn.Conv1d(settings.hidden, settings.hidden, KERNEL_SIZE, padding="same", dilation=2**n)
             for n in range(settings.layers)
         )
         self._dropout = settings.dropout
 
-    def forward(
-        self, x: torch.Tensor, lengths: torch.Tensor | None, inside: torch.Tensor | None
-    ) -> Steps:
+    def forward(self, x: torch.Tensor) -> Steps:
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
-            y = norm(x)
-            if inside is not None:  # padding is zero, as beyond the end of a sequence
-                y = y * inside[..., None]
-            y = F.gelu(convolution(y.transpose(1, 2)).transpose(1, 2))
+            y = F.gelu(convolution(norm(x).transpose(1, 2)).transpose(1, 2))
             x = x + F.dropout(y, self._dropout, self.training)
-        return x, _last(x, lengths)
+        return x, x[:, -1]
 
 
 class _Transformer(nn.Module):
-    """Vaswani et al., "Attention is all you need", 2017, with the norms first."""
+    """Transformer encoder with layer norms first.
+
+    Vaswani et al., "Attention is all you need", 2017.
+    """
 
     def __init__(self, settings: HeadSettings) -> None:
         super().__init__()
@@ -193,27 +174,17 @@ class _Transformer(nn.Module):
         layer.self_attn.dropout = 0.0  # on a CPU it takes longer than all else together
         self.layers = nn.TransformerEncoder(layer, settings.layers, enable_nested_tensor=False)
 
-    def forward(
-        self, x: torch.Tensor, lengths: torch.Tensor | None, inside: torch.Tensor | None
-    ) -> Steps:
-        x = x + _positions(x.shape[1], x.shape[2], x.device)
-        x = self.layers(x, src_key_padding_mask=None if inside is None else ~inside)
-        return x, _last(x, lengths)
+    def forward(self, x: torch.Tensor) -> Steps:
+        x = self.layers(x + _positional_encoding(x.shape[1], x.shape[2], x.device))
+        return x, x[:, -1]
 
 
-def _positions(length: int, width: int, device: torch.device) -> torch.Tensor:
-    """Sines and cosines of rising period, (L, W)."""
+def _positional_encoding(length: int, width: int, device: torch.device) -> torch.Tensor:
+    """Sines and cosines of increasing period, (L, W)."""
     step = torch.arange(length, device=device)[:, None]
     rate = 10_000 ** (-torch.arange(0, width, 2, device=device) / width)
     waves = torch.stack([(step * rate).sin(), (step * rate).cos()], dim=-1)  # (L, W / 2, 2)
     return waves.flatten(1)[:, :width]
-
-
-def _last(x: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
-    """The last step that counts, (B, W)."""
-    if lengths is None:
-        return x[:, -1]
-    return x[torch.arange(len(x), device=x.device), lengths - 1]
 
 
 _TEMPORAL: dict[HeadKind, type[nn.Module]] = {
@@ -225,65 +196,65 @@ _TEMPORAL: dict[HeadKind, type[nn.Module]] = {
 
 
 class Ensemble(nn.Module):
-    """The heads of all folds; their logits are averaged over heads and over windows of time.
+    """Heads of all folds; their logits are averaged over heads and temporal crops.
 
     Args:
-        heads: trained alike on different folds.
-        window: L, the steps that they were trained on.
+        heads: trained with the same settings on different folds.
+        crop_length: L, steps of the temporal crops that they were trained on.
     """
 
-    def __init__(self, heads: list[Head], window: int) -> None:
+    def __init__(self, heads: list[Head], crop_length: int) -> None:
         super().__init__()
         self.heads = nn.ModuleList(heads)
-        self.window = window
+        self.crop_length = crop_length
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits of being fake, (B,), of whole clips (B, T-1, D) float32."""
-        return torch.stack([clip_logits(head, x, self.window) for head in self.heads]).mean(0)
+        """Return the logits of being fake, (B,) float32, of whole clips (B, T-1, D) float32."""
+        return torch.stack([clip_logits(head, x, self.crop_length) for head in self.heads]).mean(0)
 
 
 def clip_logits(
     head: Callable[[torch.Tensor], torch.Tensor],
     x: torch.Tensor,
-    window: int,
+    crop_length: int,
     rows: torch.Tensor | None = None,
     device: torch.device | None = None,
 ) -> torch.Tensor:
-    """Average a head's logits over windows that cover a clip evenly.
+    """Average a head's logits over temporal crops that cover each clip evenly.
 
     Args:
-        head: from (B, L, D) to (B,).
-        x: (N, T-1, D) float32.
-        window: L; clips shorter than that are one window.
-        rows: (B,) int64, which of the N; by default all.
-        device: of the head; some clips at a time come there.
+        head: function from (B, L, D) to (B,).
+        x: clips, (N, T-1, D) float32.
+        crop_length: L; a shorter clip is one crop.
+        rows: indices of the clips to score, (B,) int64; default all.
+        device: device of the head, to which crops are copied; default that of ``x``.
 
     Returns:
         (B,) on the device of the head.
     """
     length = x.shape[1]
-    window = min(window, length)
-    count = -(-length // window)
-    starts = torch.linspace(0, length - window, count).round().long()
-    steps = starts[:, None] + torch.arange(window)  # (count, L)
-    parts = []
-    everything = torch.arange(len(x)) if rows is None else rows
-    for some in everything.split(CLIPS_AT_ONCE):  # type: ignore[no-untyped-call]
-        windows = moments(x, some.repeat_interleave(count), steps.repeat(len(some), 1))
-        parts.append(head(windows.to(device or x.device)).reshape(-1, count))
-    return torch.cat(parts).mean(1)
+    crop_length = min(crop_length, length)
+    count = -(-length // crop_length)
+    starts = torch.linspace(0, length - crop_length, count).round().long()
+    steps = starts[:, None] + torch.arange(crop_length)  # (count, L)
+    logits = []
+    rows = torch.arange(len(x)) if rows is None else rows
+    for batch in rows.split(CLIPS_AT_ONCE):  # type: ignore[no-untyped-call]
+        crops = take_crops(x, batch.repeat_interleave(count), steps.repeat(len(batch), 1))
+        logits.append(head(crops.to(device or x.device)).reshape(-1, count))
+    return torch.cat(logits).mean(1)
 
 
-def moments(x: torch.Tensor, rows: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    """Some moments of some clips, copied whole, which is faster than indexing with two tensors.
+def take_crops(x: torch.Tensor, rows: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+    """Copy steps of clips; one flat index is faster than indexing with two tensors.
 
     Args:
-        x: (N, T-1, D).
-        rows: (B,) int64, which of the N.
-        steps: (B, L) int64, which moments of each.
+        x: clips, (N, T-1, D).
+        rows: index of each crop's clip, (B,) int64.
+        steps: indices of each crop's steps, (B, L) int64.
 
     Returns:
         (B, L, D).
     """
-    where = (rows[:, None] * x.shape[1] + steps).flatten().to(x.device)
-    return x.flatten(0, 1).index_select(0, where).reshape(*steps.shape, -1)
+    index = (rows[:, None] * x.shape[1] + steps).flatten().to(x.device)
+    return x.flatten(0, 1).index_select(0, index).reshape(*steps.shape, -1)

@@ -1,4 +1,4 @@
-"""Embeddings of a cache as one array per corpus, and who is who in it."""
+"""Embeddings of a cache as one array."""
 
 import itertools
 import math
@@ -18,7 +18,7 @@ from pipeline.cache import Cache, Clip
 from pipeline.common.errors import IntegrityError, NothingUsable, SettingsError
 from pipeline.corpus.leaks import find_leaks, offending_pairs
 
-SHOWN = 3  # pairs of clips in a message
+MAX_PAIRS_IN_MESSAGE = 3
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Sequences:
     """N clips as sequences of L vectors.
 
     Attributes:
-        x: (N, L, D) float32: all streams of a moment side by side.
+        x: joined streams, (N, L, D) float32.
         clips: N rows of the index.
-        widths: stream → how many of the D are its own, in their order.
-        copies: altered copies of x, to train with.
-        mapped: whether they lie in a file, because memory would not hold them.
+        widths: stream → number of its features, in the order of the D.
+        copies: augmented copies of ``x``, for training only.
+        mapped: whether ``x`` and ``copies`` are memory-mapped, because memory is too small.
     """
 
     x: torch.Tensor
@@ -41,29 +41,11 @@ class Sequences:
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """(N,) int64, 0 real, 1 fake."""
+        """Labels, (N,) int64: 0 real, 1 fake."""
         return np.array([clip.label for clip in self.clips], np.int64)
 
-    def of(self, streams: Sequence[str]) -> "Sequences":
-        """The same clips as some of their streams show them."""
-        if tuple(streams) == tuple(self.widths):
-            return self
-        place = columns_of(self.widths)
-
-        def chosen(x: torch.Tensor) -> torch.Tensor:
-            return torch.cat([x[..., place[stream]] for stream in streams], dim=-1)
-
-        return replace(
-            self,
-            x=chosen(self.x),
-            widths={stream: self.widths[stream] for stream in streams},
-            copies=tuple(chosen(copy) for copy in self.copies)
-            if set(streams) != {"motion"}
-            else (),
-        )
-
     def rows(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> "Sequences":
-        """Some of the clips."""
+        """Return the clips at these indices."""
         return replace(
             self,
             x=self.x[rows],
@@ -73,10 +55,10 @@ class Sequences:
 
 
 def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:
-    """Where the numbers of each stream are in vectors that have all of them side by side.
+    """Return the columns of each stream in joined vectors.
 
     Args:
-        widths: stream → how many numbers it has, in their order.
+        widths: stream → number of its features, in the order of the columns.
 
     Example:
         >>> columns_of({"flow": 512, "motion": 13})["motion"]
@@ -92,21 +74,20 @@ def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:
 def join_streams(
     embedded: Mapping[str, npt.NDArray[Any]], streams: Sequence[str], copy: str = ""
 ) -> npt.NDArray[np.float32]:
-    """Lay the streams of one clip side by side.
+    """Join the streams of one clip along the feature axis.
 
-    A flow map or motion descriptor between two frames stands beside the later of them. Where a row
-    is about several of them, its motion is their mean.
+    A flow map or motion descriptor between two frames is joined with the later frame. Where a row
+    covers several flow maps, its motion is the mean of theirs.
 
     Args:
         embedded: ``flow`` (L, D), ``frames`` (L, D), ``motion`` (T-1, K), and ``rows`` (L, 2), the
-            first and the last of the T-1 that each of the L is about.
-        streams: which of them.
-        copy: which copy of what is embedded, as ``flip``; motion has none.
+            first and last flow map of each row.
+        streams: streams to join.
+        copy: name of an augmented copy, such as ``flip``; motion is the same in all copies.
 
     Returns:
-        (L, sum of their lengths) float32.
+        (L, sum of the widths) float32.
     """
-    suffix = f"-{copy}" if copy else ""
     parts = []
     for stream in streams:
         if stream == "motion":
@@ -115,8 +96,13 @@ def join_streams(
             first, last = embedded["rows"].T
             parts.append((sums[last + 1] - sums[first]) / (last + 1 - first)[:, None])
         else:
-            parts.append(embedded[stream + suffix])
+            parts.append(embedded[_key(stream, copy)])
     return np.concatenate([part.astype(np.float32) for part in parts], axis=1)
+
+
+def _key(stream: str, copy: str) -> str:
+    """Return the name of a stream's dataset in a shard."""
+    return f"{stream}-{copy}" if copy else stream
 
 
 def load_sequences(
@@ -125,14 +111,14 @@ def load_sequences(
     """Read the clips of some splits of an embedding cache.
 
     Args:
-        cache: of the embed stage.
+        cache: cache of the embed stage.
         streams: some of `STREAMS`.
-        splits: whose clips.
-        limit: bytes; what is more is laid into a temporary file, in the order of the shards, and
-            read from there. By default a third of the memory that is free.
+        splits: splits to read.
+        limit: bytes above which the array is mapped to a temporary file; default a third of the
+            available memory.
 
     Raises:
-        SettingsError: the cache does not hold one of the streams.
+        SettingsError: the cache lacks one of the streams.
         NothingUsable: no clip is in these splits.
     """
     held = available_streams(cache)
@@ -144,30 +130,28 @@ def load_sequences(
     clips = tuple(clip for clip in cache.clips if clip.split in splits)
     if not clips:
         raise NothingUsable(f"no clip of {cache.folder} is in the {' or '.join(splits)} split")
-    names = ["", *(cache.settings["augment"] if set(streams) != {"motion"} else ())]
-    suffixes = [f"-{name}" if name else "" for name in names]
-    keys = {s + suffix for s in streams if s != "motion" for suffix in suffixes}
+    embedded = [stream for stream in streams if stream != "motion"]
+    copies = ["", *(cache.settings["augment"] if embedded else ())]
+    keys = {"motion", "rows"} | {_key(stream, copy) for stream in embedded for copy in copies}
 
     def read(clip: Clip) -> dict[str, npt.NDArray[Any]]:
-        return {key: cache.read(clip, key) for key in {*keys, "motion", "rows"}}
+        return {key: cache.read(clip, key) for key in keys}
 
     first = read(clips[0])
     widths = {stream: first[stream].shape[1] for stream in streams}
-    shape = len(names), len(clips), len(first["rows"]), sum(widths.values())
-    n_bytes = 4 * math.prod(shape)
-    mapped = n_bytes > (_available_memory() // 3 if limit is None else limit)
-    everything = empty(shape, in_a_file=mapped)
-    order = sorted(range(len(clips)), key=lambda n: clips[n].shard)  # a shard is read in one go
-    for n in order:
+    shape = len(copies), len(clips), len(first["rows"]), sum(widths.values())
+    mapped = 4 * math.prod(shape) > (_available_memory() // 3 if limit is None else limit)
+    joined = empty(shape, in_a_file=mapped)
+    by_shard = sorted(range(len(clips)), key=lambda n: clips[n].shard)  # each is opened once
+    for n in by_shard:
         arrays = read(clips[n])
-        for copy, name in enumerate(names):
-            everything[copy, n] = torch.from_numpy(join_streams(arrays, streams, name))
-    x, *copies = everything
-    return Sequences(x, clips, widths, tuple(copies), mapped)
+        for k, copy in enumerate(copies):
+            joined[k, n] = torch.from_numpy(join_streams(arrays, streams, copy))
+    return Sequences(joined[0], clips, widths, tuple(joined[1:]), mapped)
 
 
 def _available_memory() -> int:
-    """Bytes that this machine can give without swapping."""
+    """Return the bytes that this machine can give without swapping."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if "MemAvailable" in line)
@@ -176,50 +160,49 @@ def _available_memory() -> int:
 
 
 def empty(shape: Sequence[int], *, in_a_file: bool) -> torch.Tensor:
-    """Room for float32, in memory or in a temporary file, which goes when the last tensor does."""
+    """Allocate float32, in memory or in a temporary file that is deleted with the tensor."""
     if not in_a_file:
         return torch.empty(tuple(shape))
     with tempfile.TemporaryFile() as file:
-        if hasattr(os, "posix_fallocate"):  # else a full disk would kill the process later
+        if hasattr(os, "posix_fallocate"):  # or a full disk kills the process later
             os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
         return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=tuple(shape)))
 
 
 def available_streams(cache: Cache) -> tuple[str, ...]:
-    """The streams that an embedding cache holds."""
+    """Return the streams that an embedding cache holds."""
     embedded = (*cache.settings["streams"], "motion")
     return tuple(stream for stream in STREAMS if stream in embedded)
 
 
 def check_leaks(cache: Cache, *, allow: bool = False) -> str:
-    """Refuse a cache in which anything that ties videos together is on two sides of the split.
+    """Raise an error if anything that links videos is on two sides of the split.
 
     Args:
-        cache: of the embed stage.
-        allow: do not refuse it.
+        cache: cache of the embed stage.
+        allow: return a warning instead.
 
     Returns:
-        what to say over every result on a cache that leaks, or nothing.
+        the warning for every result on this cache; empty if nothing leaks.
 
     Raises:
-        IntegrityError: it leaks; with some of the offending pairs of clips.
+        IntegrityError: the split leaks; the message lists some of the pairs of clips.
     """
     clips = [clip for clip in cache.clips if clip.split]
-    ties, splits = [clip.group_keys for clip in clips], [clip.split for clip in clips]
-    names = [clip.id for clip in clips]
-    found = find_leaks(ties, splits, names)
-    if not found:
+    keys, splits = [clip.group_keys for clip in clips], [clip.split for clip in clips]
+    ids = [clip.id for clip in clips]
+    n_leaks = len(find_leaks(keys, splits, ids))
+    if not n_leaks:
         return ""
+    leaks = f"{n_leaks} identities, originals, recordings or files are on two sides of"
     if not allow:
-        pairs = [str(pair) for pair in offending_pairs(ties, splits, names)]
-        more = f"; and {len(pairs) - SHOWN} more pairs" if len(pairs) > SHOWN else ""
+        pairs = [str(pair) for pair in offending_pairs(keys, splits, ids)]
+        listed = "; ".join(pairs[:MAX_PAIRS_IN_MESSAGE])
+        n_more = len(pairs) - MAX_PAIRS_IN_MESSAGE
+        more = f"; and {n_more} more pairs" if n_more > 0 else ""
         raise IntegrityError(
-            f"{len(found)} identities, originals, recordings or files are on two sides of the "
-            f"splits of {cache.folder}: {'; '.join(pairs[:SHOWN])}{more}",
+            f"{leaks} the splits of {cache.folder}: {listed}{more}",
             f"python -m pipeline.audit {cache.folder} lists them; python -m pipeline.split makes a "
-            "split that does not leak; --allow-leaks goes on, and says so over every result",
+            "split that does not leak; --allow-leaks continues and adds a warning to every result",
         )
-    return (
-        f"The split leaks: {len(found)} identities, originals, recordings or files are on two "
-        "sides of it. Results are too good to be true."
-    )
+    return f"The split leaks: {leaks} it. Results are too good to be true."

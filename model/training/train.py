@@ -1,4 +1,4 @@
-"""Training one head on one fold, and one head per fold."""
+"""Training of one head on one fold, and of one head per fold."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,6 @@ import math
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,15 @@ from torch.nn import functional as F
 
 from model.settings import TrainingSettings
 from model.statistics.metrics import auc_roc
-from model.training.heads import Ensemble, Head, clip_logits, moments
+from model.training.heads import Ensemble, Head, clip_logits, take_crops
 from model.training.sequences import Sequences
 from pipeline.common.files import write_whole
+from pipeline.common.prefetch import prefetch
 
 Indices = npt.NDArray[np.int64]
-BLOCK = 64  # clips that lie side by side in a file, and are read together
-LEAST = 1e-3  # nats by which the validation loss must fall for an epoch to count as better
+BLOCK_CLIPS = 64  # neighbours in a mapped file that are read together
+MIN_IMPROVEMENT = 1e-3  # nats; an epoch whose validation loss falls by less is no better
+MAX_GRADIENT_NORM = 1.0
 
 
 def save_tensors(path: Path, values: Any) -> None:
@@ -36,14 +37,14 @@ def save_tensors(path: Path, values: Any) -> None:
 
 
 def _write(path: Path, values: Any) -> None:
-    image = io.BytesIO()  # in memory, because PyTorch answers a full disk as if it were a bug
+    image = io.BytesIO()  # PyTorch reports a full disk as an internal error; Python's I/O does not
     torch.save(values, image)
     path.write_bytes(image.getbuffer())
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """Losses are balanced between the classes, in nats."""
+    """Class-balanced losses, in nats, and the validation AUC."""
 
     train_loss: float
     val_loss: float
@@ -52,17 +53,25 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Fold:
-    """A head trained on one fold: the state after its best epoch, which validation chose."""
+    """A head trained on one fold.
+
+    Attributes:
+        head: state after its best epoch.
+        val: indices of the validation clips, (V,) int64.
+        val_logits: logits of the best epoch, (V,) float64.
+        history: all epochs.
+        best_epoch: index into the history.
+    """
 
     head: Head
-    val: Indices  # rows of the validation clips
-    val_logits: npt.NDArray[np.float64]  # of the best epoch
+    val: Indices
+    val_logits: npt.NDArray[np.float64]
     history: list[Epoch]
-    best_epoch: int  # of the history
+    best_epoch: int
 
     @property
     def best(self) -> Epoch:
-        """The epoch that was kept."""
+        """The epoch whose weights the head has."""
         return self.history[self.best_epoch]
 
 
@@ -76,23 +85,23 @@ def train_fold(
     device: str = "cpu",
     checkpoints: Path | None = None,
 ) -> Fold:
-    """Train a head until the validation loss stops falling, and keep the best epoch.
+    """Train a head until the validation loss stops falling, and return its best epoch.
 
     Args:
-        data: N clips, with the streams of the settings.
-        train: rows to learn from; each epoch sees one random window of each.
-        val: rows that decide when to stop; no identity of theirs is among the others.
-        settings: of the head and its training.
-        seed: of initial weights, order and windows.
-        device: as torch names it.
-        checkpoints: a folder with a file for each training, written after each epoch. One that is
-            there is gone on with, and ends with the same weights; if it had ended, it has.
+        data: N clips with the streams of the settings.
+        train: indices of the training clips; each epoch uses one random temporal crop of each.
+        val: indices of the validation clips; they share no identity with the training clips.
+        settings: settings of the head and its training.
+        seed: seed of initial weights, order and crops.
+        device: PyTorch device.
+        checkpoints: folder for one file per training, replaced after each epoch. A training that
+            was interrupted resumes from its file and ends with the same weights.
     """
     with _one_fast_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        training = _Training(data.of(settings.streams), train, val, settings, device)
+        training = _Training(data, train, val, settings, device)
         if checkpoints is not None:
-            training.keep_in(checkpoints, seed)
+            training.resume(checkpoints, seed)
         while not training.ended:
             training.epoch()
         return training.fold()
@@ -100,10 +109,10 @@ def train_fold(
 
 @contextlib.contextmanager
 def _one_fast_thread() -> Iterator[None]:
-    """As small matrices want it: not shared out, and what is nearly zero is zero.
+    """Compute in one thread and flush denormal numbers to zero.
 
-    A head that is sure of every clip has gradients below 1e-38, with which a processor computes
-    many times as slowly.
+    Matrices are too small to share between threads. A head that is certain of every clip has
+    gradients below 1e-38, with which a processor computes many times slower.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -116,7 +125,7 @@ def _one_fast_thread() -> Iterator[None]:
 
 
 class _Training:
-    """One head on its way through the epochs."""
+    """Training of one head, epoch by epoch."""
 
     def __init__(
         self, data: Sequences, train: Indices, val: Indices, settings: TrainingSettings, device: str
@@ -124,12 +133,12 @@ class _Training:
         self._data, self._settings, self._device = data, settings, torch.device(device)
         self._train, self._val = torch.from_numpy(train), torch.from_numpy(val)
         self._y = torch.from_numpy(data.labels).to(self._device, torch.float32)
-        self._weight = _class_weights(data.labels, train).to(self._device)
-        self._val_weight = _class_weights(data.labels, val).to(self._device)
-        self._head = Head(data.widths, settings.shape)
+        self._class_weights = _class_weights(data.labels, train).to(self._device)
+        self._val_class_weights = _class_weights(data.labels, val).to(self._device)
+        self._head = Head(data.widths, settings)
         self._head.standardise_by(data.x, self._train)
         self._head.to(self._device)
-        self._windows = _Windows(data, settings.sequence_length, self._head, self._device)
+        self._crops = _TemporalCrops(data, settings.sequence_length, self._head, self._device)
         self._parameters = list(self._head.parameters())
         self._optimiser = torch.optim.AdamW(
             self._parameters,
@@ -144,46 +153,46 @@ class _Training:
 
     @property
     def ended(self) -> bool:
-        """Whether the validation loss has stopped falling, or there were enough epochs."""
+        """Whether the validation loss has stopped falling or the limit of epochs is reached."""
         n = len(self._history)
         return n >= self._settings.max_epochs or (
             n > 0 and n - 1 - self._best_epoch >= self._settings.patience
         )
 
     def epoch(self) -> None:
-        """See one window of each training clip; then validate, and remember the best."""
+        """Train on one crop of each training clip, validate, and keep the best state."""
         self._head.train()
         losses = []
-        for rows, x in self._windows.batches(self._train, self._settings.batch_size):
-            y = self._y[rows]
-            loss = self._loss(self._forward(x), y, self._weight)
+        for rows, x in self._crops.batches(self._train, self._settings.batch_size):
+            loss = self._loss(self._logits(x), self._y[rows], self._class_weights)
             self._optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+            torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRADIENT_NORM)
             self._optimiser.step()
             losses.append(loss.detach())
         self._head.eval()
         with torch.no_grad():
             logits = clip_logits(
-                lambda x: self._forward(self._windows.standardised(x)),
-                self._windows.x,
-                self._windows.length,
+                lambda x: self._logits(self._crops.standardised(x)),
+                self._crops.x,
+                self._crops.length,
                 self._val,
                 self._device,
             )
             y = self._y[self._val.to(self._device)]
-            val_loss = self._loss(logits, y, self._val_weight).item()
+            val_loss = self._loss(logits, y, self._val_class_weights).item()
         scores = logits.cpu().double()
         auc = auc_roc(self._data.labels[self._val.numpy()], scores.numpy())
         self._history.append(Epoch(torch.stack(losses).mean().item(), val_loss, auc))
-        if self._best_epoch < 0 or val_loss < self._history[self._best_epoch].val_loss - LEAST:
+        best_loss = self._history[self._best_epoch].val_loss
+        if self._best_epoch < 0 or val_loss < best_loss - MIN_IMPROVEMENT:
             self._best_epoch, self._best_logits = len(self._history) - 1, scores
             self._best_state = {k: v.clone() for k, v in self._head.state_dict().items()}
         if self._checkpoint is not None:
-            self._keep(self._checkpoint)
+            self._save(self._checkpoint)
 
     def fold(self) -> Fold:
-        """What came of it."""
+        """Return the head in its best state."""
         self._head.load_state_dict(self._best_state)
         return Fold(
             self._head.cpu(),
@@ -193,24 +202,29 @@ class _Training:
             self._best_epoch,
         )
 
-    def _forward(self, x: torch.Tensor) -> torch.Tensor:
+    def _logits(self, x: torch.Tensor) -> torch.Tensor:
         cuda = self._device.type == "cuda"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=cuda):
             return self._head.logits(x).float()
 
-    def _loss(self, logits: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return F.binary_cross_entropy_with_logits(logits, y, weight[y.long()])
+    def _loss(
+        self, logits: torch.Tensor, y: torch.Tensor, class_weights: torch.Tensor
+    ) -> torch.Tensor:
+        return F.binary_cross_entropy_with_logits(logits, y, class_weights[y.long()])
 
-    def keep_in(self, folder: Path, seed: int) -> None:
-        """Write a file after each epoch; go on with the one of this very training."""
-        told = [seed, self._train.tolist(), self._val.tolist(), str(self._device)]
+    def resume(self, folder: Path, seed: int) -> None:
+        """Write a checkpoint after each epoch from now on, and load the one that is there.
+
+        The file name is a digest of seed, clips, settings and device.
+        """
+        rows = [seed, self._train.tolist(), self._val.tolist(), str(self._device)]
         clips = [clip.id for clip in self._data.clips]
-        text = json.dumps([told, clips, dataclasses.asdict(self._settings)])
+        text = json.dumps([rows, clips, dataclasses.asdict(self._settings)])
         self._checkpoint = folder / f"{hashlib.sha256(text.encode()).hexdigest()}.pt"
         try:
             state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
-            return
+            return  # none, or one damaged by a power cut: the training starts again
         self._history = [Epoch(*values) for values in state["history"]]
         self._best_epoch, self._best_logits = state["best_epoch"], state["best_logits"]
         self._best_state = state["best"]
@@ -222,131 +236,129 @@ class _Training:
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"], self._device)
 
-    def _keep(self, checkpoint: Path) -> None:
-        """Replace it. One that a power cut spoils is not read: the training begins anew."""
-        temporary = checkpoint.with_suffix(f".{os.getpid()}")
-        _write(temporary, self._state())
-        temporary.replace(checkpoint)
-
-    def _state(self) -> dict[str, Any]:
+    def _save(self, checkpoint: Path) -> None:
         cuda = self._device.type == "cuda"
-        result = {
+        state: dict[str, Any] = {
             "history": [dataclasses.astuple(epoch) for epoch in self._history],
             "best_epoch": self._best_epoch,
             "best_logits": self._best_logits,
             "best": self._best_state,
         }
-        if self.ended:
-            return result
-        return result | {
-            "head": self._head.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(self._device) if cuda else None,
-        }
+        if not self.ended:
+            state |= {
+                "head": self._head.state_dict(),
+                "optimiser": self._optimiser.state_dict(),
+                "random": torch.get_rng_state(),
+                "random_cuda": torch.cuda.get_rng_state(self._device) if cuda else None,
+            }
+        temporary = checkpoint.with_suffix(f".{os.getpid()}")
+        _write(temporary, state)  # without fsync, which would take longer than an epoch
+        temporary.replace(checkpoint)
 
 
-class _Windows:
-    """Random windows of clips, standardised, in batches, on a device.
+class _TemporalCrops:
+    """Random temporal crops of clips in batches, standardised, on a device.
 
-    What fits on it lies there, standardised once, and a batch is one indexing. The rest is gathered
-    in a thread while the batch before is computed.
+    Clips that fit on the device are standardised there once. Others are read by a thread while the
+    batch before is computed.
+
+    Attributes:
+        x: clips, (N, T-1, D) float32, standardised if they are on the device.
+        length: steps of a crop.
     """
 
     def __init__(self, data: Sequences, length: int, head: Head, device: torch.device) -> None:
-        tensors = [data.x, *data.copies]
-        self._in_file = data.mapped
-        self._head, self._device = head, device
-        self._resident = not data.mapped and _fits(tensors, device)
+        self._copies = [data.x, *data.copies]
+        self._mapped, self._head, self._device = data.mapped, head, device
+        self._resident = not data.mapped and _fits(self._copies, device)
         if self._resident:
-            tensors = [head.standardised(tensor.to(device)) for tensor in tensors]
-        self._tensors = tensors
-        self.x = tensors[0]
+            self._copies = [head.standardised(x.to(device)) for x in self._copies]
+        self.x = self._copies[0]
         self.length = min(length, self.x.shape[1])
 
     def standardised(self, x: torch.Tensor) -> torch.Tensor:
-        """Some of `x`, on the device."""
+        """Standardise a part of `x`."""
         return x if self._resident else self._head.standardised(x)
 
     def batches(
         self, rows: torch.Tensor, batch_size: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """One window of each of these rows: the rows, and (B, length, D) of them."""
-        order = rows[_by_blocks(rows) if self._in_file else torch.randperm(len(rows))]
+        """Yield one crop of each clip, in random order.
+
+        Args:
+            rows: indices of the clips, (N,) int64, ascending.
+            batch_size: B.
+
+        Yields:
+            indices of the clips, (B,) int64, and crops, (B, length, D) float32.
+        """
+        order = rows[_by_blocks(rows) if self._mapped else torch.randperm(len(rows))]
         starts = torch.randint(0, self.x.shape[1] - self.length + 1, (len(rows), 1))
         steps = starts + torch.arange(self.length)
-        which = torch.randint(0, len(self._tensors), (len(rows),))
-        where = self._device if self._resident else torch.device("cpu")
-        drawn = [torch.split(t.to(where), batch_size) for t in (order, steps, which)]
+        copies = torch.randint(0, len(self._copies), (len(rows),))
+        source = self.x.device
+        parts = [torch.split(t.to(source), batch_size) for t in (order, steps, copies)]
+        batches = (self._batch(*part) for part in zip(*parts, strict=True))
+        return batches if self._resident else prefetch(batches, 1)
+
+    def _batch(
+        self, rows: torch.Tensor, steps: torch.Tensor, copies: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        crops = [take_crops(x, rows, steps) for x in self._copies]
+        chosen = crops[0]
+        if len(crops) > 1:
+            chosen = torch.stack(crops)[copies, torch.arange(len(rows), device=rows.device)]
         if self._resident:
-            for batch in zip(*drawn, strict=True):
-                yield batch[0], self._gather(*batch)
-            return
-        with ThreadPoolExecutor(1) as ahead:
-            waiting = None
-            for batch in zip(*drawn, strict=True):
-                following = batch[0], ahead.submit(self._bring, *batch)
-                if waiting is not None:
-                    yield waiting[0].to(self._device), waiting[1].result()
-                waiting = following
-            if waiting is not None:
-                yield waiting[0].to(self._device), waiting[1].result()
-
-    def _gather(self, rows: torch.Tensor, steps: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-        parts = [moments(tensor, rows, steps) for tensor in self._tensors]
-        if len(parts) == 1:
-            return parts[0]
-        return torch.stack(parts)[which, torch.arange(len(rows), device=rows.device)]
-
-    def _bring(self, *batch: torch.Tensor) -> torch.Tensor:
-        gathered = self._gather(*batch)
+            return rows, chosen
         if self._device.type == "cuda":
-            gathered = gathered.pin_memory()
-        return self._head.standardised(gathered.to(self._device, non_blocking=True))
+            chosen = chosen.pin_memory()
+        chosen = chosen.to(self._device, non_blocking=True)
+        return rows.to(self._device), self._head.standardised(chosen)
 
 
 def _fits(tensors: Sequence[torch.Tensor], device: torch.device) -> bool:
-    """Whether a device has room for them, and as much again twice."""
+    """Check that twice the size of tensors is free on a device."""
     if device.type != "cuda":
         return True
-    return (
-        2 * sum(t.numel() * t.element_size() for t in tensors) < torch.cuda.mem_get_info(device)[0]
-    )
+    n_bytes = sum(tensor.nbytes for tensor in tensors)
+    return 2 * n_bytes < torch.cuda.mem_get_info(device)[0]
 
 
 def _by_blocks(rows: torch.Tensor) -> torch.Tensor:
-    """A random order of ascending rows in which neighbours stay near one another."""
+    """Return a random order of ascending rows that reads a file a few blocks at a time."""
     n = len(rows)
-    blocks = torch.randperm(math.ceil(n / BLOCK))
-    order = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
+    blocks = torch.randperm(math.ceil(n / BLOCK_CLIPS))
+    order = (blocks[:, None] * BLOCK_CLIPS + torch.arange(BLOCK_CLIPS)).flatten()
     order = order[order < n]
-    parts = order.split(4 * BLOCK)  # type: ignore[no-untyped-call]
+    parts = order.split(4 * BLOCK_CLIPS)  # type: ignore[no-untyped-call]
     return torch.cat([part[torch.randperm(len(part))] for part in parts])
 
 
 def _class_weights(labels: npt.NDArray[np.int64], rows: Indices) -> torch.Tensor:
-    """(2,) weights with which both classes count alike and clips count 1 on average."""
+    """Return (2,) float32 weights that balance the classes; their mean over the rows is 1."""
     counts = np.bincount(labels[rows], minlength=2)
     return torch.tensor(len(rows) / (2 * np.maximum(counts, 1)), dtype=torch.float32)
 
 
 @dataclass(frozen=True)
 class CrossFit:
-    """A head per fold, and the logits that each clip got from the head that never saw it."""
+    """One trained head per fold.
+
+    Attributes:
+        folds: trained heads.
+        settings: settings of all of them.
+        out_of_fold: logit of each clip from the head that did not train on it, (N,) float64; NaN
+            for clips in no validation fold.
+    """
 
     folds: list[Fold]
     settings: TrainingSettings
-    out_of_fold: npt.NDArray[np.float64]  # (N,), NaN for clips in no validation fold
+    out_of_fold: npt.NDArray[np.float64]
 
     @property
     def ensemble(self) -> Ensemble:
         """The heads as one model."""
         return Ensemble([fold.head for fold in self.folds], self.settings.sequence_length).eval()
-
-    @property
-    def loss(self) -> float:
-        """The mean of the folds' best validation losses: what tuning minimises."""
-        return float(np.mean([fold.best.val_loss for fold in self.folds]))
 
 
 def cross_fit(
@@ -362,13 +374,13 @@ def cross_fit(
     """Train one head per fold.
 
     Args:
-        data: the clips of the training split.
-        folds: pairs of rows to train on and rows to validate on.
-        settings: the same for all folds.
+        data: clips of the training split, with the streams of the settings.
+        folds: pairs of training and validation indices.
+        settings: settings of all heads.
         seed: fold n uses ``seed + n``.
-        device: as torch names it.
+        device: PyTorch device.
         progress: called after each fold.
-        checkpoints: as of `train_fold`.
+        checkpoints: see `train_fold`.
     """
     trained = []
     out_of_fold = np.full(len(data.clips), np.nan)

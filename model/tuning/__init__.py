@@ -1,1 +1,1 @@
-"""Choosing settings: what there is to choose from, how trials run, and how the search went."""
+"""Tuning: the search space, trials, the search over them, and its plots."""

@@ -1,4 +1,4 @@
-"""How a search went, and which settings mattered, as a PNG."""
+"""Plots of a search: convergence and the influence of each setting, as a PNG."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,30 +13,27 @@ from model.tuning.search import fitted_process
 from model.tuning.space import Point
 from model.tuning.trials import FAILED, OK, STOPPED, Losses, Trial, estimated_losses
 
-SAMPLES = 250  # points over which the other settings are averaged
-GRID = 25
+N_SAMPLES = 250  # random points over which the other settings are averaged
+GRID_POINTS = 25  # values of a continuous dimension
 COLUMNS = 4
 
 
-def plot_tuning(
-    trials: Sequence[Trial], space: Sequence[Dimension], n_folds: int, path: Path
-) -> None:
-    """Draw the loss of each trial, the best so far, and what the process learned of each setting.
+def plot_tuning(trials: Sequence[Trial], space: Sequence[Dimension], path: Path) -> None:
+    """Plot the loss of each trial, the best so far, and the loss expected over each setting.
 
     Args:
-        trials: in their order; one at least went well.
-        space: that they are points of.
-        n_folds: of each.
-        path: of the PNG.
+        trials: all trials by number; at least one succeeded.
+        space: search space.
+        path: PNG to write.
     """
     rows = 1 + -(-len(space) // COLUMNS)
     figure = Figure(figsize=(11, 2.6 * rows), layout="constrained")
     grid = figure.add_gridspec(rows, COLUMNS)
-    _draw_convergence(figure.add_subplot(grid[0, :]), trials, n_folds)
-    curves = dependence(trials, space, n_folds)
-    limits = _limits([loss for _, loss in curves], estimated_losses(trials, n_folds))
-    matters = sorted(range(len(curves)), key=lambda n: -np.ptp(curves[n][1]))
-    for n, which in enumerate(matters):  # what matters most comes first
+    _draw_convergence(figure.add_subplot(grid[0, :]), trials)
+    curves = dependence(trials, space)
+    limits = _limits([loss for _, loss in curves], estimated_losses(trials))
+    by_influence = sorted(range(len(curves)), key=lambda n: -np.ptp(curves[n][1]))
+    for n, which in enumerate(by_influence):
         axes = figure.add_subplot(grid[1 + n // COLUMNS, n % COLUMNS])
         _draw_dependence(axes, space[which], *curves[which])
         axes.set_ylim(limits)
@@ -47,22 +44,20 @@ def plot_tuning(
     save_figure(figure, path)
 
 
-def dependence(
-    trials: Sequence[Trial], space: Sequence[Dimension], n_folds: int
-) -> list[tuple[Point, Losses]]:
-    """Partial dependence: the loss that the process expects over each dimension, others averaged.
+def dependence(trials: Sequence[Trial], space: Sequence[Dimension]) -> list[tuple[Point, Losses]]:
+    """Compute the partial dependence of the expected loss on each dimension.
 
     Returns:
-        for each dimension G values and (G,) losses in nats.
+        for each dimension G values and (G,) losses in nats, averaged over the other dimensions.
     """
-    process = fitted_process(space, trials, n_folds, seed=0)
-    others = Space(list(space)).rvs(SAMPLES, random_state=0)
+    process = fitted_process(space, trials, seed=0)
+    others = Space(list(space)).rvs(N_SAMPLES, random_state=0)
     curves = []
     for n, dimension in enumerate(space):
         values = _values(dimension)
         points = [[*p[:n], value, *p[n + 1 :]] for value in values for p in others]
         loss = process.models[-1].predict(process.space.transform(points))
-        curves.append((values, loss.reshape(len(values), SAMPLES).mean(1)))
+        curves.append((values, loss.reshape(len(values), N_SAMPLES).mean(1)))
     return curves
 
 
@@ -70,31 +65,34 @@ def _values(dimension: Dimension) -> Point:
     if isinstance(dimension, Categorical):
         return list(dimension.categories)
     if not isinstance(dimension, Real):
-        count = min(GRID, dimension.high - dimension.low + 1)
+        count = min(GRID_POINTS, dimension.high - dimension.low + 1)
         return np.linspace(dimension.low, dimension.high, count).round().astype(int).tolist()
     spaced = np.geomspace if dimension.prior == "log-uniform" else np.linspace
-    inner = spaced(dimension.low, dimension.high, GRID)[1:-1].tolist()
-    return [dimension.low, *inner, dimension.high]  # rounding must not lead outside
+    inner = spaced(dimension.low, dimension.high, GRID_POINTS)[1:-1].tolist()
+    return [dimension.low, *inner, dimension.high]  # exact ends: rounding must not leave the space
 
 
-def _limits(curves: Sequence[Losses], seen: Sequence[float]) -> tuple[float, float]:
-    """Of all panels: a tenth of what the trials differ by at least; what hardly matters is flat."""
+def _limits(curves: Sequence[Losses], trial_losses: Sequence[float]) -> tuple[float, float]:
+    """Return limits for all panels.
+
+    They span at least a tenth of the range of the trials, so that a weak influence looks flat.
+    """
     losses = np.concatenate(curves)
-    half = max(0.55 * np.ptp(losses), 0.05 * np.ptp(seen)) + 1e-6
+    half = max(0.55 * np.ptp(losses), 0.05 * np.ptp(trial_losses)) + 1e-6
     middle = (losses.min() + losses.max()) / 2
     return float(middle - half), float(middle + half)
 
 
-def _draw_convergence(axes: Any, trials: Sequence[Trial], n_folds: int) -> None:
+def _draw_convergence(axes: Any, trials: Sequence[Trial]) -> None:
     numbers = np.array([trial.number + 1 for trial in trials])
-    status = np.array([trial.outcome.status.split(":")[0] for trial in trials])
-    losses = np.array(estimated_losses(trials, n_folds))
-    looks = {OK: ("o", COLOURS[0]), STOPPED: ("v", COLOURS[1]), FAILED: ("x", COLOURS[3])}
+    status = np.array([trial.result.status.split(":")[0] for trial in trials])
+    losses = np.array(estimated_losses(trials))
+    markers = {OK: ("o", COLOURS[0]), STOPPED: ("v", COLOURS[1]), FAILED: ("x", COLOURS[3])}
     labels = {OK: "ended", STOPPED: "stopped early (estimate)", FAILED: "failed (at the worst)"}
-    for kind, (marker, colour) in looks.items():
-        these = status == kind
-        if these.any():
-            axes.plot(numbers[these], losses[these], marker, color=colour, label=labels[kind])
+    for kind, (marker, colour) in markers.items():
+        rows = status == kind
+        if rows.any():
+            axes.plot(numbers[rows], losses[rows], marker, color=colour, label=labels[kind])
     best = np.fmin.accumulate(np.where(status == OK, losses, np.nan))
     axes.step(numbers, best, where="post", color=COLOURS[0], label="best so far")
     axes.set(

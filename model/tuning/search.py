@@ -1,4 +1,4 @@
-"""Choosing settings by Gaussian processes (scikit-optimize), on validation folds only."""
+"""Search for settings by Gaussian processes (scikit-optimize), on validation folds only."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ from skopt.space import Dimension, Space
 from threadpoolctl import threadpool_limits
 
 from model.settings import TrainingSettings
-from model.tuning.space import Point, plain, to_point, to_settings
+from model.tuning.space import Point, to_builtin, to_point, to_settings
 from model.tuning.trials import (
     FAILED,
     OK,
@@ -29,14 +29,14 @@ from model.tuning.trials import (
     append_trial,
     estimated_losses,
     finished_losses,
-    outcome_of,
     read_trials,
     run_fold,
+    trial_result,
 )
 from pipeline.common.errors import NothingUsable, Rejected
 from pipeline.workers.local import Limits, LocalPool
 
-INITIAL = 4  # trials before the Gaussian process chooses: the start and some spread out
+N_INITIAL = 4  # trials before the Gaussian process chooses: the start and some spread out
 UNLIMITED = Limits(seconds=math.inf, n_bytes=sys.maxsize)
 
 
@@ -52,32 +52,32 @@ def tune(
     seed: int = 0,
     jobs: int = 1,
     seconds: float | None = None,
-    progress: Callable[[Trial], object] = lambda trial: None,
-) -> TrainingSettings:
-    """Minimise the mean over folds of an objective.
+    progress: Callable[[], object] = lambda: None,
+) -> tuple[TrainingSettings, list[Trial]]:
+    """Minimise the mean of an objective over folds.
 
-    With several jobs a trial is chosen while as many before it still run; none of what comes of
-    those counts for it, even if it is there already. So what a trial tries, and when it is given
-    up, follows from the seed and earlier trials: a search that was stopped goes on exactly as if it
-    had not been.
+    With several jobs a trial is chosen while the ``jobs`` trials before it may still run. It never
+    learns from those, even if they have ended. So what a trial tries, and whether it is stopped
+    early, follows from the seed and earlier trials: a search that was interrupted resumes exactly
+    as if it had not been.
 
     Args:
-        objective: the validation loss of some settings on a fold; it must never have seen test
-            videos. It can be pickled if ``jobs`` is more than 1.
-        n_trials: in all, those in ``log`` included.
-        space: of `model.tuning.space.search_space`.
-        log: a CSV file with one row per trial, appended as each ends. If it is there, its trials
-            are taken over.
-        n_folds: of the objective.
+        objective: validation loss of settings on a fold; it must never read test videos. With
+            several jobs it must be picklable.
+        n_trials: number of trials, those in ``log`` included.
+        space: dimensions of `model.tuning.space.search_space`.
+        log: CSV file with one row per trial, appended as each ends. Trials that it already has are
+            not repeated.
+        n_folds: number of folds.
         start: settings that are not tuned; the nearest point of the space is tried early.
-        warm: settings whose nearest points are tried before all others.
-        seed: of the search.
-        jobs: processes that train folds side by side; with one it is this process.
-        seconds: after which no trial starts any more, once one went well.
-        progress: called with each trial that ends, and at first with those of the log.
+        warm: settings whose nearest points are tried first.
+        seed: seed of the search.
+        jobs: worker processes; 1 runs all folds in this process.
+        seconds: time after which no trial starts, once one has succeeded.
+        progress: called for each trial that ends or is in the log.
 
     Returns:
-        the best settings of those that ended well on all folds.
+        the best settings of the trials that succeeded on all folds, and all trials by number.
 
     Raises:
         SettingsError: ``log`` is not a log of this search.
@@ -85,74 +85,76 @@ def tune(
     """
     deadline = math.inf if seconds is None else time.monotonic() + seconds
     first = _first_points(space, start, warm, seed)
-    done = read_trials(log, space, n_folds)
-    for trial in done.values():
-        progress(trial)
-    chosen: list[tuple[str, Point]] = []  # of each trial, in their order
-    running: dict[int, dict[int, FoldResult]] = {}  # trial → fold → what came of it
-    waiting: deque[_Fold] = deque()
+    ended = read_trials(log, space, n_folds)
+    for _ in ended:
+        progress()
+    chosen: list[tuple[str, Point]] = []  # source and point of each trial
+    running: dict[int, dict[int, FoldResult]] = {}  # trial → fold → result
+    queue: deque[_Fold] = deque()
 
-    def known(number: int) -> list[Trial] | None:
-        """The trials that one may learn from; None if one of them still runs."""
-        earlier = number - jobs if jobs > 1 else number
-        n = max(earlier, len(first) if number >= len(first) else 0)
-        return [done[k] for k in range(n)] if all(k in done for k in range(n)) else None
+    def earlier_trials(number: int) -> list[Trial] | None:
+        """Return the trials that a trial may learn from; None if one of them still runs."""
+        n = number - jobs if jobs > 1 else number
+        n = max(n, len(first) if number >= len(first) else 0)
+        return [ended[k] for k in range(n)] if all(k in ended for k in range(n)) else None
 
-    def begin() -> None:
-        """Let as many trials begin as may."""
-        while (number := len(chosen)) < n_trials and (before := known(number)) is not None:
-            if number in done:
-                chosen.append((done[number].source, done[number].point))
+    def start_trials() -> None:
+        while (number := len(chosen)) < n_trials:
+            earlier = earlier_trials(number)
+            if earlier is None:
+                return
+            if number in ended:
+                chosen.append((ended[number].source, ended[number].point))
                 continue
-            if time.monotonic() > deadline and _best(done) is not None:
+            if time.monotonic() > deadline and _best(ended) is not None:
                 return
             chosen.append(
                 first[number]
                 if number < len(first)
-                else _ask(space, before, chosen[len(before) :], n_folds, seed)
+                else _ask(space, earlier, chosen[len(earlier) :], seed)
             )
             running[number] = {}
-            waiting.append(_Fold(number, 0, to_settings(chosen[number][1], space, start)))
+            queue.append(_Fold(number, 0, to_settings(chosen[number][1], space, start)))
 
-    begin()
+    start_trials()
     with LocalPool(jobs, UNLIMITED) as pool:
-        run = pool.run if jobs > 1 else _one_by_one
-        for item, result in run(partial(_run_fold, objective), waiting):
-            if item.number not in running:  # decided meanwhile
+        run = pool.run if jobs > 1 else _run_here
+        for item, outcome in run(partial(_run_fold, objective), queue):
+            if item.number not in running:  # its trial ended while it ran
                 continue
-            if isinstance(result, Rejected):
-                result = FoldResult(math.nan, 0.0, f"its process died ({result.detail})")
+            if isinstance(outcome, Rejected):
+                outcome = FoldResult(math.nan, 0.0, f"its process died ({outcome.detail})")
             results = running[item.number]
-            results[item.fold] = result
-            in_order = [
+            results[item.fold] = outcome
+            first_results = [
                 results[n] for n in itertools.takewhile(results.__contains__, range(n_folds))
             ]
-            finished = finished_losses(known(item.number) or [], n_folds)
-            outcome = outcome_of(in_order, finished)
-            if outcome is None and item.fold == 0:  # it will probably run on all
+            finished = finished_losses(earlier_trials(item.number) or [])
+            result = trial_result(first_results, finished, n_folds)
+            if result is None and item.fold == 0:  # it will probably run on all folds
                 others = [item._replace(fold=fold) for fold in range(1, n_folds)]
-                _put_in_order(waiting, [*waiting, *others])
-            elif outcome is not None:
+                _refill(queue, [*queue, *others])
+            elif result is not None:
                 del running[item.number]
-                _put_in_order(waiting, [one for one in waiting if one.number != item.number])
-                trial = Trial(item.number, *chosen[item.number], outcome)
+                _refill(queue, [waiting for waiting in queue if waiting.number != item.number])
+                trial = Trial(item.number, *chosen[item.number], result)
                 append_trial(log, space, n_folds, trial)
-                done[item.number] = trial
-                progress(trial)
-                begin()
-    best = _best(done)
+                ended[item.number] = trial
+                progress()
+                start_trials()
+    best = _best(ended)
     if best is None:
         raise NothingUsable(
-            f"all {len(done)} trials failed; the last: {done[max(done)].outcome.status}",
+            f"all {len(ended)} trials failed; the last: {ended[max(ended)].result.status}",
             f"{log} has the reason of each; change the settings that cause it, and give a new "
             "run folder",
         )
-    return to_settings(best.point, space, start)
+    return to_settings(best.point, space, start), [ended[n] for n in sorted(ended)]
 
 
-def _best(done: dict[int, Trial]) -> Trial | None:
-    well = [done[n] for n in sorted(done) if done[n].outcome.status == OK]
-    return min(well, key=lambda trial: trial.outcome.loss, default=None)
+def _best(ended: dict[int, Trial]) -> Trial | None:
+    succeeded = [ended[n] for n in sorted(ended) if ended[n].result.status == OK]
+    return min(succeeded, key=lambda trial: trial.result.loss, default=None)
 
 
 def _first_points(
@@ -161,68 +163,66 @@ def _first_points(
     warm: Sequence[TrainingSettings],
     seed: int,
 ) -> list[tuple[str, Point]]:
-    """What is tried before there is anything to learn from, each with where it comes from."""
-    known = [("warm start", to_point(settings, space)) for settings in warm]
-    known.append(("start", to_point(start, space)))
+    """Return source and point of the trials before the Gaussian process chooses."""
+    given = [("warm start", to_point(settings, space)) for settings in warm]
+    given.append(("start", to_point(start, space)))
     points: list[tuple[str, Point]] = []
-    for source, point in known:
+    for source, point in given:
         if all(point != other for _, other in points):
             points.append((source, point))
-    spread = Lhs().generate(list(space), INITIAL - 1, random_state=seed)
-    return points + [("spread", plain(point)) for point in spread]
+    spread = Lhs().generate(list(space), N_INITIAL - 1, random_state=seed)
+    return points + [("spread", to_builtin(point)) for point in spread]
 
 
 def _ask(
     space: Sequence[Dimension],
     trials: Sequence[Trial],
     pending: Sequence[tuple[str, Point]],
-    n_folds: int,
     seed: int,
 ) -> tuple[str, Point]:
-    """A point, given all that is known, and where it comes from.
+    """Choose the point of the next trial.
 
     Args:
-        space: of the search.
-        trials: that have ended, the first ones.
-        pending: the trials that come between them and this one: taken to be as good as the best.
-        n_folds: of each trial.
-        seed: of the search.
+        space: search space.
+        trials: first trials, all ended.
+        pending: source and point of the trials between those and the next.
+        seed: seed of the search.
+
+    Returns:
+        source and point.
     """
     number = len(trials) + len(pending)
     state = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    if all(trial.outcome.status.startswith(FAILED) for trial in trials):
-        return "spread", plain(Space(space).rvs(1, random_state=state)[0])
-    optimiser = fitted_process(space, trials, n_folds, state, [point for _, point in pending])
-    with _few_threads(), warnings.catch_warnings():  # of a random point in place of a repetition
+    if all(trial.result.status.startswith(FAILED) for trial in trials):
+        return "spread", to_builtin(Space(space).rvs(1, random_state=state)[0])
+    optimiser = fitted_process(space, trials, state, [point for _, point in pending])
+    with _one_blas_thread(), warnings.catch_warnings():
+        # It replaces a point that was tried before by a random one, and warns.
         warnings.simplefilter("ignore", UserWarning)
-        return "gp", plain(optimiser.ask())
+        return "gp", to_builtin(optimiser.ask())
 
 
 def fitted_process(
-    space: Sequence[Dimension],
-    trials: Sequence[Trial],
-    n_folds: int,
-    seed: int,
-    pending: Sequence[Point] = (),
+    space: Sequence[Dimension], trials: Sequence[Trial], seed: int, pending: Sequence[Point] = ()
 ) -> skopt.Optimizer:
-    """An optimiser that was told of trials, at least one of which went well.
+    """Fit an optimiser to trials, at least one of which succeeded.
 
-    It is made anew for every point, because what is known of a stopped trial changes as others end.
-    It is told that pending points are as good as the best: the constant liar of Ginsbourger et al.,
+    It is fitted anew for every point, because the estimate for a stopped trial changes as others
+    end. Pending points count as good as the best trial: the constant liar of Ginsbourger et al.,
     2010.
     """
     optimiser = skopt.Optimizer(
         list(space), "GP", n_initial_points=0, acq_func="EI", random_state=seed
     )
-    losses = estimated_losses(trials, n_folds)
+    losses = estimated_losses(trials)
     points = [*(trial.point for trial in trials), *pending]
-    with _few_threads():
+    with _one_blas_thread():
         optimiser.tell(points, losses + [min(losses)] * len(pending))
     return optimiser
 
 
-def _few_threads() -> AbstractContextManager[object]:
-    """Over so few trials a Gaussian process is many tiny steps: threads wait for one another."""
+def _one_blas_thread() -> AbstractContextManager[object]:
+    """Limit BLAS to one thread: with so few trials, threads mostly wait for one another."""
     return threadpool_limits(limits=1, user_api="blas")  # type: ignore[no-any-return]
 
 
@@ -238,17 +238,17 @@ def _run_fold(objective: Objective, item: _Fold) -> FoldResult:
     return run_fold(objective, item.settings, item.fold)
 
 
-def _one_by_one(
-    task: Callable[[_Fold], FoldResult], waiting: deque[_Fold]
+def _run_here(
+    task: Callable[[_Fold], FoldResult], queue: deque[_Fold]
 ) -> Iterator[tuple[_Fold, FoldResult]]:
-    """As `LocalPool.run`, in this process."""
-    while waiting:
-        item = waiting.popleft()
+    """Do the same as `LocalPool.run`, in this process."""
+    while queue:
+        item = queue.popleft()
         yield item, task(item)
 
 
-def _put_in_order(waiting: deque[_Fold], items: Iterable[_Fold]) -> None:
-    """Let these wait and no others, earlier trials first: what becomes of them is waited for."""
-    ordered = sorted(items, key=lambda item: item[:2])
-    waiting.clear()
-    waiting.extend(ordered)
+def _refill(queue: deque[_Fold], items: Iterable[_Fold]) -> None:
+    """Replace the contents of a queue; earlier trials come first, because others wait for them."""
+    ordered = sorted(items, key=lambda item: (item.number, item.fold))
+    queue.clear()
+    queue.extend(ordered)

@@ -1,4 +1,4 @@
-"""What tuning chooses from: its dimensions, and settings as points among them."""
+"""Search space of tuning, and conversion between settings and its points."""
 
 import dataclasses
 import math
@@ -11,25 +11,22 @@ from model.settings import FUSIONS, HEADS, POOLINGS, Scope, TrainingSettings
 
 Point = list[Any]  # a value for each dimension
 
-LONGEST = 128  # flow maps that a head sees at once: what an epoch takes grows with them
-LOG = "log2_"  # before the name of a setting whose logarithm is a dimension
+MAX_SEQUENCE_LENGTH = 128  # flow maps; the time of an epoch grows with it
+LOG2 = "log2_"  # prefix of a dimension that is the logarithm of a setting
 STREAM_SETS = (
     "flow", "motion", "flow+motion", "frames", "flow+frames", "flow+frames+motion",
 )  # fmt: skip
 
 
 def search_space(
-    n_steps: int,
-    held_streams: Sequence[str],
-    *,
-    scope: Scope = "architecture",
+    n_steps: int, held_streams: Sequence[str], *, scope: Scope = "architecture"
 ) -> list[Dimension]:
-    """What is tuned. A dimension with one value only is left out.
+    """Return the dimensions to search, without those that have one value only.
 
     Args:
         n_steps: flow maps per clip.
-        held_streams: what the cache holds.
-        scope: ``training`` leaves head, layers, pooling, direction, streams and fusion as they are.
+        held_streams: streams that the cache holds.
+        scope: ``training`` leaves out head, layers, pooling, direction, streams and fusion.
     """
     space: list[Dimension] = [
         Real(1e-4, 1e-2, prior="log-uniform", name="learning_rate"),
@@ -38,7 +35,7 @@ def search_space(
         Real(0.0, 0.6, name="dropout"),
         Integer(4, 7, name="log2_hidden"),
     ]
-    longest = min(n_steps, LONGEST)
+    longest = min(n_steps, MAX_SEQUENCE_LENGTH)
     shortest = max(2, round(longest / 4))
     if shortest < longest:
         space.append(Integer(shortest, longest, name="sequence_length"))
@@ -60,7 +57,7 @@ def search_space(
 
 
 def to_point(settings: TrainingSettings, space: Sequence[Dimension]) -> Point:
-    """The point of the space that is nearest to some settings."""
+    """Return the point of the space nearest to settings."""
     values = dataclasses.asdict(settings) | {
         "log2_hidden": round(math.log2(settings.hidden)),
         "log2_batch_size": round(math.log2(settings.batch_size)),
@@ -74,17 +71,17 @@ def _nearest(value: Any, dimension: Dimension) -> Any:
         return min(max(value, dimension.low), dimension.high)
     if value in dimension.categories:
         return value
-    parts = set(str(value).split("+"))  # of streams: those that differ in the fewest
+    parts = set(str(value).split("+"))  # of streams: the choice that differs in the fewest
     return min(dimension.categories, key=lambda choice: len(parts ^ set(str(choice).split("+"))))
 
 
 def to_settings(
     point: Point, space: Sequence[Dimension], start: TrainingSettings
 ) -> TrainingSettings:
-    """The settings of a point; what is not tuned is as in ``start``."""
+    """Return the settings of a point; ``start`` has those that are not tuned."""
     values: dict[str, Any] = {}
     for dimension, value in zip(space, point, strict=True):
-        name = dimension.name.removeprefix(LOG)
+        name = dimension.name.removeprefix(LOG2)
         if name == "streams":
             values[name] = tuple(value.split("+"))
         else:
@@ -92,16 +89,16 @@ def to_settings(
     return dataclasses.replace(start, **values)
 
 
-def plain(point: Point) -> Point:
-    """A point without the types of numpy."""
+def to_builtin(point: Point) -> Point:
+    """Convert the NumPy scalars of a point to Python's types."""
     return [value.item() if hasattr(value, "item") else value for value in point]
 
 
 def parse_value(text: str, dimension: Dimension) -> Any:
-    """A value as a log holds it.
+    """Parse a value of a log.
 
     Raises:
-        ValueError: it is none of the dimension.
+        ValueError: the value is outside the dimension.
     """
     if isinstance(dimension, Categorical):
         value: Any = {str(choice): choice for choice in dimension.categories}.get(text)
@@ -113,14 +110,14 @@ def parse_value(text: str, dimension: Dimension) -> Any:
 
 
 def parse_settings(row: Mapping[str, str], start: TrainingSettings) -> TrainingSettings:
-    """Settings from a row of any search's log; what was not tuned there is as in ``start``.
+    """Parse a row of a log of any search; ``start`` has the settings that it did not tune.
 
     Raises:
-        ValueError: a value is not of the kind that its column holds.
+        ValueError: a value has not the type of its setting.
     """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(TrainingSettings):
-        logarithm, text = row.get(LOG + field.name), row.get(field.name)
+        logarithm, text = row.get(LOG2 + field.name), row.get(field.name)
         kind = type(getattr(start, field.name))
         if logarithm:
             values[field.name] = 2 ** int(logarithm)
@@ -129,15 +126,3 @@ def parse_settings(row: Mapping[str, str], start: TrainingSettings) -> TrainingS
         elif text:
             values[field.name] = text == "True" if kind is bool else kind(text)
     return dataclasses.replace(start, **values)
-
-
-def settings_as_json(settings: TrainingSettings) -> dict[str, Any]:
-    """Settings with lists for tuples, as they come back from a JSON file."""
-    return dataclasses.asdict(settings) | {"streams": list(settings.streams)}
-
-
-def settings_from_json(values: Mapping[str, Any]) -> TrainingSettings:
-    """Settings among other values, as `settings_as_json` gave them."""
-    names = {field.name for field in dataclasses.fields(TrainingSettings)}
-    known = {name: value for name, value in values.items() if name in names}
-    return TrainingSettings(**known | {"streams": tuple(values["streams"])})

@@ -1,4 +1,4 @@
-"""Trials of a search: how one runs, when one is hopeless, what is told of it, and their log."""
+"""Trials of a search: what a trial is, how it runs, when it is stopped early, and their log."""
 
 import functools
 import math
@@ -15,33 +15,33 @@ from skopt.space import Dimension
 from model.run.per_video_scores import UNSEEN
 from model.settings import TrainingSettings
 from model.training.sequences import Sequences, load_sequences
-from model.training.train import Indices, cross_fit
+from model.training.train import Indices, train_fold
 from model.tuning.space import Point, parse_settings, parse_value
 from pipeline.cache import Cache
 from pipeline.common.csv_files import csv_line, read_csv
 from pipeline.common.errors import IntegrityError, SettingsError
 from pipeline.common.files import end_of_lines
 
-Objective = Callable[[TrainingSettings, int], float]  # the validation loss on one fold, in nats
+Objective = Callable[[TrainingSettings, int], float]  # settings, fold → validation loss in nats
 Losses = npt.NDArray[np.float64]
 
-DIVERGED = 5.0  # nats; to say 1/2 of every clip costs 0.69
-FEWEST = 4  # finished trials before one may be called hopeless
-SURE = 2.0  # standard deviations
-BEST = 3  # settings that another search begins with
-# What torch and numpy raise when settings do not work; anything else is a fault of the program.
+MAX_LOSS = 5.0  # nats; beyond it a trial has failed. A constant probability of 1/2 costs 0.69
+MIN_FINISHED = 4  # trials to compare with before one is stopped early
+STOP_MARGIN = 2.0  # standard deviations from the best trial
+MAX_WARM_STARTS = 3  # settings taken from another search
+# What torch and numpy raise when settings do not work; anything else is a bug.
 FAILURES = (RuntimeError, ValueError, ArithmeticError, MemoryError)
-OK, STOPPED, FAILED = "ok", "stopped", "failed"
+OK, STOPPED, FAILED = "ok", "stopped", "failed"  # status, or how it starts
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of some settings.
+class TrialResult:
+    """Result of a trial.
 
     Attributes:
-        losses: of the folds that ran, in nats.
-        status: ``ok``, ``stopped``, or ``failed: why``.
-        seconds: that it took.
+        losses: validation losses of the folds that ran, in nats.
+        status: ``ok``, ``stopped`` or ``failed: REASON``.
+        seconds: duration.
     """
 
     losses: tuple[float, ...]
@@ -50,7 +50,7 @@ class Outcome:
 
     @property
     def loss(self) -> float:
-        """The mean over all folds; NaN if not all of them ended well."""
+        """The mean over all folds; NaN unless the status is ``ok``."""
         return float(np.mean(self.losses)) if self.status == OK else float("nan")
 
 
@@ -59,26 +59,109 @@ class Trial:
     """One row of the log.
 
     Attributes:
-        number: from 0 on.
+        number: index of the trial, from 0.
         source: what chose the point: ``warm start``, ``start``, ``spread`` or ``gp``.
-        point: of the space.
-        outcome: of its settings.
+        point: point of the search space.
+        result: result of its settings.
     """
 
     number: int
     source: str
     point: Point
-    outcome: Outcome
+    result: TrialResult
+
+
+def finished_losses(trials: Sequence[Trial]) -> Losses:
+    """Return the losses of trials that succeeded on all K folds, (N, K)."""
+    return np.array([t.result.losses for t in trials if t.result.status == OK], np.float64)
+
+
+def estimated_losses(trials: Sequence[Trial]) -> list[float]:
+    """Return a loss for every trial: estimated if it was stopped, the worst if it failed.
+
+    At least one trial must have succeeded.
+    """
+    finished = finished_losses(trials)
+    worst = float(finished.mean(1).max())
+    return [
+        worst
+        if trial.result.status.startswith(FAILED)
+        else corrected_loss(trial.result.losses, finished)
+        for trial in trials
+    ]
+
+
+@dataclass(frozen=True)
+class FoldLoss:
+    """The objective of tuning: the validation loss of some settings on one fold, in nats.
+
+    It is sent to worker processes as a path; each reads the clips when it first needs them and
+    keeps those of one choice of streams.
+
+    Attributes:
+        cache: folder of an embedding cache.
+        sha256: sha256 of its index.
+        folds: pairs of training and validation indices.
+        seed: seed of training.
+        device: PyTorch device.
+        checkpoints: see `train_fold`.
+    """
+
+    cache: Path
+    sha256: str
+    folds: Sequence[tuple[Indices, Indices]]
+    seed: int
+    device: str
+    checkpoints: Path | None = None
+
+    def __call__(self, settings: TrainingSettings, fold: int) -> float:
+        """Train one head as `cross_fit` does.
+
+        Raises:
+            IntegrityError: see `load_training`.
+        """
+        train, val = self.folds[fold]
+        fitted = train_fold(
+            load_training(self.cache, self.sha256, settings.streams),
+            train,
+            val,
+            settings,
+            seed=self.seed + fold,
+            device=self.device,
+            checkpoints=self.checkpoints,
+        )
+        return fitted.best.val_loss
+
+
+@functools.lru_cache(maxsize=1)  # large, and most trials read the same
+def load_training(folder: Path, sha256: str, streams: tuple[str, ...]) -> Sequences:
+    """Read the clips of a cache that training may use.
+
+    Raises:
+        IntegrityError: a clip of the test split or of the holdout is among them, or the cache has
+            changed.
+    """
+    cache = Cache(folder, "embed")
+    if cache.sha256 != sha256:
+        raise IntegrityError(f"{folder} was made anew meanwhile", "give a new run folder")
+    data = load_sequences(cache, streams, ("train", "val"))
+    for clip in data.clips:
+        if clip.split in UNSEEN:
+            raise IntegrityError(
+                f"clip {clip.id} of the {clip.split} split of {folder} came to training",
+                "this is a bug; please report it",
+            )
+    return data
 
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What came of some settings on one fold.
+    """Result of some settings on one fold.
 
     Attributes:
-        loss: in nats.
-        seconds: that it took.
-        failure: why there is no loss, or nothing.
+        loss: validation loss in nats.
+        seconds: duration.
+        failure: reason why there is no loss, or empty.
     """
 
     loss: float
@@ -87,97 +170,100 @@ class FoldResult:
 
 
 def run_fold(objective: Objective, settings: TrainingSettings, fold: int) -> FoldResult:
-    """Try settings on one fold."""
-    clock = time.monotonic()
+    """Compute the loss of settings on one fold."""
+    begin = time.monotonic()
     try:
         loss = objective(settings, fold)
     except FAILURES as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        return FoldResult(math.nan, time.monotonic() - clock, first[:200])
-    failure = "" if loss < DIVERGED else f"the loss of fold {fold + 1} is {loss:.3g}"
-    return FoldResult(loss, time.monotonic() - clock, failure)
+        first_line = (str(error) or type(error).__name__).splitlines()[0]
+        return FoldResult(math.nan, time.monotonic() - begin, first_line[:200])
+    failure = "" if loss < MAX_LOSS else f"the loss of fold {fold + 1} is {loss:.3g}"
+    return FoldResult(loss, time.monotonic() - begin, failure)
 
 
-def outcome_of(results: Sequence[FoldResult], finished: Losses) -> Outcome | None:
-    """What becomes of settings, by the first of their folds that decide; None if none does yet.
+def trial_result(
+    results: Sequence[FoldResult], finished: Losses, n_folds: int
+) -> TrialResult | None:
+    """Return the result of a trial as soon as its first folds determine it, else None.
 
     Args:
-        results: of the first folds, in their order.
-        finished: (N, K), the losses of the trials that they have to be compared with.
+        results: results of the first folds, in order.
+        finished: losses of the trials to compare with, (N, K).
+        n_folds: K.
     """
     losses: list[float] = []
-    status, seconds = "", 0.0
+    seconds = 0.0
     for result in results:
         seconds += result.seconds
         if result.failure:
-            status = f"{FAILED}: {result.failure}"
-            break
+            return TrialResult(tuple(losses), f"{FAILED}: {result.failure}", seconds)
         losses.append(result.loss)
         if is_hopeless(losses, finished):
-            status = STOPPED
-            break
-    if not status and len(losses) < finished.shape[1]:
-        return None
-    return Outcome(tuple(losses), status or OK, seconds)
-
-
-def corrected_loss(losses: Sequence[float], finished: Losses) -> float:
-    """What a trial would have got on all folds, judged by the first few.
-
-    Folds differ in difficulty: a loss counts by how it differs from the mean on the same fold.
-
-    Args:
-        losses: of the first folds.
-        finished: (N, K), of trials that ran on all K folds; N > 0.
-    """
-    seen = finished[:, : len(losses)]
-    return float(np.mean(np.asarray(losses) - seen.mean(0)) + finished.mean())
+            return TrialResult(tuple(losses), STOPPED, seconds)
+    return TrialResult(tuple(losses), OK, seconds) if len(losses) == n_folds else None
 
 
 def is_hopeless(losses: Sequence[float], finished: Losses) -> bool:
-    """Whether the folds that a trial has not seen could not make it the best.
+    """Check whether the remaining folds of a trial could not make it the best.
 
-    It is worse than the median, and farther from the best than the scatter between folds explains:
-    that of the finished trials, once how good each is and how hard each fold is are taken off.
+    It is worse than the median, and farther from the best than the scatter between folds explains.
+    That scatter is what remains of the finished trials' losses without the mean of each trial and
+    of each fold.
+
+    Args:
+        losses: losses of the first folds.
+        finished: losses of trials on all K folds, (N, K).
     """
-    n, folds = finished.shape
-    seen = len(losses)
-    if n < FEWEST or seen >= folds:
+    if len(finished) < MIN_FINISHED:
+        return False
+    n, n_folds = finished.shape
+    if len(losses) >= n_folds:
         return False
     means = finished.mean(1)
-    rest = finished - means[:, None] - finished.mean(0) + finished.mean()  # (N, K)
-    variance = np.sum(rest**2) / ((n - 1) * (folds - 1))
-    margin = SURE * np.sqrt(variance * (1 / seen - 1 / folds))
+    residuals = finished - means[:, None] - finished.mean(0) + finished.mean()  # (N, K)
+    variance = np.sum(residuals**2) / ((n - 1) * (n_folds - 1))
+    margin = STOP_MARGIN * np.sqrt(variance * (1 / len(losses) - 1 / n_folds))
     estimate = corrected_loss(losses, finished)
     return bool(estimate > np.median(means) and estimate - margin > means.min())
 
 
-def finished_losses(trials: Sequence[Trial], n_folds: int) -> Losses:
-    """(N, K) losses of the trials that went well on all folds."""
-    rows = [trial.outcome.losses for trial in trials if trial.outcome.status == OK]
-    return np.array(rows, np.float64).reshape(len(rows), n_folds)
+def corrected_loss(losses: Sequence[float], finished: Losses) -> float:
+    """Estimate the loss of a trial on all folds from its first folds.
 
+    Folds differ in difficulty, so each loss counts by its difference from the mean on that fold.
 
-def estimated_losses(trials: Sequence[Trial], n_folds: int) -> list[float]:
-    """A loss for every trial: a stopped one is corrected, a failed one is as bad as the worst.
-
-    At least one of them went well.
+    Args:
+        losses: losses of the first folds.
+        finished: losses of trials on all K folds, (N, K); N > 0.
     """
-    finished = finished_losses(trials, n_folds)
-    worst = float(finished.mean(1).max())
-    return [
-        worst
-        if trial.outcome.status.startswith(FAILED)
-        else corrected_loss(trial.outcome.losses, finished)
-        for trial in trials
-    ]
+    fold_means = finished[:, : len(losses)].mean(0)
+    return float(np.mean(np.asarray(losses) - fold_means) + finished.mean())
+
+
+def append_trial(log: Path, space: Sequence[Dimension], n_folds: int, trial: Trial) -> None:
+    """Append a row to a log; ``val_loss`` is empty unless all folds succeeded."""
+    result = trial.result
+    losses = [*result.losses, *[""] * (n_folds - len(result.losses))]
+    loss = result.loss if result.status == OK else ""
+    start = [trial.number + 1, trial.source, result.status]
+    lines = [csv_line([*start, *trial.point, loss, *losses, f"{result.seconds:.1f}"])]
+    if not log.exists():
+        names = [dimension.name for dimension in space]
+        folds = [f"fold_{n + 1}" for n in range(n_folds)]
+        header = ["trial", "from", "status", *names, "val_loss", *folds, "seconds"]
+        lines.insert(0, csv_line(header))
+    with log.open("ab") as file:
+        file.writelines(lines)
 
 
 def read_trials(log: Path, space: Sequence[Dimension], n_folds: int) -> dict[int, Trial]:
-    """The trials of an earlier run by number; a last line that a kill cut short is removed.
+    """Read the log of a search, and remove a last line that was not written completely.
+
+    Returns:
+        trials by number.
 
     Raises:
-        SettingsError: it is not a log of this search.
+        SettingsError: the file is not a log of this search.
     """
     if not log.is_file():
         return {}
@@ -197,8 +283,8 @@ def read_trials(log: Path, space: Sequence[Dimension], n_folds: int) -> dict[int
                 raise ValueError("a fold is missing")
             number = int(row["trial"]) - 1
             point = [parse_value(row[dimension.name], dimension) for dimension in space]
-            outcome = Outcome(losses, status, float(row["seconds"]))
-            trials[number] = Trial(number, row["from"], point, outcome)
+            result = TrialResult(losses, status, float(row["seconds"]))
+            trials[number] = Trial(number, row["from"], point, result)
         except (KeyError, TypeError, ValueError) as error:
             raise SettingsError(
                 f"{log} is not a log of this search: {error}", "give another run folder"
@@ -208,97 +294,20 @@ def read_trials(log: Path, space: Sequence[Dimension], n_folds: int) -> dict[int
 
 
 def best_of_log(log: Path, start: TrainingSettings) -> list[TrainingSettings]:
-    """The three best settings in the log of any search; what was not tuned is as in ``start``.
+    """Read the best settings from the log of a search, which may have had another space.
+
+    Args:
+        log: log of a search.
+        start: settings for everything that it did not tune.
+
+    Returns:
+        at most `MAX_WARM_STARTS` settings, the best first.
 
     Raises:
-        OSError, KeyError, ValueError: it cannot be read, or is no log.
+        OSError, KeyError, ValueError: the file cannot be read or is not a log.
     """
-    well = [row for row in read_csv(log) if row["status"] == OK]
-    well.sort(key=lambda row: float(row["val_loss"]))
-    if not well:
+    succeeded = [row for row in read_csv(log) if row["status"] == OK]
+    succeeded.sort(key=lambda row: float(row["val_loss"]))
+    if not succeeded:
         raise ValueError("no trial went well")
-    return [parse_settings(row, start) for row in well[:BEST]]
-
-
-def append_trial(log: Path, space: Sequence[Dimension], n_folds: int, trial: Trial) -> None:
-    """Write one more row; a loss is given only where all folds ended well."""
-    names = [dimension.name for dimension in space]
-    folds = [f"fold_{n + 1}" for n in range(n_folds)]
-    outcome = trial.outcome
-    losses = [*outcome.losses, *[""] * (n_folds - len(outcome.losses))]
-    loss = outcome.loss if outcome.status == OK else ""
-    start = [trial.number + 1, trial.source, outcome.status]
-    lines = [csv_line([*start, *trial.point, loss, *losses, f"{outcome.seconds:.1f}"])]
-    if not log.exists():
-        header = ["trial", "from", "status", *names, "val_loss", *folds, "seconds"]
-        lines.insert(0, csv_line(header))
-    with log.open("ab") as file:
-        file.writelines(lines)
-
-
-TRAINING = ("train", "val")  # splits
-
-
-@dataclass(frozen=True)
-class FoldLoss:
-    """The validation loss of some settings on a fold, in nats.
-
-    It travels to other processes as a path; each reads the clips when it first needs them, and
-    keeps those of one choice of streams.
-
-    Attributes:
-        cache: folder of an embedding cache.
-        sha256: of its index.
-        folds: pairs of rows to train on and rows to validate on.
-        seed: of training.
-        device: as torch names it.
-        splits: whose clips the rows are of.
-        checkpoints: a folder in which what was trained is kept, as of `train_fold`.
-    """
-
-    cache: Path
-    sha256: str
-    folds: Sequence[tuple[Indices, Indices]]
-    seed: int
-    device: str
-    splits: tuple[str, ...] = TRAINING
-    checkpoints: Path | None = None
-
-    def __call__(self, settings: TrainingSettings, fold: int) -> float:
-        """Train one head as `cross_fit` over all folds trains it.
-
-        Raises:
-            IntegrityError: a clip of the test split or of the holdout is among the clips, or the
-                cache is another than it was.
-        """
-        data = load_training(self.cache, self.sha256, settings.streams, self.splits)
-        return cross_fit(
-            data,
-            [self.folds[fold]],
-            settings,
-            seed=self.seed + fold,
-            device=self.device,
-            checkpoints=self.checkpoints,
-        ).loss
-
-
-@functools.lru_cache(maxsize=1)  # large, and read by one trial after the other
-def load_training(
-    folder: Path, sha256: str, streams: tuple[str, ...], splits: tuple[str, ...] = TRAINING
-) -> Sequences:
-    """The clips of a cache that training may see.
-
-    Raises:
-        IntegrityError: as `FoldLoss.__call__`.
-    """
-    cache = Cache(folder, "embed")
-    if cache.sha256 != sha256:
-        raise IntegrityError(f"{folder} was made anew meanwhile", "give a new run folder")
-    data = load_sequences(cache, streams, splits)
-    for clip in data.clips:
-        if clip.split in UNSEEN:
-            raise IntegrityError(
-                f"clip {clip.id} of the {clip.split} split of {folder} came to training",
-                "this is a bug; please report it",
-            )
-    return data
+    return [parse_settings(row, start) for row in succeeded[:MAX_WARM_STARTS]]

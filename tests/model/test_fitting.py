@@ -239,15 +239,15 @@ def test_a_stopped_tuning_goes_on_to_the_same_run(small, quick, tmp_path, monkey
     import model.tuning.trials
 
     whole = refit(small, tmp_path / "whole", quick, n_trials=3)
-    cross_fit, calls = model.tuning.trials.cross_fit, []
+    train_fold, calls = model.tuning.trials.train_fold, []
 
     def stop(*args, **kwargs):
         if len(calls) == 7:  # in the third trial of three folds
             raise KeyboardInterrupt
         calls.append(1)
-        return cross_fit(*args, **kwargs)
+        return train_fold(*args, **kwargs)
 
-    monkeypatch.setattr(model.tuning.trials, "cross_fit", stop)
+    monkeypatch.setattr(model.tuning.trials, "train_fold", stop)
     with pytest.raises(KeyboardInterrupt):
         refit(small, tmp_path / "stopped", quick, n_trials=3)
     monkeypatch.undo()

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from model.run.run import SCHEMA, SEALED, load_run, seal
+from model.run.run import CHECKSUMMED, SCHEMA, load_run, seal
 from pipeline.common.errors import IntegrityError, SettingsError
 
 
@@ -47,7 +47,7 @@ def test_a_damaged_model_is_an_integrity_error(damage, copy_of_run):
         load_run(copy_of_run)
 
 
-@pytest.mark.parametrize("name", SEALED)
+@pytest.mark.parametrize("name", CHECKSUMMED)
 def test_a_flipped_byte_and_a_missing_file_are_found(name, fitted, tmp_path):
     folder = shutil.copytree(fitted.folder, tmp_path / "run")
     load_run(folder)

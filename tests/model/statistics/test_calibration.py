@@ -19,8 +19,8 @@ from model.statistics.calibration import fit_temperature, operating_point
 from model.statistics.metrics import (
     distance,
     expected_calibration_error,
-    false_alarm_threshold,
     point_metrics,
+    threshold_at_fpr,
 )
 from model.training.sequences import load_sequences
 
@@ -114,7 +114,7 @@ def test_the_lowest_threshold_that_keeps_false_alarms_rare(max_fpr):
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, 90)
     p = rng.normal(0.4 + 0.2 * labels, 0.2).clip(0, 1).round(2)
-    found = false_alarm_threshold(labels, p, max_fpr)
+    found = threshold_at_fpr(labels, p, max_fpr)
 
     def rate(threshold):
         return (p[labels == 0] >= threshold).mean()
@@ -126,8 +126,8 @@ def test_the_lowest_threshold_that_keeps_false_alarms_rare(max_fpr):
 
 def test_a_share_of_all_lets_all_be_called_fake_and_ties_go_together():
     labels, p = np.array([0, 0, 0, 0, 1]), np.array([0.2, 0.5, 0.5, 0.5, 0.9])
-    assert false_alarm_threshold(labels, p, 0.5) == pytest.approx(0.7)
-    assert false_alarm_threshold(labels, p, 1.0) == 0.2
+    assert threshold_at_fpr(labels, p, 0.5) == pytest.approx(0.7)
+    assert threshold_at_fpr(labels, p, 1.0) == 0.2
 
 
 def test_a_rate_that_so_few_real_videos_cannot_show_is_warned_of():

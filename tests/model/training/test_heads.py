@@ -1,4 +1,4 @@
-"""The heads and the ensemble: shapes, pooling, padding, windows."""
+"""The heads and the ensemble: shapes, pooling, temporal crops."""
 
 import itertools
 
@@ -36,22 +36,6 @@ def test_every_head_gives_one_logit_per_sequence_and_learns_in_all_its_parts(sha
     assert all(name.endswith(blind) for name in idle), idle
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "-".join(map(str, vars(s).values())))
-def test_a_padded_batch_gives_the_logits_of_one_by_one(shape):
-    torch.manual_seed(0)
-    head = Head(WIDTHS, shape).eval()
-    lengths = torch.tensor([4, 9, 1, 6])
-    x = torch.randn(4, 9, 5)
-    alone = torch.cat([head(clip[None, :n]) for clip, n in zip(x, lengths.tolist(), strict=True)])
-    for padding in (0.0, 1e3):
-        padded = x.clone()
-        for clip, n in zip(padded, lengths.tolist(), strict=True):
-            clip[n:] = padding
-        torch.testing.assert_close(head(padded, lengths), alone, rtol=1e-5, atol=1e-6)
-    full = torch.full((4,), 9)
-    torch.testing.assert_close(head(x, full), head(x), rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != "mean"])
 def test_the_order_of_time_matters_to_all_but_the_mean(kind):
     torch.manual_seed(0)
@@ -79,7 +63,7 @@ def test_streams_that_are_fused_late_do_not_meet_before_their_logits():
     torch.manual_seed(0)
     head = Head(WIDTHS, HeadSettings(hidden=8, dropout=0.0, fusion="late")).eval()
     x = torch.randn(3, 7, 5)
-    flow, motion = head.branches[0](x[..., :3], None), head.branches[1](x[..., 3:], None)
+    flow, motion = head.branches[0](x[..., :3]), head.branches[1](x[..., 3:])
     torch.testing.assert_close(head(x), (flow + motion) / 2)
 
 
@@ -106,20 +90,20 @@ def test_a_feature_that_never_varied_in_training_cannot_take_over_a_verdict():
     assert moved.abs().max() < 10, "standard deviations, where all other features have three"
 
 
-def test_windows_cover_a_clip_to_its_both_ends():
-    for length, window in itertools.product(range(1, 40), range(1, 50)):
+def test_crops_cover_a_clip_to_its_both_ends():
+    for length, crop in itertools.product(range(1, 40), range(1, 50)):
         seen = torch.zeros(length)
 
-        def look(x, seen=seen):  # x may hold one window or all of them
+        def look(x, seen=seen):  # x may hold one crop or all of them
             seen += torch.bincount(x[..., 0].flatten().long(), minlength=len(seen))
             return x[:, 0, 0]
 
-        clip_logits(look, torch.arange(length, dtype=torch.float32)[None, :, None], window)
-        assert (seen > 0).all(), (length, window)
-        assert seen.sum() == -(-length // min(window, length)) * min(window, length)
+        clip_logits(look, torch.arange(length, dtype=torch.float32)[None, :, None], crop)
+        assert (seen > 0).all(), (length, crop)
+        assert seen.sum() == -(-length // min(crop, length)) * min(crop, length)
 
 
-def test_a_clip_gets_the_mean_of_its_windows():
+def test_a_clip_gets_the_mean_of_its_crops():
     x = torch.tensor([[[1.0], [2.0], [3.0], [8.0]]])
     logits = clip_logits(lambda part: part.sum((1, 2)), x, 2)
     torch.testing.assert_close(logits, torch.tensor([(3.0 + 11.0) / 2]))
@@ -128,7 +112,7 @@ def test_a_clip_gets_the_mean_of_its_windows():
 def test_an_ensemble_is_the_mean_of_its_heads():
     torch.manual_seed(0)
     heads = [Head(WIDTHS, HeadSettings(hidden=8)) for _ in range(3)]
-    ensemble = Ensemble(heads, window=4).eval()
+    ensemble = Ensemble(heads, crop_length=4).eval()
     x = torch.randn(6, 10, 5)
     expected = sum(clip_logits(head, x, 4) for head in heads) / 3
     torch.testing.assert_close(ensemble(x), expected)
@@ -136,7 +120,9 @@ def test_an_ensemble_is_the_mean_of_its_heads():
 
 def test_a_verdict_does_not_depend_on_what_else_is_judged_with_it():
     torch.manual_seed(0)
-    ensemble = Ensemble([Head(WIDTHS, HeadSettings(hidden=8)) for _ in range(2)], window=4).eval()
+    ensemble = Ensemble(
+        [Head(WIDTHS, HeadSettings(hidden=8)) for _ in range(2)], crop_length=4
+    ).eval()
     x = torch.randn(6, 10, 5)
     alone = torch.cat([ensemble(clip[None]) for clip in x])
     torch.testing.assert_close(alone, ensemble(x), rtol=1e-5, atol=1e-6)  # float32

@@ -7,4 +7,4 @@ from model.tuning import search as search_module
 
 @pytest.fixture(autouse=True)
 def _few_random_points(monkeypatch):
-    monkeypatch.setattr(search_module, "INITIAL", 2)  # so that the Gaussian process has its say
+    monkeypatch.setattr(search_module, "N_INITIAL", 2)  # so that the Gaussian process has its say

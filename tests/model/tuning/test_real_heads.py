@@ -17,9 +17,11 @@ from model.fit import main as fit_command
 from model.fitting import best_settings, fit, training_folds
 from model.settings import TrainingSettings
 from model.training import train
+from model.training.sequences import load_sequences as read
 from model.training.train import cross_fit
 from model.tuning import search as search_module
-from model.tuning.trials import FoldLoss, load_training, outcome_of, run_fold
+from model.tuning import trials
+from model.tuning.trials import FoldLoss, load_training, run_fold, trial_result
 from pipeline.common.errors import IntegrityError
 
 EPOCH = train._Training.epoch
@@ -52,7 +54,7 @@ def objective_of(cache, **changes):
 def all_folds(objective, settings):
     """What becomes of settings that nothing is compared with."""
     n = len(objective.folds)
-    return outcome_of([run_fold(objective, settings, k) for k in range(n)], np.zeros((0, n)))
+    return trial_result([run_fold(objective, settings, k) for k in range(n)], np.zeros((0, n)), n)
 
 
 def test_the_objective_is_the_loss_of_the_heads_that_are_trained_in_the_end(small, quick):
@@ -61,12 +63,18 @@ def test_the_objective_is_the_loss_of_the_heads_that_are_trained_in_the_end(smal
         settings = dataclasses.replace(quick, streams=streams)
         outcome = all_folds(objective, settings)
         data = load_training(small.folder, small.sha256, streams)
-        assert outcome.loss == cross_fit(data, objective.folds, settings, seed=0).loss
+        fitted = cross_fit(data, objective.folds, settings, seed=0)
+        assert outcome.losses == tuple(fold.best.val_loss for fold in fitted.folds)
 
 
 @pytest.mark.parametrize("split", ["test", "holdout"])
-def test_tuning_refuses_to_see_what_it_must_not(split, small, quick):
-    objective = objective_of(small, splits=("train", split))
+def test_tuning_refuses_to_see_what_it_must_not(split, small, quick, monkeypatch):
+    """As if a fault of the program read other splits."""
+    objective = objective_of(small)
+    load_training.cache_clear()
+    monkeypatch.setattr(
+        trials, "load_sequences", lambda cache, streams, _: read(cache, streams, ("train", split))
+    )
     with pytest.raises(IntegrityError, match=f"of the {split} split of .* came to training"):
         all_folds(objective, quick)
 
@@ -148,7 +156,7 @@ def test_ctrl_c_ends_all_processes_and_the_search_goes_on(small, tmp_path, monke
         time.sleep(0.05)
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
     found = rows(log)
-    monkeypatch.setattr(search_module, "INITIAL", 500)  # more than were tried: nothing is fitted
+    monkeypatch.setattr(search_module, "N_INITIAL", 500)  # more than were tried: nothing is fitted
     settings = TrainingSettings(max_epochs=1, streams=("flow",))
     fit(
         small, tmp_path / "run", settings=settings, n_folds=2, device="cpu",

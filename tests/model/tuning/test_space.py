@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from model.settings import FUSIONS, HEADS, TrainingSettings
-from model.tuning.space import LONGEST, STREAM_SETS, search_space, to_point, to_settings
+from model.tuning.space import MAX_SEQUENCE_LENGTH, STREAM_SETS, search_space, to_point, to_settings
 
 STEPS = 20
 SPACE = search_space(STEPS, ("flow", "motion"))
@@ -17,7 +17,7 @@ def test_sequence_lengths_are_within_the_clip(steps):
     lengths = [d for d in search_space(steps, ("flow",)) if d.name == "sequence_length"]
     assert len(lengths) == (steps > 2)
     for dimension in lengths:
-        assert dimension.high == min(steps, LONGEST)
+        assert dimension.high == min(steps, MAX_SEQUENCE_LENGTH)
         assert dimension.low >= 2
 
 

@@ -28,7 +28,6 @@ NARROW = [
 FOLDS = 3
 TRIALS = 6
 START = TrainingSettings()
-NONE = np.zeros((0, FOLDS))
 
 
 def hills(settings, fold):
@@ -55,12 +54,15 @@ def deadly(settings, fold):
 
 
 def search(objective, log, n_trials=TRIALS, **options):
-    return tune(
+    """The best settings."""
+    best, _ = tune(
         objective, n_trials, SPACE, log, **{"n_folds": FOLDS, "start": START, "seed": 1} | options
     )
+    return best
 
 
 def narrow_search(log, n_trials, seed=0):
+    """The best settings and all trials."""
     return tune(narrow_hills, n_trials, NARROW, log, n_folds=FOLDS, start=START, seed=seed)
 
 
@@ -77,7 +79,7 @@ def untimed(log):
 def undisturbed(tmp_path_factory):
     log = tmp_path_factory.mktemp("tuning") / "trials.csv"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search_module, "INITIAL", 2)
+        patch.setattr(search_module, "N_INITIAL", 2)
         best = search(hills, log)
     return log, best
 
@@ -220,7 +222,7 @@ def test_a_failed_trial_is_logged_counts_as_the_worst_and_is_never_the_best(tmp_
     assert [row["val_loss"] for row in rows(log)[:3]] == [""] * 3
     assert best in tried[3:]
     found = read_trials(log, SPACE, FOLDS)
-    told = trials.estimated_losses([found[n] for n in range(6)], FOLDS)
+    told = trials.estimated_losses([found[n] for n in range(6)])
     assert told[:3] == [max(told[3:])] * 3
 
 
@@ -274,33 +276,35 @@ def test_only_what_is_clearly_worse_than_earlier_trials_is_hopeless():
     assert not is_hopeless([0.4 + 0.3], finished), "as good as the best"
     assert not is_hopeless([0.55 + 0.3], finished), "better than the median"
     assert not is_hopeless([1.1, 0.8, 0.9], finished), "it has seen all folds"
-    assert not is_hopeless([1.1], finished[: trials.FEWEST - 1]), "too few to compare with"
+    assert not is_hopeless([1.1], finished[: trials.MIN_FINISHED - 1]), "too few to compare with"
     scatter = 0.4 * np.array([[1, -1, 0], [-1, 1, 0]])[np.arange(9) % 2]
     noisy = finished + scatter
     assert not is_hopeless([0.8 + 0.3], noisy), "the folds scatter too much to say"
 
 
 def test_giving_up_finds_the_same_best_in_fewer_folds(tmp_path, monkeypatch):
-    monkeypatch.setattr(search_module, "INITIAL", 30)  # points that do not depend on what was found
+    monkeypatch.setattr(
+        search_module, "N_INITIAL", 30
+    )  # points that do not depend on what was found
     for seed in range(5):
         best, n_run = {}, {}
-        for fewest in (trials.FEWEST, 10**9):
+        for n_needed in (trials.MIN_FINISHED, 10**9):
             with monkeypatch.context() as patch:
-                patch.setattr(trials, "FEWEST", fewest)
-                log = tmp_path / f"{fewest}-{seed}.csv"
-                best[fewest] = narrow_search(log, 30, seed=seed)
+                patch.setattr(trials, "MIN_FINISHED", n_needed)
+                log = tmp_path / f"{n_needed}-{seed}.csv"
+                best[n_needed], _ = narrow_search(log, 30, seed=seed)
             found = rows(log)
-            n_run[fewest] = sum(row[f"fold_{n + 1}"] != "" for row in found for n in range(FOLDS))
-            assert all(row["status"] == "ok" for row in found[: trials.FEWEST])
+            n_run[n_needed] = sum(row[f"fold_{n + 1}"] != "" for row in found for n in range(FOLDS))
+            assert all(row["status"] == "ok" for row in found[: trials.MIN_FINISHED])
             assert {row["status"] for row in found} <= {"ok", "stopped"}
         assert n_run[10**9] == 30 * FOLDS
-        assert n_run[trials.FEWEST] < 0.75 * 30 * FOLDS
-        assert best[trials.FEWEST] == best[10**9]
+        assert n_run[trials.MIN_FINISHED] < 0.75 * 30 * FOLDS
+        assert best[trials.MIN_FINISHED] == best[10**9]
 
 
 def test_a_stopped_trial_is_never_the_best(tmp_path, monkeypatch):
     log = tmp_path / "trials.csv"
-    monkeypatch.setattr(search_module, "INITIAL", 12)
+    monkeypatch.setattr(search_module, "N_INITIAL", 12)
     narrow_search(log, 12)
     lines = log.read_text().splitlines()
     stopped = next(n for n, line in enumerate(lines) if ",stopped," in line)
@@ -308,7 +312,7 @@ def test_a_stopped_trial_is_never_the_best(tmp_path, monkeypatch):
     cells[6] = "0.001"  # its first fold
     lines[stopped] = ",".join(cells)
     log.write_text("\n".join(lines) + "\n")
-    best = narrow_search(log, 12)
+    best, _ = narrow_search(log, 12)
     assert f"{best.dropout}" in {row["dropout"] for row in rows(log) if row["status"] == "ok"}
 
 
@@ -419,22 +423,19 @@ def test_what_ends_first_does_not_show(tmp_path, monkeypatch):
 
 
 def test_the_figure_shows_what_mattered(tmp_path, monkeypatch):
-    monkeypatch.setattr(search_module, "INITIAL", 14)
-    log = tmp_path / "trials.csv"
-    narrow_search(log, 14)
-    found = read_trials(log, NARROW, FOLDS)
-    done = [found[n] for n in range(14)]
-    (dropout, by_dropout), (decay, by_decay) = dependence(done, NARROW, FOLDS)
+    monkeypatch.setattr(search_module, "N_INITIAL", 14)
+    _, done = narrow_search(tmp_path / "trials.csv", 14)
+    (dropout, by_dropout), (decay, by_decay) = dependence(done, NARROW)
     assert dropout[int(np.argmin(by_dropout))] == pytest.approx(0.2, abs=0.1)
     assert math.log10(decay[int(np.argmin(by_decay))]) == pytest.approx(-3, abs=1)
     assert np.ptp(by_dropout) > np.ptp(by_decay)
-    plot_tuning(done, NARROW, FOLDS, tmp_path / "tuning.png")
+    plot_tuning(done, NARROW, tmp_path / "tuning.png")
     assert (tmp_path / "tuning.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_categories_are_part_of_the_figure(undisturbed):
     found = read_trials(undisturbed[0], SPACE, FOLDS)
-    curves = dependence([found[n] for n in range(TRIALS)], SPACE, FOLDS)
+    curves = dependence([found[n] for n in range(TRIALS)], SPACE)
     for dimension, (values, losses) in zip(SPACE, curves, strict=True):
         assert len(values) == len(losses)
         if isinstance(dimension, Categorical):
