@@ -1,6 +1,6 @@
 "use strict";
-// One video holds every pane of every moment. A canvas shows one pane, so all of them are in step;
-// the slider, the curves and the numbers follow the moment that the canvas shows.
+// One video holds all panes of every moment, and a canvas shows one of them, so panes stay in step.
+// The slider, the curves and the numbers follow the moment that the canvas shows.
 const data = JSON.parse(document.getElementById("data").textContent);
 const video = document.querySelector("video");
 const canvas = document.querySelector("canvas");
@@ -10,7 +10,7 @@ const play = document.getElementById("play");
 const layers = document.getElementById("layers");
 const strength = document.getElementById("strength");
 const last = data.seconds.length - 1;
-let wanted = 0; // the moment that was asked for; the canvas follows when the video has it
+let target = 0; // the requested moment; the canvas follows when the video gets there
 
 function moment() {
   return Math.min(last, Math.floor(video.currentTime * data.fps + 0.01));
@@ -38,7 +38,7 @@ function draw() {
   strength.disabled = !isHeat;
 }
 
-function say(at) {
+function describe(at) {
   const parts = [`${data.seconds[at].toFixed(2)} s`];
   if (data.clips.length > 1) parts.push(`clip ${data.clips.filter((c) => c <= at).length}`);
   for (const curve of data.curves) {
@@ -54,25 +54,25 @@ function say(at) {
 function follow(at) {
   draw();
   canvas.dataset.moment = at;
-  if (!video.paused) wanted = at;
-  slider.value = wanted;
-  slider.setAttribute("aria-valuetext", say(wanted));
-  readout.textContent = say(at);
+  if (!video.paused) target = at;
+  slider.value = target;
+  slider.setAttribute("aria-valuetext", describe(target));
+  readout.textContent = describe(at);
   for (const line of document.querySelectorAll(".cursor")) {
     line.style.left = `${(100 * (at + 0.5)) / (last + 1)}%`;
   }
 }
 
 function jump(to) {
-  wanted = Math.max(0, Math.min(last, to));
-  slider.value = wanted;
-  slider.setAttribute("aria-valuetext", say(wanted));
-  video.currentTime = (wanted + 0.5) / data.fps;
+  target = Math.max(0, Math.min(last, to));
+  slider.value = target;
+  slider.setAttribute("aria-valuetext", describe(target));
+  video.currentTime = (target + 0.5) / data.fps;
 }
 
 function toggle() {
   if (!video.paused) return video.pause();
-  if (wanted === last) jump(0);
+  if (target === last) jump(0);
   video.play();
 }
 
@@ -90,7 +90,7 @@ function whilePlaying() {
   }
 }
 
-video.addEventListener("loadeddata", () => jump(wanted));
+video.addEventListener("loadeddata", () => jump(target));
 video.addEventListener("seeked", () => follow(moment()));
 video.addEventListener("play", () => {
   play.textContent = "Pause";
@@ -110,7 +110,7 @@ document.getElementById("speed").addEventListener("change", (event) => {
   video.playbackRate = Number(event.target.value);
 });
 for (const button of document.querySelectorAll("[data-step]")) {
-  button.addEventListener("click", () => jump(wanted + Number(button.dataset.step)));
+  button.addEventListener("click", () => jump(target + Number(button.dataset.step)));
 }
 for (const button of document.querySelectorAll("button[data-jump]")) {
   button.addEventListener("click", () => {
@@ -136,10 +136,10 @@ addEventListener("keydown", (event) => {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (step && !on) {
     event.preventDefault();
-    jump(wanted + step);
+    jump(target + step);
   }
 });
 
 for (const part of document.querySelectorAll(".scripted")) part.hidden = false;
 video.hidden = true;
-if (video.readyState >= 2) jump(wanted);
+if (video.readyState >= 2) jump(target);

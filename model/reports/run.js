@@ -1,9 +1,9 @@
 "use strict";
-// The table of videos. Its rows lie in the page as JSON; those that fit are shown in order, some at
-// a time, so that ten thousand of them are no burden.
-const MOST = 100; // rows at a time
+// The table of videos. All rows are in the page as JSON; only one page of the matching ones is in
+// the document, so that ten thousand rows stay fast.
+const PAGE_SIZE = 100; // rows
 const { columns, rows, cases } = JSON.parse(document.getElementById("videos-data").textContent);
-const place = Object.fromEntries(columns.map((column, n) => [column.key, n]));
+const columnIndex = Object.fromEntries(columns.map((column, n) => [column.key, n]));
 const texts = rows.map((row) =>
   row.filter((value, n) => columns[n].find).join(" ").toLowerCase()
 );
@@ -16,26 +16,28 @@ const turn = document.getElementById("videos-turn");
 const [before, after] = turn.querySelectorAll("button");
 const first = headers.find((header) => header.ariaSort === "descending");
 let sorted = { key: first.dataset.key, up: false };
-let fitting = [];
+let matches = [];
 let start = 0;
 
-function missing(value) {
+function isMissing(value) {
   return value === null || value === "";
 }
 
-// What is missing comes last, whichever way the rest goes.
+// Missing values come last in both directions.
 function compare(a, b) {
-  const n = place[sorted.key];
+  const n = columnIndex[sorted.key];
   const [x, y] = [rows[a][n], rows[b][n]];
-  if (missing(x) || missing(y)) return missing(x) - missing(y) || a - b;
+  if (isMissing(x) || isMissing(y)) return isMissing(x) - isMissing(y) || a - b;
   if (x === y) return a - b;
   return x < y === sorted.up ? -1 : 1;
 }
 
-function fits(row, n, chosen, words) {
+function isMatch(row, n, chosen, words) {
   return (
     chosen.every(({ name, value }) =>
-      name === "split" && value === "unseen" ? row[place.unseen] : row[place[name]] === value
+      name === "split" && value === "unseen"
+        ? row[columnIndex.unseen]
+        : row[columnIndex[name]] === value
     ) && words.every((word) => texts[n].includes(word))
   );
 }
@@ -44,29 +46,29 @@ function update() {
   const selects = [...form.querySelectorAll("select")];
   const chosen = selects.filter((select) => select.value !== "all");
   const words = form.elements.text.value.toLowerCase().split(/\s+/);
-  fitting = rows.flatMap((row, n) => (fits(row, n, chosen, words) ? [n] : []));
-  fitting.sort(compare);
+  matches = rows.flatMap((row, n) => (isMatch(row, n, chosen, words) ? [n] : []));
+  matches.sort(compare);
   start = 0;
   show();
 }
 
 function show() {
-  const shown = fitting.slice(start, start + MOST);
-  body.replaceChildren(...shown.map(line));
+  const shown = matches.slice(start, start + PAGE_SIZE);
+  body.replaceChildren(...shown.map(makeRow));
   before.disabled = start === 0;
-  after.disabled = start + MOST >= fitting.length;
-  turn.hidden = fitting.length <= MOST;
+  after.disabled = start + PAGE_SIZE >= matches.length;
+  turn.hidden = matches.length <= PAGE_SIZE;
   const selects = [...form.querySelectorAll("select")].filter((select) => select.value !== "all");
   const filters = selects.map((select) => `${select.name}: ${select.value || "none"}`);
   const text = form.elements.text.value.trim();
   if (text) filters.push(`text: ${text}`);
-  const because = filters.length ? ` (${filters.join("; ")})` : "";
-  const part = shown.length < fitting.length ? `, ${start + 1} to ${start + shown.length} shown` : "";
-  const order = `by ${columns[place[sorted.key]].title}, ${sorted.up ? "ascending" : "descending"}`;
-  status.textContent = `${fitting.length} of ${rows.length} videos fit${because}${part}, ${order}`;
+  const conditions = filters.length ? ` (${filters.join("; ")})` : "";
+  const part = shown.length < matches.length ? `, ${start + 1} to ${start + shown.length} shown` : "";
+  const order = `by ${columns[columnIndex[sorted.key]].title}, ${sorted.up ? "ascending" : "descending"}`;
+  status.textContent = `${matches.length} of ${rows.length} videos fit${conditions}${part}, ${order}`;
 }
 
-function line(n) {
+function makeRow(n) {
   const row = document.createElement("tr");
   columns.forEach((column, m) => {
     if (!column.title) return;
@@ -76,14 +78,14 @@ function line(n) {
     if (column.number) cell.className = "number";
     if (column.key === "file") cell.className = "file";
     if (column.key === "outcome") cell.className = value.replace(" ", "-");
-    cell.append(written(column, value));
+    cell.append(content(column, value));
     row.append(cell);
   });
   return row;
 }
 
-function written(column, value) {
-  if (missing(value)) return "-";
+function content(column, value) {
+  if (isMissing(value)) return "-";
   if (column.number) return value.toFixed(3);
   const name = document.createElement(column.key === "id" ? "code" : "bdi");
   name.textContent = value;
@@ -97,25 +99,25 @@ function written(column, value) {
 for (const header of headers) {
   header.querySelector("button").addEventListener("click", () => {
     const key = header.dataset.key;
-    sorted = { key, up: sorted.key === key ? !sorted.up : !columns[place[key]].number };
+    sorted = { key, up: sorted.key === key ? !sorted.up : !columns[columnIndex[key]].number };
     for (const other of headers) other.ariaSort = "none";
     header.ariaSort = sorted.up ? "ascending" : "descending";
     update();
   });
 }
 
-function leaf(by) {
+function turnPage(by) {
   start += by;
   show();
   const [wanted, other] = by < 0 ? [before, after] : [after, before];
   (wanted.disabled ? other : wanted).focus();
 }
 
-before.addEventListener("click", () => leaf(-MOST));
-after.addEventListener("click", () => leaf(MOST));
+before.addEventListener("click", () => turnPage(-PAGE_SIZE));
+after.addEventListener("click", () => turnPage(PAGE_SIZE));
 form.addEventListener("input", update);
 form.addEventListener("submit", (event) => event.preventDefault());
-form.addEventListener("reset", () => setTimeout(update)); // then the controls are as at first
-addEventListener("pageshow", update); // browsers fill in what was there before
+form.addEventListener("reset", () => setTimeout(update)); // after the controls are reset
+addEventListener("pageshow", update); // browsers restore earlier input
 form.hidden = false;
 update();
