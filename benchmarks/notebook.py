@@ -31,7 +31,7 @@ import matplotlib as mpl
 import numpy as np
 
 from benchmarks.extract import notebooks_recipe
-from data.demo import FAKE, REAL, Video, cast_actor, plan_corpus, render
+from data.demo import FAKE, REAL, Video, plan_corpus, render_video
 from pipeline.workers.local import LocalPool
 
 FULL_HD = (1920, 1080)
@@ -96,14 +96,8 @@ def make_videos(folder, n, lengths):
 def make_video(task: tuple[Path, int, Video, int]):
     """Render the first frames, enlarge and encode them, and repeat the packets."""
     path, seed, video, n_rendered = task
-    frames, _ = render(
-        cast_actor(video.target, seed),
-        source=None if video.source is None else cast_actor(video.source, seed),
-        n_frames=n_rendered,
-        fps=video.fps,
-        size=RENDERED_SIZE,
-        seed=video.seed,
-    )
+    small = dataclasses.replace(video, n_frames=n_rendered, size=RENDERED_SIZE)
+    frames, _ = render_video(small, seed)
     part = path.with_suffix(".part")
     with av.open(str(part), "w", format="mp4") as container:
         options = {"preset": "superfast"}

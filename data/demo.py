@@ -134,9 +134,9 @@ def plan_corpus(
     return videos
 
 
-def _make_video(video: Video, out: Path, seed: int) -> list[list[int]]:
-    """Render and write one video; return the face boxes of its frames."""
-    frames, boxes = render(
+def render_video(video: Video, seed: int) -> tuple[Array, Array]:
+    """Render a planned video of the corpus with this seed, as `data.heads.render` returns it."""
+    return render(
         cast_actor(video.target, seed),
         source=None if video.source is None else cast_actor(video.source, seed),
         n_frames=video.n_frames,
@@ -144,6 +144,11 @@ def _make_video(video: Video, out: Path, seed: int) -> list[list[int]]:
         size=video.size,
         seed=video.seed,
     )
+
+
+def _make_video(video: Video, out: Path, seed: int) -> list[list[int]]:
+    """Render and write one video; return the face boxes of its frames."""
+    frames, boxes = render_video(video, seed)
     write_video(out / video.path, frames, video.fps, bit_rate=video.bit_rate)
     return boxes.tolist()
 

@@ -1,4 +1,4 @@
-"""Every command in the documents is one that there is, with options that it has."""
+"""Every command in the documents exists, with the options it is given."""
 
 import importlib.util
 import re
@@ -29,10 +29,10 @@ def commands(text):
 
 
 def check(module, arguments):
-    """Raise if a command would not take these arguments; no file need be there."""
+    """Raise if a command would not accept these arguments; files need not exist."""
     if importlib.util.find_spec(module) is None:
-        raise ModuleNotFoundError(f"there is no {module}")
-    if module.startswith("benchmarks."):  # they parse for themselves, some when imported
+        raise ModuleNotFoundError(f"no module {module}")
+    if module.startswith("benchmarks."):  # they parse their own arguments, some on import
         return
     command = importlib.import_module(module).main
     context = click.Context(command)

@@ -42,7 +42,7 @@ NOT_RUN = {  # a pattern of whole commands: why
     r"python -m data\.demo .*": "tests/data/test_demo.py makes smaller ones",
     r"for i in 1 2 3 4 5; do.*": "five trainings; tests/pipeline/test_split.py makes folds",
     r"source \S+/activate": "the tests run in that environment",
-    r"python -m pipeline\.extract /shared/.* --ray auto": "needs a cluster: test_cluster.py",
+    r"python -m pipeline\.extract /shared/.* --ray auto": "needs a cluster: test_ray_cluster.py",
     r"ray start .*|srun .*|sleep 20|(head|start)=.*": "needs Ray or SLURM on several machines",
 }
 SCRIPTS_NOT_RUN = {  # the beginning of a script: why
