@@ -1,4 +1,4 @@
-"""What decides the content of a cache, apart from the videos themselves."""
+"""Settings of an extraction: all that decides a cache's content besides the videos."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -6,29 +6,31 @@ from typing import Any
 
 from pipeline import farneback
 from pipeline.cache import Compression
-from pipeline.common.errors import SettingsError
+from pipeline.common.errors import Rejected, SettingsError
 from pipeline.faces import FaceCrop
 from pipeline.splits.protocols import Splitting
 from pipeline.video.resize import Box, Geometry
 
+RATE_TOLERANCE = 0.99  # of `fps`: 29.97 frames/s passes for 30, 23.976 for 24
+
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of extraction; a cache keeps them, and a new video is treated by them."""
+    """Settings of an extraction. A cache stores them; new videos are extracted with the same."""
 
     width: int = 224
     height: int = 224
     crop: Box | FaceCrop | None = None
-    fps: float | None = None  # None: each video at its own rate
+    fps: float | None = None  # None: each video's own rate
     stride: int = 1
     frames: int | None = None  # None: as many as the shortest sound video has
     min_frames: int = 16
-    clips: int = 1
+    clips: int = 1  # per video, at most
     flow_backend: farneback.Backend = "opencv"
-    stabilise: bool = False  # take the camera's motion out of the flow
+    stabilise: bool = False  # subtract the camera's motion from the flow
     keep_frames: bool = True
     compression: Compression = "gzip"
-    shard_size: int | None = None  # videos; None: by how many there are
+    shard_size: int | None = None  # videos; None: depends on their number
     splitting: Splitting = dataclasses.field(default_factory=Splitting)
     seed: int = 0  # of the order of clips
 
@@ -42,25 +44,40 @@ class Settings:
         if isinstance(self.crop, tuple) and (min(self.crop) < 0 or min(self.crop[2:]) < 1):
             raise SettingsError(f"crop {self.crop}", "give x,y,width,height in pixels")
 
+    def rate(self, own_rate: float) -> float:
+        """Return the sampling rate of a video, in frames per second.
+
+        Args:
+            own_rate: frame rate of the video.
+
+        Raises:
+            Rejected: the video is slower than ``fps``.
+        """
+        if self.fps is not None and own_rate < self.fps * RATE_TOLERANCE:
+            raise Rejected(
+                "frame rate too low", f"{own_rate:.2f} frames/s, {self.fps:g} are asked for"
+            )
+        return (self.fps or own_rate) / self.stride
+
     def videos_per_shard(self, n_videos: int) -> int:
-        """One up to 2,000 videos; then so many that there are about 1,000 shards, 64 at most."""
+        """Return the shard size: by default 1 up to 2,000 videos, then about 1,000 shards."""
         return self.shard_size or max(1, min(64, n_videos // 1000))
 
     @property
     def geometry(self) -> Geometry:
-        """Crop, if it is the same for all videos, and size."""
+        """Size, and the crop if it is the same for all videos."""
         return Geometry(self.width, self.height, None if self.faces else self.crop)  # type: ignore[arg-type]
 
     @property
     def faces(self) -> FaceCrop | None:
-        """How a face is found that each clip is cropped about, if one is."""
+        """Face crop, if the settings ask for one."""
         return self.crop if isinstance(self.crop, FaceCrop) else None
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Settings":
-        """Settings as a cache stores them."""
-        known = {field.name: values[field.name] for field in dataclasses.fields(cls)}
-        crop = known["crop"]
+        """Return the settings that a cache stores; unknown keys are ignored."""
+        fields = {field.name: values[field.name] for field in dataclasses.fields(cls)}
+        crop = fields["crop"]
         if crop is not None:
             crop = FaceCrop(**crop) if isinstance(crop, dict) else tuple(crop)
-        return cls(**known | {"crop": crop, "splitting": Splitting(**known["splitting"])})
+        return cls(**fields | {"crop": crop, "splitting": Splitting(**fields["splitting"])})

@@ -2,7 +2,7 @@
 
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,16 +52,15 @@ class Probe:
         return self.n_packets < self.n_promised * (1 - TOLERATED_LOSS) - 1
 
 
-def probe(path: Path, *, fps: float | None = None, stride: int = 1) -> Probe:
+def probe(path: Path, rate: Callable[[float], float] = lambda own_rate: own_rate) -> Probe:
     """Look at a video without decoding more than its first frames.
 
     Args:
         path: the file.
-        fps: frames to be sampled per second, or None for the video's own rate.
-        stride: keep every N-th of them.
+        rate: the sampling rate for a video's own frame rate, `Settings.rate`; by default the same.
 
     Raises:
-        Rejected: not a video, no video stream, nothing decodes, too short, or slower than ``fps``.
+        Rejected: not a video, no video stream, nothing decodes, too short, or what ``rate`` raises.
     """
     try:
         plain = stat.S_ISREG(path.stat().st_mode)
@@ -91,19 +90,8 @@ def probe(path: Path, *, fps: float | None = None, stride: int = 1) -> Probe:
             bit_rate=8 * n_bytes / duration,
             n_packets=len(times),
             n_promised=_promised_frames(container, own_rate),
-            n_samples=count_samples(times, sampling_rate(own_rate, fps, stride)),
+            n_samples=count_samples(times, rate(own_rate)),
         )
-
-
-def sampling_rate(own_rate: float, fps: float | None, stride: int) -> float:
-    """Frames per second to sample from a video.
-
-    Raises:
-        Rejected: the video has fewer frames per second than are asked for.
-    """
-    if fps is not None and own_rate < fps * 0.99:  # 29.97 passes for 30, 23.976 for 24
-        raise Rejected("frame rate too low", f"{own_rate:.2f} frames/s, {fps:g} are asked for")
-    return (fps or own_rate) / stride
 
 
 def sound_samples(path: Path, rate: float) -> int:

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from pipeline.common.errors import Rejected
-from pipeline.video.probe import probe, sampling_rate, sound_samples
+from pipeline.settings import Settings
+from pipeline.video.probe import probe, sound_samples
 
 FAST = {"movflags": "faststart"}  # the index in front: what is left of a cut file can be read
 
 
-def reason(path, **options):
+def reason(path, *options):
     with pytest.raises(Rejected) as error:
-        probe(path, **options)
+        probe(path, *options)
     return error.value.reason
 
 
@@ -62,8 +63,9 @@ def test_samples_are_counted_at_the_rate_asked_for(
     tmp_path, write_video, moving_texture, fps, stride, expected
 ):
     path = write_video(tmp_path / "v.mp4", moving_texture(30), 30)
-    assert probe(path, fps=fps, stride=stride).n_samples == expected
-    rate = sampling_rate(30, fps, stride)
+    settings = Settings(fps=fps, stride=stride)
+    assert probe(path, settings.rate).n_samples == expected
+    rate = settings.rate(30)
     assert sound_samples(path, rate) == expected
 
 
@@ -165,13 +167,13 @@ def test_one_frame_is_too_short(tmp_path, write_video, moving_texture):
 
 def test_a_video_slower_than_the_rate_asked_for_is_rejected(tmp_path, write_video, moving_texture):
     path = write_video(tmp_path / "v.mp4", moving_texture(20), 24)
-    assert reason(path, fps=30) == "frame rate too low"
-    assert probe(path, fps=24).n_samples == 20
+    assert reason(path, Settings(fps=30).rate) == "frame rate too low"
+    assert probe(path, Settings(fps=24).rate).n_samples == 20
 
 
 def test_ntsc_rates_pass_for_the_round_ones():
-    assert sampling_rate(30000 / 1001, 30, 1) == 30
-    assert sampling_rate(24000 / 1001, 24, 2) == 12
+    assert Settings(fps=30).rate(30000 / 1001) == 30
+    assert Settings(fps=24, stride=2).rate(24000 / 1001) == 12
 
 
 def test_a_codec_that_nothing_decodes_is_rejected(tmp_path, write_video, moving_texture):
