@@ -31,6 +31,7 @@ from pipeline.cache import writing_shard
 from pipeline.cache.deflate import write_gzip
 from pipeline.extraction.camera import Camera, Mapping
 from pipeline.extraction.clips import extract_clips
+from pipeline.settings import Settings
 from pipeline.video.decode import decode
 from pipeline.video.encode import write_h264
 from pipeline.video.probe import probe
@@ -149,8 +150,8 @@ def timed(work):
 
 def whole(path, folder, rate, n):
     with writing_shard(folder, "shards/00000.h5", attrs={}) as shard:
-        geometry = Geometry(SIZE, SIZE)
-        extract_clips(path, shard, "clip", geometry, rate=rate, n_frames=n, backend="cpu")
+        settings = Settings(SIZE, SIZE, flow_backend="cpu")
+        extract_clips(path, shard, "clip", settings, rate=rate, n_frames=n)
 
 
 def opencv_loop(path, n):

@@ -20,14 +20,21 @@ import time
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 
 from pipeline import farneback
 from pipeline.cache import writing_shard
 from pipeline.common.errors import Rejected
-from pipeline.extraction.clips import extract_clips, frames_between_looks, windows
+from pipeline.extraction.clips import (
+    clip_sources,
+    extract_clips,
+    frames_between_looks,
+    read_metadata,
+)
 from pipeline.extraction.frame_buffer import FrameBuffer
 from pipeline.faces import FaceCrop, Search, find_model
+from pipeline.settings import Settings
 from pipeline.video.decode import sampled
 from pipeline.video.probe import probe
 from pipeline.video.resize import Geometry
@@ -64,7 +71,7 @@ def main():
             ratios, outcome = [], ""
             for _ in range(ROUNDS):
                 plain, _ = whole(path, video.fps, n)
-                cropped, outcome = whole(path, video.fps, n, faces=crop, model=model.content)
+                cropped, outcome = whole(path, video.fps, n, crop, model.content)
                 ratios.append(cropped / plain)
             ratio = np.median(ratios)
             print(f"    all of extraction: {ratio:.2f} times that without a crop; {outcome}")
@@ -81,8 +88,7 @@ def stages(path, rate, n, crop, model):
     with sampled(path, rate) as (upright, frames):
         frames = list(itertools.islice(frames, n))
         decoded = time.process_time() - clock
-        search = Search(upright, GEOMETRY, crop, model.content)
-        search.start(frames_between_looks(rate), n)
+        search = Search(upright, GEOMETRY, crop, model.content, frames_between_looks(rate))
         clock = time.process_time()
         parts = []
         for seen in frames:
@@ -104,24 +110,26 @@ def found(path, crop, model):
     """Clips with a face, of how many, and at which share of their moments it was found."""
     video = probe(path)
     n_clips = max(1, video.n_samples // CLIP)
-    options = {"rate": video.fps, "n_frames": CLIP, "n_clips": n_clips}
+    settings = Settings(SIZE, SIZE, crop)
+    how = {"rate": video.fps, "n_frames": CLIP, "n_clips": n_clips, "model": model.content}
     try:
-        faces = [window.face for window in windows(path, GEOMETRY, crop, model.content, **options)]
+        faces = [source.face for source in clip_sources(path, settings, **how)]
     except Rejected as rejected:
         return n_clips, [], str(rejected)
     return n_clips, [face.share for face in faces], ""
 
 
-def whole(path, rate, n, **options):
+def whole(path, rate, n, crop=None, model=b""):
     """Seconds to extract a clip, and what came of it."""
     clock = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         try:
             with writing_shard(Path(folder), "shards/00000.h5", attrs={}) as shard:
-                clips = extract_clips(
-                    path, shard, "clip", GEOMETRY, rate=rate, n_frames=n, backend="cpu", **options
-                )
-            outcome = f"box {clips['clip'].crop}, found at {clips['clip'].face_share:.0%}"
+                settings = Settings(SIZE, SIZE, crop, flow_backend="cpu")
+                extract_clips(path, shard, "clip", settings, rate=rate, n_frames=n, model=model)
+            with h5py.File(Path(folder, "shards/00000.h5")) as stored:
+                clip = read_metadata(stored["clip"])
+            outcome = f"box {clip.crop}, found at {clip.face_share:.0%}"
         except Rejected as rejected:
             outcome = str(rejected)
     return time.perf_counter() - clock, outcome

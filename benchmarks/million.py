@@ -37,8 +37,9 @@ def run(step, folder):
     from pipeline.cache import Cache, Shard, write_index
     from pipeline.cache.in_progress import CacheInProgress
     from pipeline.corpus.reading import read_corpus
-    from pipeline.extraction.extract_corpus import STAGE, _plans
+    from pipeline.extraction.extract_corpus import STAGE
     from pipeline.extraction.selection import select
+    from pipeline.extraction.shard_tasks import assign_to_shards, plan_shards
     from pipeline.settings import Settings
     from pipeline.splits.protocols import split_clips
     from pipeline.video.probe import Probe
@@ -57,8 +58,10 @@ def run(step, folder):
         begin = time.perf_counter()
         with CacheInProgress(cache, {}) as work:
             selection = select(videos, work, settings, LocalPool(1))
-            plans = _plans(selection, work, settings)
-        assert sum(map(len, plans.values())) == N
+            shards = assign_to_shards(selection.usable, settings)
+            size = settings.videos_per_shard(N)
+            plan = plan_shards(shards, size, selection.n_frames, work, settings)
+        assert sum(map(len, plan.values())) == N
     elif step == "splitting and indexing":
         videos = read_corpus([folder / "videos.csv"])
         size = settings.videos_per_shard(N)

@@ -1,7 +1,7 @@
-"""The camera's own motion: what the background does from one frame to the next.
+"""Camera motion between frames, estimated from the background.
 
-Flow is computed on the whole picture, small and grey, whatever part of it a clip keeps: there is
-more background in it than about a face. An affine motion is fitted to it, robustly, away from the
+It is estimated on the whole frame, small and grey, whatever part of it a clip keeps: there is more
+background in it than around a face. An affine motion is fitted robustly to the flow away from the
 person.
 """
 
@@ -12,45 +12,45 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import farneback
-from pipeline.video.resize import Box
+from pipeline.video.resize import Box, Size
 
-STEP = 5  # pixels between two points that are looked at
-TEXTURED = 1e-5  # smaller eigenvalue of the structure tensor, below which a point shows no motion
-FEWEST = 24  # points, below which nothing is said
-# Where a person is likely, if no face is known: from this left and top on, so wide, and all below,
-# in shares of the picture.
-MIDDLE = (0.25, 0.25, 0.5)
-# What belongs to a face, in its sizes: the head so far above it and to each side of its middle, and
-# below its chin the body.
-ABOVE, HEAD, BODY = 0.6, 1.0, 1.75
+GRID_STEP = 5  # pixels between the points whose flow is used
+MIN_TEXTURE = 1e-5  # smaller eigenvalue of the structure tensor; below it a point shows no motion
+MIN_POINTS = 24  # for a fit
+# Where a person probably is if no face is known: left, top and width in shares of the frame, and
+# everything below.
+PERSON_LEFT, PERSON_TOP, PERSON_WIDTH = 0.25, 0.25, 0.5
+# Where a person is around a known face, in sizes of the face: above its top, and to each side of
+# its middle, at the height of the head and below the chin.
+HEAD_ABOVE, HEAD_ASIDE, BODY_ASIDE = 0.6, 1.0, 1.75
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """How the whole small picture and the part that a clip keeps lie over one another.
+    """Position of a clip's flow maps within the upright frame.
 
     Attributes:
-        picture: width and height of the upright picture.
-        box: the part of it that is kept.
-        width: of the flow map.
-        height: of it.
+        frame: width and height of the upright frame.
+        box: part of it that the clip keeps.
+        width: of the flow maps.
+        height: of the flow maps.
     """
 
-    picture: tuple[int, int]
+    frame: Size
     box: Box
     width: int
     height: int
 
 
 class Camera:
-    """Estimates the camera's motion for a sequence of small pictures that comes in pieces.
+    """Estimates camera motion for a sequence of small frames that arrives in batches.
 
     Args:
-        overview: height and width of the small pictures.
-        mapping: from them to the flow map.
-        backend: of the flow, as `pipeline.farneback.resolve` gives it.
+        overview: height and width of the small frames.
+        mapping: position of the flow maps within them.
+        backend: of the flow, see `pipeline.farneback.resolve`.
     """
 
     def __init__(
@@ -59,85 +59,87 @@ class Camera:
         self._height, self._width = overview
         self._mapping = mapping
         self._flow = farneback.Stream(self._height, self._width, backend=backend)
-        y, x = np.mgrid[STEP // 2 : self._height : STEP, STEP // 2 : self._width : STEP]
+        y, x = np.mgrid[
+            GRID_STEP // 2 : self._height : GRID_STEP, GRID_STEP // 2 : self._width : GRID_STEP
+        ]
         self._points = np.stack([x.ravel(), y.ravel()], axis=1)  # (P, 2)
-        self._last: npt.NDArray[np.uint8] | None = None
+        self._previous: npt.NDArray[np.uint8] | None = None
 
     def motions(
         self, overviews: npt.NDArray[np.uint8], faces: npt.NDArray[np.float64] | None = None
     ) -> Floats:
-        """Take the next pictures.
+        """Estimate the motion from each frame to the next.
 
         Args:
-            overviews: (n, h, w) uint8, grey.
-            faces: (n, 4) where the face is in each, x, y, width and height in pixels of the
-                upright picture; None where nobody knows, and the middle is left out.
+            overviews: next small frames, (n, h, w) uint8, grey.
+            faces: face in each of them, (n, 4): x, y, width and height in pixels of the upright
+                frame. If None, the middle of the frame is taken for a person.
 
         Returns:
-            (n, 6) float32, one fewer at the beginning: for the motion from the picture before to
-            this one, in pixels of the flow map: dx and dy at its middle, and how dx grows per pixel
-            along x and along y, and dy along x and along y. NaN where too little of the background
-            has any texture.
+            (n, 6) float32, for the first batch (n-1, 6). A row is the motion from the frame before,
+            in pixels of the flow map: dx and dy at its centre; then the growth of dx per pixel
+            along x and along y, and of dy along x and along y. NaN if too little of the background
+            has texture.
         """
         fields = self._flow.flows(overviews)  # (n, h, w, 2)
         first = len(overviews) - len(fields)
-        found = np.full((len(fields), 6), np.nan, np.float32)
-        for n, field in enumerate(fields):
-            at = first + n
-            before = overviews[at - 1] if at else self._last
-            background = self._background(None if faces is None else faces[at])
-            if before is not None:
-                found[n] = self._fit(field, before, background)
-        self._last = overviews[-1]
-        return found
+        motions = np.full((len(fields), 6), np.nan, np.float32)
+        for n, field in enumerate(fields, first):
+            previous = overviews[n - 1] if n else self._previous
+            background = self._background(None if faces is None else faces[n])
+            if previous is not None:
+                motions[n - first] = self._fit(field, previous, background)
+        self._previous = overviews[-1]
+        return motions
 
     def _background(self, face: npt.NDArray[np.float64] | None) -> npt.NDArray[np.bool_]:
-        """The points that are neither the head nor the body, (P,)."""
-        x, y = ((self._points + 0.5) / (self._width, self._height)).T  # in shares of the picture
+        """Return which points are neither on the head nor on the body, (P,)."""
+        x, y = ((self._points + 0.5) / (self._width, self._height)).T  # in shares of the frame
         if face is None:
-            left, top, width = MIDDLE
-            return ~((x >= left) & (x <= left + width) & (y >= top))
-        left, top, width, height = (face / np.array([*self._mapping.picture] * 2)).tolist()
-        aside = np.abs(x - left - width / 2) / width
-        reach = np.where(y <= top + height, HEAD, BODY)
-        return ~((aside <= reach) & (y >= top - ABOVE * height))
+            right = PERSON_LEFT + PERSON_WIDTH
+            return ~((x >= PERSON_LEFT) & (x <= right) & (y >= PERSON_TOP))
+        left, top, width, height = (face / np.array([*self._mapping.frame] * 2)).tolist()
+        distance = np.abs(x - left - width / 2) / width
+        reach = np.where(y <= top + height, HEAD_ASIDE, BODY_ASIDE)
+        return ~((distance <= reach) & (y >= top - HEAD_ABOVE * height))
 
     def _fit(
-        self, field: Floats, before: npt.NDArray[np.uint8], background: npt.NDArray[np.bool_]
+        self, field: Floats, previous: npt.NDArray[np.uint8], background: npt.NDArray[np.bool_]
     ) -> Floats:
-        texture = cv2.cornerMinEigenVal(before, 7)
+        """Fit an affine motion to the flow (h, w, 2) of textured background points."""
+        texture = cv2.cornerMinEigenVal(previous, 7)
         strength = texture[self._points[:, 1], self._points[:, 0]]  # (P,)
-        usable = background & (strength > TEXTURED)
-        if usable.sum() < FEWEST:
+        usable = background & (strength > MIN_TEXTURE)
+        if usable.sum() < MIN_POINTS:
             return np.full(6, np.nan, np.float32)
         points = self._points[usable]
-        moved = field[points[:, 1], points[:, 0]].astype(np.float64)
-        at = points + 0.5
-        affine, _ = cv2.estimateAffine2D(at, at + moved, method=cv2.LMEDS)
+        flow = field[points[:, 1], points[:, 0]].astype(np.float64)
+        centres = points + 0.5
+        affine, _ = cv2.estimateAffine2D(centres, centres + flow, method=cv2.LMEDS)
         if affine is None:
             return np.full(6, np.nan, np.float32)
         return self._on_map(affine)
 
     def _on_map(self, affine: npt.NDArray[np.float64]) -> Floats:
-        """An affine motion of the small picture, (2, 3), in pixels of the flow map."""
+        """Convert an affine motion of the small frame, (2, 3), to pixels of the flow map."""
         mapping = self._mapping
         x, y, w, h = mapping.box
-        small = np.array([self._width, self._height]) / np.array(mapping.picture)
+        small = np.array([self._width, self._height]) / np.array(mapping.frame)
         scale = np.array([w / mapping.width, h / mapping.height]) * small  # per pixel of the map
-        middle = np.array([x + w / 2, y + h / 2]) * small
+        centre = np.array([x + w / 2, y + h / 2]) * small
         linear = affine[:, :2] - np.eye(2)
-        shift = (linear @ middle + affine[:, 2]) / scale
+        shift = (linear @ centre + affine[:, 2]) / scale
         growth = linear * scale[None, :] / scale[:, None]
         return np.concatenate([shift, growth.ravel()]).astype(np.float32)
 
 
 def camera_field(motion: Floats, height: int, width: int) -> Floats:
-    """The flow that the camera's motion makes: (height, width, 2) float32 in pixels of the map.
+    """Return the flow that a camera motion causes, (height, width, 2) float32, px of the map.
 
     Args:
-        motion: (6,), as `Camera.motions` gives it; NaN counts as none.
+        motion: a row of `Camera.motions`, (6,); NaN counts as 0.
         height: of the map.
-        width: of it.
+        width: of the map.
     """
     dx, dy, xx, xy, yx, yy = np.nan_to_num(motion).tolist()
     x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2)[None, :]

@@ -1,13 +1,16 @@
-"""One video → its clips: frames, flow maps, times, camera. Training and prediction come here."""
+"""Clips of one video: frames, flow, camera motion and timestamps, written to a shard.
+
+Videos of a corpus and new videos both come here, so that they are treated alike.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
+import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -17,345 +20,329 @@ from pipeline.common.errors import Rejected
 from pipeline.common.prefetch import prefetch
 from pipeline.extraction.camera import Camera, Mapping, camera_field
 from pipeline.extraction.frame_buffer import FrameBuffer
-from pipeline.faces import FaceCrop, Followed, Search
+from pipeline.faces import FaceCrop, FaceTrack, Search
+from pipeline.settings import Settings
 from pipeline.video.decode import Picture, converting, pictures, sampled
-from pipeline.video.fingerprint import Thumbnails, perceptual_hashes
+from pipeline.video.fingerprint import Hashes, Thumbnails, perceptual_hashes
 from pipeline.video.resize import Box, Geometry, Size
 
-LOOKS, FEWEST_FRAMES = 2.0, 10  # for faces: so often a second, and so many frames apart at least
+LOOKS_PER_SECOND = 2.0  # at a clip's frames, for faces
+MIN_FRAMES_BETWEEN_LOOKS = 10
+CHUNKS_PER_BATCH = 8  # HDF5 chunks of frames that are decoded before their flow is computed
+BATCHES_AHEAD = 2  # that the decoder may be ahead of the flow
 
 
 @dataclass(frozen=True)
-class Window:
-    """One clip to be.
-
-    Attributes:
-        picture: width and height of the upright picture.
-        box: the part of it that is kept.
-        face: that was followed; None where nobody looked for one.
-        pictures: its frames.
-    """
-
-    picture: Size
-    box: Box
-    face: Followed | None
-    pictures: Iterator[Picture]
-
-
-def windows(
-    path: Path,
-    geometry: Geometry,
-    faces: FaceCrop | None,
-    model: bytes,
-    *,
-    rate: float,
-    n_frames: int,
-    n_clips: int,
-) -> Iterator[Window]:
-    """Cut windows one after the other from the start of a video.
-
-    Args:
-        path: the video file.
-        geometry: the size, and the crop if it is no face that is to be found.
-        faces: how a face is to be found.
-        model: the file of its detector.
-        rate: frames sampled per second.
-        n_frames: T, the frames of each window.
-        n_clips: how many windows are looked at, at most; a rest is left.
-
-    Yields:
-        windows, whose pictures have to be taken before the next one is asked for. Where no face is
-        followed, the last one may have fewer pictures than T, none even.
-
-    Raises:
-        Rejected: the video is damaged, or ends; no window has a face that will do.
-    """
-    if faces is None:
-        with sampled(path, rate) as (upright, frames):
-            size = upright.width, upright.height
-            box = geometry.box(*size, upright.pixel_aspect)
-            taken = pictures(upright, frames, geometry)
-            for _ in range(n_clips):
-                yield Window(size, box, None, islice(taken, n_frames))
-        return
-    refused: Rejected | None = None
-    found = False
-    with sampled(path, rate) as (upright, frames):
-        with converting():
-            search = Search(upright, geometry, faces, model)
-        for n in range(n_clips):
-            with FrameBuffer(upright) as spool:
-                try:
-                    search.start(frames_between_looks(rate), n_frames)
-                    _fill(spool, search, islice(frames, n_frames))
-                    if len(spool) < n_frames:
-                        raise Rejected("too short", f"{len(spool)} frames of {n_frames}")
-                    box, face = search.choose()
-                except Rejected as rejected:
-                    refused = refused or rejected
-                    if len(spool) < n_frames:
-                        break
-                    continue
-                if spool.holds(box):
-                    taken = spool.pictures(box, geometry.width, geometry.height)
-                else:  # the face went further than was foreseen
-                    part = n * n_frames, (n + 1) * n_frames
-                    taken = _again(path, replace(geometry, crop=box), rate, *part)
-                yield Window((upright.width, upright.height), box, face, taken)
-                found = True
-    if refused is not None and not found:
-        raise refused
-
-
-def _fill(
-    spool: FrameBuffer, search: Search, frames: Iterator[tuple[float, av.VideoFrame]]
-) -> None:
-    """Keep a window's frames, and look for faces meanwhile."""
-    for time, frame in frames:
-        with converting():
-            search.see(time, frame)
-            spool.add(time, frame, search.overview(frame), search.part)
-
-
-def _again(path: Path, geometry: Geometry, rate: float, start: int, end: int) -> Iterator[Picture]:
-    """Some frames of a video, decoded anew."""
-    with sampled(path, rate) as (upright, frames):
-        yield from pictures(upright, islice(frames, start, end), geometry)
-
-
-def frames_between_looks(rate: float) -> int:
-    """How many frames lie between two in which faces are looked for."""
-    return max(FEWEST_FRAMES, round(rate / LOOKS))
-
-
-CHUNKS = 8  # of frames that are decoded before flow is computed between them
-PIECES_AHEAD = 2  # that the decoder may be ahead of the flow
-
-
-@dataclass(frozen=True)
-class ClipFacts:
-    """What is known of a clip once it is written.
+class ClipMetadata:
+    """Metadata of a clip in a shard.
 
     Attributes:
         start: seconds into the video.
-        hashes: (K, 8), see `pipeline.video.fingerprint.perceptual_hashes`.
-        crop: the part of the upright picture that was kept: x, y, width, height.
-        face_share: of the moments looked at, those at which its face was found; 0 if nobody looked.
-        n_faces: the most faces that were seen at one moment.
-        camera_known: the share of its maps for which the camera's motion is known.
+        hashes: (K, 8) uint8, see `pipeline.video.fingerprint.perceptual_hashes`.
+        crop: part of the upright frame that the clip keeps.
+        face_share: share of the looks that found its face; 0 without a face crop.
+        n_faces: most faces in one frame.
+        camera_known: share of its flow maps with a known camera motion.
     """
 
     start: float
-    hashes: npt.NDArray[np.uint8]
+    hashes: Hashes
     crop: Box
-    face_share: float = 0.0
-    n_faces: int = 0
-    camera_known: float = 1.0
+    face_share: float
+    n_faces: int
+    camera_known: float
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Consecutive frames of one clip."""
-
-    window: Window
-    begins_clip: bool
-    frames: npt.NDArray[np.uint8]  # (n, H, W, 3), RGB
-    grey: npt.NDArray[np.uint8]  # (n, H, W)
-    overviews: npt.NDArray[np.uint8]  # (n, h, w), grey: the whole picture
-    timestamps: npt.NDArray[np.float64]  # (n,), seconds
+def read_metadata(clip: h5py.Group) -> ClipMetadata:
+    """Read the metadata of a clip from its group in a shard."""
+    x, y, width, height = clip["crop"][:].tolist()
+    face = FaceTrack(clip["faces"][:]) if "faces" in clip else None
+    camera = clip["camera"][:]
+    return ClipMetadata(
+        start=float(clip["timestamps"][0]),
+        hashes=perceptual_hashes(clip["thumbnails"][:]),
+        crop=(x, y, width, height),
+        face_share=face.share if face else 0.0,
+        n_faces=face.n_faces if face else 0,
+        camera_known=1 - float(np.isnan(camera[:, 0]).sum()) / len(camera),
+    )
 
 
 def extract_clips(
     path: Path,
     shard: ShardWriter,
     name: str,
-    geometry: Geometry,
+    settings: Settings,
     *,
     rate: float,
     n_frames: int,
     n_clips: int = 1,
-    backend: farneback.Backend = "opencv",
-    keep_frames: bool = True,
-    stabilise: bool = False,
-    faces: FaceCrop | None = None,
     model: bytes = b"",
-) -> dict[str, ClipFacts]:
-    """Cut clips one after the other from the start of a video and write them with their flow.
+) -> list[str]:
+    """Cut consecutive clips from the start of a video, and write them to a shard.
 
-    Frames stream through: decoding, flow and compression run in a thread each, and memory does not
-    depend on the length of the video or of a clip.
+    Decoding, flow and compression run in one thread each. Memory depends neither on the length of
+    the video nor on that of a clip.
 
     Args:
-        path: the video file.
-        shard: what to write to, the datasets that `docs/cache.md` describes.
-        name: of the first clip; further ones are called ``name-1``, ``name-2``, ...
-        geometry: crop and size.
-        rate: frames sampled per second.
-        n_frames: T, the frames of each clip.
-        n_clips: at most this many; a rest shorter than a clip is left.
-        backend: of the flow, as `farneback.resolve` gives it.
-        keep_frames: whether to store ``frames``.
-        stabilise: whether the camera's motion is taken out of the flow.
-        faces: how a face is found that the crop is about, in place of the geometry's.
-        model: the file of the detector of faces.
+        path: video file.
+        shard: receives the datasets that `docs/cache.md` describes.
+        name: id of the first clip; the others get ``name-1``, ``name-2``, ...
+        settings: of the cache.
+        rate: sampling rate in frames per second.
+        n_frames: T, frames of a clip.
+        n_clips: maximum number of clips.
+        model: file of the face detector, if the settings ask for one.
 
     Returns:
-        the whole clips by their names. Where damage ended one that was begun, the shard holds some
-        of it and cannot be finished (`pipeline.cache.Unfilled`).
+        ids of the clips that have all their frames. If damage ends the video within a later clip,
+        that one is left incomplete, and closing the shard raises `pipeline.cache.IncompleteDataset`.
 
     Raises:
-        Rejected: the video is damaged, or ends, before the first clip is full, or no face will do.
-            Later damage only ends the clips.
+        Rejected: the video is damaged or ends within the first clip, or no clip has a suitable
+            face.
     """
-    clips: dict[str, ClipFacts] = {}
-    clip: _ClipInProgress | None = None
-    windowed = windows(path, geometry, faces, model, rate=rate, n_frames=n_frames, n_clips=n_clips)
+    sources = clip_sources(
+        path, settings, rate=rate, n_frames=n_frames, n_clips=n_clips, model=model
+    )
+    batches = prefetch(_batches(sources, settings.geometry, n_frames), BATCHES_AHEAD)
+    ids: list[str] = []
+    n_written = 0
     try:
-        for piece in prefetch(_pieces(windowed, geometry, n_frames), PIECES_AHEAD):
-            if piece.begins_clip or clip is None:
-                called = f"{name}-{len(clips)}" if clips else name
-                clip = _ClipInProgress(shard, called, n_frames, backend, keep_frames, stabilise)
-            if facts := clip.add(piece):
-                clips[called] = facts
+        for _, of_clip in groupby(batches, key=lambda batch: batch.clip):
+            clip_id = f"{name}-{len(ids)}" if ids else name
+            n_written = _write_clip(shard, clip_id, of_clip, settings, n_frames)
+            if n_written == n_frames:
+                ids.append(clip_id)
     except Rejected:
-        if not clips:
+        if not ids:
             raise
-    if not clips:
-        raise Rejected("too short", f"{clip.done if clip else 0} frames of {n_frames}")
-    return clips
+    if not ids:
+        raise Rejected("too short", f"{n_written} frames of {n_frames}")
+    return ids
 
 
-class _ClipInProgress:
-    """Writes one clip as its frames come."""
-
-    def __init__(
-        self,
-        shard: ShardWriter,
-        name: str,
-        n_frames: int,
-        backend: farneback.Backend,
-        keep_frames: bool,
-        stabilise: bool,
-    ) -> None:
-        self.done = 0
-        self._shard, self._name, self._n_frames = shard, name, n_frames
-        self._backend, self._keep_frames, self._stabilise = backend, keep_frames, stabilise
-        self._thumbnails = Thumbnails()
-        self._start = 0.0
-        self._before: npt.NDArray[np.uint8] | None = None  # the last frame
-        self._unknown = 0  # maps for which the camera's motion is not known
-
-    def add(self, piece: _Piece) -> ClipFacts | None:
-        """Write the next frames; what is known of the clip once it is whole."""
-        if self.done == 0:
-            self._begin(piece)
-        shard, name, face = self._shard, self._name, piece.window.face
-        if self._keep_frames:
-            shard.append(name, "frames", piece.frames)
-        found = face is not None and face.seen.any()
-        camera = self._camera.motions(
-            piece.overviews, face.at(piece.timestamps) if face and found else None
-        )
-        if self._stabilise:
-            maps, ranges = _stabilised(self._flow.flows(piece.grey), camera)
-        else:
-            maps, ranges = self._flow.magnitude_maps(piece.grey)
-        still = self._equal_to_the_one_before(piece.grey)[len(piece.grey) - len(maps) :]
-        maps[still], ranges[still] = 0, 0  # where OpenCV's function has up to a pixel at the border
-        shard.append(name, "flow", maps)
-        shard.append(name, "flow_range", ranges)
-        shard.append(name, "camera", camera)
-        self._unknown += int(np.isnan(camera[:, 0]).sum())
-        shard.append(name, "timestamps", piece.timestamps)
-        self._thumbnails.add(piece.overviews, piece.timestamps)
-        self.done += len(piece.frames)
-        if self.done < self._n_frames:
-            return None
-        pictures = self._thumbnails.pictures()
-        self._whole("thumbnails", pictures)
-        return ClipFacts(
-            self._start,
-            perceptual_hashes(pictures),
-            piece.window.box,
-            face.share if face else 0.0,
-            face.n_faces if face else 0,
-            1 - self._unknown / (self._n_frames - 1),
-        )
-
-    def _equal_to_the_one_before(self, grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-        """(n,) of frames (n, H, W)."""
-        before: list[Any] = [self._before, *grey[:-1]]
-        self._before = grey[-1]
-        return np.array([np.array_equal(a, b) for a, b in zip(before, grey, strict=True)])
-
-    def _begin(self, piece: _Piece) -> None:
-        self._start = float(piece.timestamps[0])
-        T, (height, width) = self._n_frames, piece.grey.shape[1:]
-        window = piece.window
-        self._flow = farneback.Stream(height, width, backend=self._backend)
-        h, w = piece.overviews.shape[1:]
-        mapping = Mapping(window.picture, window.box, width, height)
-        self._camera = Camera((h, w), mapping, self._backend)
-        shapes: dict[str, tuple[tuple[int, ...], type]] = {
-            "frames": ((T, height, width, 3), np.uint8),
-            "flow": ((T - 1, height, width), np.uint8),
-            "flow_range": ((T - 1, 2), np.float32),
-            "camera": ((T - 1, 6), np.float32),
-            "timestamps": ((T,), np.float64),
-        }
-        for key, (shape, dtype) in shapes.items():
-            if key != "frames" or self._keep_frames:
-                self._shard.begin(self._name, key, shape, dtype)
-        self._whole("crop", np.array(window.box, np.int64))
-        self._whole("overview", piece.overviews[0])
-        if window.face is not None:
-            self._whole("faces", window.face.table)
-
-    def _whole(self, key: str, array: npt.NDArray[Any]) -> None:
-        self._shard.begin(self._name, key, array.shape, array.dtype)
-        self._shard.append(self._name, key, array)
+# ------------------------------------------------------------------------------- what a clip shows
 
 
-def _stabilised(
-    fields: npt.NDArray[np.float32], camera: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Maps of what is left of flow (n, H, W, 2) once the camera's motion (n, 6) is taken out."""
-    height, width = fields.shape[1:3]
-    maps = np.empty(fields.shape[:3], np.uint8)
-    ranges = np.empty((len(fields), 2), np.float32)
-    for n, (field, motion) in enumerate(zip(fields, camera, strict=True)):
-        left = field - camera_field(motion, height, width)
-        # As `pipeline.farneback.opencv` does: the last bits of `cv2.magnitude` vary.
-        magnitude: Any = cv2.cartToPolar(*cv2.split(left))[0]
-        maps[n], ranges[n] = farneback.scaled(magnitude)
-    return maps, ranges
+@dataclass(frozen=True)
+class ClipSource:
+    """One clip, still to be decoded.
+
+    Attributes:
+        size: width and height of the upright frames.
+        box: part of the frames that the clip keeps.
+        face: the face within the box; None without a face crop.
+        pictures: decoded frames, at most T.
+    """
+
+    size: Size
+    box: Box
+    face: FaceTrack | None
+    pictures: Iterator[Picture]
 
 
-def _pieces(windowed: Iterator[Window], geometry: Geometry, n_frames: int) -> Iterator[_Piece]:
-    """The frames of a video, some at a time; no piece has frames of two clips."""
+def clip_sources(
+    path: Path,
+    settings: Settings,
+    *,
+    rate: float,
+    n_frames: int,
+    n_clips: int,
+    model: bytes = b"",
+) -> Iterator[ClipSource]:
+    """Divide a video into consecutive clips, from its start.
+
+    The arguments are those of `extract_clips`.
+
+    Yields:
+        sources whose pictures must be read before the next source is requested. Without a face
+        crop the last one may have fewer than T pictures, or none.
+
+    Raises:
+        Rejected: the video is damaged or too short, or no clip has a suitable face.
+    """
+    if settings.faces is not None:
+        yield from _face_sources(path, settings, settings.faces, rate, n_frames, n_clips, model)
+        return
+    with sampled(path, rate) as (upright, frames):
+        size = upright.width, upright.height
+        box = settings.geometry.box(*size, upright.pixel_aspect)
+        decoded = pictures(upright, frames, settings.geometry)
+        for _ in range(n_clips):
+            yield ClipSource(size, box, None, islice(decoded, n_frames))
+
+
+def _face_sources(
+    path: Path,
+    settings: Settings,
+    faces: FaceCrop,
+    rate: float,
+    n_frames: int,
+    n_clips: int,
+    model: bytes,
+) -> Iterator[ClipSource]:
+    """Yield a source for each clip with a suitable face, once its frames have been searched."""
+    geometry = settings.geometry
+    first_rejection: Rejected | None = None
+    has_face = False
+    with sampled(path, rate) as (upright, frames):
+        with converting():
+            to_overview = upright.scaler(upright.whole, *upright.overview_size(), "gray")
+        for n in range(n_clips):
+            with converting():
+                search = Search(upright, geometry, faces, model, frames_between_looks(rate))
+            with FrameBuffer(upright) as buffer:
+                try:
+                    for time, frame in islice(frames, n_frames):
+                        with converting():
+                            search.see(time, frame)
+                            buffer.add(time, frame, to_overview(frame), search.part)
+                    if len(buffer) < n_frames:
+                        raise Rejected("too short", f"{len(buffer)} frames of {n_frames}")
+                    box, face = search.choose()
+                except Rejected as rejection:
+                    first_rejection = first_rejection or rejection
+                    if len(buffer) < n_frames:
+                        break
+                    continue
+                if buffer.holds(box):
+                    decoded = buffer.pictures(box, geometry.width, geometry.height)
+                else:  # the face went further than the buffer foresaw
+                    cropped = replace(geometry, crop=box)
+                    decoded = _decode_again(path, cropped, rate, n * n_frames, n_frames)
+                yield ClipSource((upright.width, upright.height), box, face, decoded)
+                has_face = True
+    if first_rejection is not None and not has_face:
+        raise first_rejection
+
+
+def _decode_again(
+    path: Path, geometry: Geometry, rate: float, start: int, n: int
+) -> Iterator[Picture]:
+    with sampled(path, rate) as (upright, frames):
+        yield from pictures(upright, islice(frames, start, start + n), geometry)
+
+
+def frames_between_looks(rate: float) -> int:
+    """Return after how many frames faces are looked for again, at a rate in frames per second."""
+    return max(MIN_FRAMES_BETWEEN_LOOKS, round(rate / LOOKS_PER_SECOND))
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Consecutive frames of one clip."""
+
+    clip: int  # position of the source
+    source: ClipSource
+    frames: npt.NDArray[np.uint8]  # (n, H, W, 3), RGB
+    grey: npt.NDArray[np.uint8]  # (n, H, W)
+    overviews: npt.NDArray[np.uint8]  # (n, h, w), grey, of the whole frame
+    timestamps: npt.NDArray[np.float64]  # (n,), seconds
+
+
+def _batches(sources: Iterator[ClipSource], geometry: Geometry, n_frames: int) -> Iterator[_Batch]:
+    """Decode the frames of all clips; end with the first clip that has fewer than T."""
     shape = (geometry.height, geometry.width)
-    at_once = CHUNKS * max(1, CHUNK_BYTES // (3 * geometry.height * geometry.width))
-    for window in windowed:
-        for begin in range(0, n_frames, at_once):
-            n = min(at_once, n_frames - begin)
+    size = CHUNKS_PER_BATCH * max(1, CHUNK_BYTES // (3 * geometry.height * geometry.width))
+    for clip, source in enumerate(sources):
+        for start in range(0, n_frames, size):
+            n = min(size, n_frames - start)
             frames = np.empty((n, *shape, 3), np.uint8)
             grey = np.empty((n, *shape), np.uint8)
             timestamps = np.empty(n)
             overviews = []
-            filled = 0
-            while filled < n and (picture := next(window.pictures, None)) is not None:
-                timestamps[filled], frames[filled] = picture.time, picture.frame
-                cv2.cvtColor(frames[filled], cv2.COLOR_RGB2GRAY, dst=grey[filled])
+            for k, picture in enumerate(islice(source.pictures, n)):
+                timestamps[k], frames[k] = picture.time, picture.frame
+                cv2.cvtColor(frames[k], cv2.COLOR_RGB2GRAY, dst=grey[k])
                 overviews.append(picture.overview.copy())
-                filled += 1
-            if filled:
-                yield _Piece(
-                    window,
-                    begin == 0,
-                    frames[:filled],
-                    grey[:filled],
-                    np.stack(overviews),
-                    timestamps[:filled],
-                )
-            if filled < n:
+            read = len(overviews)
+            if read:
+                stacked = np.stack(overviews)
+                yield _Batch(clip, source, frames[:read], grey[:read], stacked, timestamps[:read])
+            if read < n:
                 return
+
+
+# ------------------------------------------------------------------------------- writing a clip
+
+
+def _write_clip(
+    shard: ShardWriter, clip_id: str, batches: Iterator[_Batch], settings: Settings, n_frames: int
+) -> int:
+    """Write a clip batch by batch; return the number of frames, T unless the video ends early."""
+    first = next(batches)
+    source = first.source
+    height, width = first.grey.shape[1:]
+    flow = farneback.Stream(height, width, backend=settings.flow_backend)
+    h, w = first.overviews.shape[1:]
+    mapping = Mapping(source.size, source.box, width, height)
+    camera = Camera((h, w), mapping, settings.flow_backend)
+    thumbnails = Thumbnails()
+    shapes: dict[str, tuple[tuple[int, ...], type]] = {
+        "frames": ((n_frames, height, width, 3), np.uint8),
+        "flow": ((n_frames - 1, height, width), np.uint8),
+        "flow_range": ((n_frames - 1, 2), np.float32),
+        "camera": ((n_frames - 1, 6), np.float32),
+        "timestamps": ((n_frames,), np.float64),
+    }
+    if not settings.keep_frames:
+        del shapes["frames"]
+    for key, (shape, dtype) in shapes.items():
+        shard.begin(clip_id, key, shape, dtype)
+    _write_array(shard, clip_id, "crop", np.array(source.box, np.int64))
+    _write_array(shard, clip_id, "overview", first.overviews[0])
+    if source.face is not None:
+        _write_array(shard, clip_id, "faces", source.face.table)
+    face = source.face if source.face is not None and source.face.seen.any() else None
+
+    n_written = 0
+    previous: npt.NDArray[np.uint8] | None = None
+    for batch in chain([first], batches):
+        if settings.keep_frames:
+            shard.append(clip_id, "frames", batch.frames)
+        motions = camera.motions(batch.overviews, face.at(batch.timestamps) if face else None)
+        if settings.stabilise:
+            maps, ranges = _stabilised(flow.flows(batch.grey), motions)
+        else:
+            maps, ranges = flow.magnitude_maps(batch.grey)
+        repeated = _repeated(previous, batch.grey)[len(batch.grey) - len(maps) :]
+        maps[repeated], ranges[repeated] = 0, 0  # OpenCV finds up to a pixel at the border
+        previous = batch.grey[-1]
+        shard.append(clip_id, "flow", maps)
+        shard.append(clip_id, "flow_range", ranges)
+        shard.append(clip_id, "camera", motions)
+        shard.append(clip_id, "timestamps", batch.timestamps)
+        thumbnails.add(batch.overviews, batch.timestamps)
+        n_written += len(batch.grey)
+    if n_written == n_frames:
+        _write_array(shard, clip_id, "thumbnails", thumbnails.pictures())
+    return n_written
+
+
+def _write_array(shard: ShardWriter, clip_id: str, key: str, array: npt.NDArray[Any]) -> None:
+    shard.begin(clip_id, key, array.shape, array.dtype)
+    shard.append(clip_id, key, array)
+
+
+def _repeated(
+    previous: npt.NDArray[np.uint8] | None, grey: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.bool_]:
+    """Return which of the frames (n, H, W) equal the one before, (n,)."""
+    before: list[Any] = [previous, *grey[:-1]]
+    return np.array([np.array_equal(a, b) for a, b in zip(before, grey, strict=True)])
+
+
+def _stabilised(
+    fields: npt.NDArray[np.float32], motions: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Return maps and ranges of flow (n, H, W, 2) without the camera's motions (n, 6)."""
+    height, width = fields.shape[1:3]
+    maps = np.empty(fields.shape[:3], np.uint8)
+    ranges = np.empty((len(fields), 2), np.float32)
+    for n, (field, motion) in enumerate(zip(fields, motions, strict=True)):
+        remainder = field - camera_field(motion, height, width)
+        # As in `pipeline.farneback.opencv`: the last bits of `cv2.magnitude` vary.
+        magnitude: Any = cv2.cartToPolar(*cv2.split(remainder))[0]
+        maps[n], ranges[n] = farneback.scaled(magnitude)
+    return maps, ranges

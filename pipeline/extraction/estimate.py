@@ -1,4 +1,4 @@
-"""What an extraction would do, found out without writing anything."""
+"""Estimate of an extraction, for a dry run: nothing is written."""
 
 import io
 import time
@@ -18,23 +18,23 @@ from pipeline.extraction.clips import extract_clips
 from pipeline.faces import model_of
 from pipeline.settings import Settings
 from pipeline.splits.protocols import split_videos
-from pipeline.video.probe import probe, sampling_rate
+from pipeline.video.probe import probe
 from pipeline.workers.local import Pool
 
-SAMPLED = 8  # videos that are looked into
-FRAMES_TIMED = 24  # of each of them
-NAMED = 10  # files that are no videos
+MAX_VIDEOS_TIMED = 8
+MAX_FRAMES_TIMED = 24  # per video
+MAX_FILES_LISTED = 10  # that are no videos
 
 
 @dataclass(frozen=True)
-class _Timing:
-    """What one video costs.
+class _Cost:
+    """Cost of one video.
 
     Attributes:
-        n_samples: frames that sampling gives, at most.
+        n_samples: maximum number of sampled frames.
         probing: seconds to probe it.
         per_frame: seconds to decode a frame, compute its flow and compress both.
-        bytes_per_frame: that are stored.
+        bytes_per_frame: bytes in the shard.
     """
 
     n_samples: int
@@ -44,28 +44,28 @@ class _Timing:
 
 
 def estimate_extraction(videos: Sequence[Video], settings: Settings, pool: Pool) -> str:
-    """What extracting a corpus would do: what it holds, its splits, about how long and how much.
+    """Describe a corpus, its splits, and the time and space that its extraction needs.
 
-    Files are taken at their names: which are broken, and which show the same footage, only shows
-    when they are decoded. A few videos are looked into for the estimate.
+    Only a few videos are decoded: which files are broken, and which show the same footage, is not
+    known before the extraction.
 
     Args:
-        videos: as `pipeline.corpus.reading.read_corpus` gives them.
+        videos: corpus, see `pipeline.corpus.reading.read_corpus`.
         settings: of the cache.
-        pool: where the work runs, and would.
+        pool: runs the tasks, and would run the extraction.
 
     Raises:
-        SettingsError: the split that is asked for does not fit these videos.
+        SettingsError: these videos cannot be split as the settings ask.
     """
     usable = [v for v in videos if looks_like_video(v.path) and not v.leads_to]
     others = [v.path for v in videos if not looks_like_video(v.path) or v.leads_to]
     splits = split_videos(usable, [str(video.path) for video in usable], settings.splitting)
-    unknown = sum(not video.identities for video in usable)
+    n_unknown = sum(not video.identities for video in usable)
     parts = [
         "Nothing is written: this is what the same command would do without --dry-run.",
         by_kind(usable),
-        f"{len(usable)} videos; {len(identities(usable))} identities, nobody is known in {unknown} "
-        "videos",
+        f"{len(usable)} videos; {len(identities(usable))} identities, nobody is known in "
+        f"{n_unknown} videos",
         _rejected_by_name(others),
         by_split(usable, splits),
         "Broken files, copies and the same footage under other names show when videos are decoded; "
@@ -78,67 +78,60 @@ def estimate_extraction(videos: Sequence[Video], settings: Settings, pool: Pool)
 def _rejected_by_name(paths: Sequence[Path]) -> str:
     if not paths:
         return ""
-    more = f", and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    listed = ", ".join(map(str, paths[:NAMED]))
+    n_more = len(paths) - MAX_FILES_LISTED
+    more = f", and {n_more} more" if n_more > 0 else ""
+    listed = ", ".join(map(str, paths[:MAX_FILES_LISTED]))
     return f"rejected by their names, or as links that lead elsewhere, {len(paths)}: {listed}{more}"
 
 
 def _estimate(videos: Sequence[Video], settings: Settings, pool: Pool) -> str:
-    spread = np.unique(np.linspace(0, len(videos) - 1, SAMPLED).astype(int))
+    spread = np.unique(np.linspace(0, len(videos) - 1, MAX_VIDEOS_TIMED).astype(int))
     paths = [videos[n].path for n in spread]
-    timings, failed = [], []
-    for path, result in pool.run(
-        partial(_time, settings=settings, model=model_of(settings.faces)), paths
-    ):
+    measure = partial(_measure, settings=settings, model=model_of(settings.faces))
+    costs: list[_Cost] = []
+    failed = []
+    for path, result in pool.run(measure, paths):
         if isinstance(result, Rejected):
             failed.append(f"{path} ({result.reason})")
         else:
-            timings.append(result)
-    looked = f"{len(paths)} videos were looked into"
+            costs.append(result)
+    basis = f"{len(paths)} videos were looked into"
     if failed:
-        looked += f"; not usable: {', '.join(failed)}"
-    if not timings:
-        return f"{looked}. Nothing can be said of time and size."
-    n_frames = settings.frames or min(timing.n_samples for timing in timings)
-    clips = [min(settings.clips, timing.n_samples // n_frames) for timing in timings]
-    frames = n_frames * float(np.mean(clips)) * len(videos)
-    seconds = float(np.mean([timing.probing for timing in timings])) * len(videos)
-    seconds += float(np.mean([timing.per_frame for timing in timings])) * frames
-    size = float(np.mean([timing.bytes_per_frame for timing in timings])) * frames
+        basis += f"; not usable: {', '.join(failed)}"
+    if not costs:
+        return f"{basis}. Nothing can be said of time and size."
+    n_frames = settings.frames or min(cost.n_samples for cost in costs)
+    n_clips = [min(settings.clips, cost.n_samples // n_frames) for cost in costs]
+    total_frames = n_frames * float(np.mean(n_clips)) * len(videos)
+    seconds = float(np.mean([cost.probing for cost in costs])) * len(videos)
+    seconds += float(np.mean([cost.per_frame for cost in costs])) * total_frames
+    size = float(np.mean([cost.bytes_per_frame for cost in costs])) * total_frames
     length = f"{n_frames} frames"
     if settings.frames is None:
-        length = f"{n_frames} frames (the shortest of these; a shorter one would shorten all)"
+        length += " (the shortest of these; a shorter one would shorten all)"
     return (
-        f"{looked}. With clips of {length}: about {_duration(seconds / pool.slots)} with "
+        f"{basis}. With clips of {length}: about {_duration(seconds / pool.slots)} with "
         f"{pool.slots} processes, {readable_bytes(size)}"
     )
 
 
-def _time(path: Path, settings: Settings, model: bytes) -> _Timing:
+def _measure(path: Path, settings: Settings, model: bytes) -> _Cost:
     start = time.perf_counter()
-    video = probe(path, fps=settings.fps, stride=settings.stride)
+    video = probe(path, settings.rate)
     probed = time.perf_counter()
     needed = settings.frames or settings.min_frames
     if video.n_samples < needed:
         raise Rejected("too short", f"{video.n_samples} frames, {needed} are needed")
-    n = min(video.n_samples, FRAMES_TIMED)
+    if settings.faces is not None:  # a clip costs the same whether its face is suitable or not
+        any_face = replace(settings.faces, no_face="whole", several="largest")
+        settings = replace(settings, crop=any_face)
+    n = min(video.n_samples, MAX_FRAMES_TIMED)
     file = io.BytesIO()
     with ShardWriter(file, compression=settings.compression) as shard:
-        extract_clips(
-            path,
-            shard,
-            "clip",
-            settings.geometry,
-            rate=sampling_rate(video.fps, settings.fps, settings.stride),
-            n_frames=n,
-            backend=settings.flow_backend,
-            keep_frames=settings.keep_frames,
-            stabilise=settings.stabilise,
-            faces=settings.faces and replace(settings.faces, no_face="whole", several="largest"),
-            model=model,
-        )
+        rate = settings.rate(video.fps)
+        extract_clips(path, shard, "clip", settings, rate=rate, n_frames=n, model=model)
     seconds = time.perf_counter() - probed
-    return _Timing(video.n_samples, probed - start, seconds / n, len(file.getbuffer()) / n)
+    return _Cost(video.n_samples, probed - start, seconds / n, len(file.getbuffer()) / n)
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""A corpus → a cache of clips: select, extract, split, index."""
+"""Extraction of a corpus: select the videos, write the shards, split the clips, write the index."""
 
 import dataclasses
 import hashlib
@@ -25,10 +25,16 @@ from pipeline.common.csv_files import write_csv
 from pipeline.common.errors import NothingUsable
 from pipeline.common.versions import versions
 from pipeline.corpus.labelled_video import Video
+from pipeline.extraction.clips import ClipMetadata
 from pipeline.extraction.repair import repair_cache
 from pipeline.extraction.selection import Selection, select, tally
-from pipeline.extraction.shard_tasks import Made, VideoTask, make_shards, video_task
-from pipeline.faces import model_of
+from pipeline.extraction.shard_tasks import (
+    FinishedShard,
+    VideoTask,
+    assign_to_shards,
+    extract_shards,
+    plan_shards,
+)
 from pipeline.settings import Settings
 from pipeline.splits.partition import groups
 from pipeline.splits.protocols import split_clips
@@ -44,198 +50,171 @@ def extract(
     settings: Settings,
     pool: Pool | None = None,
 ) -> Cache:
-    """Make a cache of frame stacks and flow maps, or finish one that was begun.
+    """Extract a corpus into a cache of frames and flow maps, or finish one that was begun.
 
     Args:
-        videos: as `pipeline.corpus.reading.read_corpus` gives them.
+        videos: corpus, see `pipeline.corpus.reading.read_corpus`.
         folder: of the cache.
         settings: of the cache.
-        pool: where the work runs; by default a process per core of this machine.
+        pool: runs the tasks; by default one process per core of this machine.
 
     Returns:
-        the finished cache; ``cache.rejected()`` has every file that is not in it, and why.
+        the finished cache. Its ``rejected()`` lists every file that is not in it, and why.
 
     Raises:
         NothingUsable: no real or no fake video is left.
         SettingsError: the folder was begun with other settings or other videos.
-        IntegrityError: shards are missing, and their videos or the libraries are no longer the
-            same.
+        IntegrityError: shards are missing, and their videos or the libraries have changed.
     """
     if pool is None:
         with LocalPool() as pool:
             return extract(videos, folder, settings, pool)
-    everything = dataclasses.asdict(settings) | {"corpus": _digest(videos)}
-    if finished := finished_cache(folder, STAGE, everything):
+    all_settings = dataclasses.asdict(settings) | {"corpus": _digest(videos)}
+    if finished := finished_cache(folder, STAGE, all_settings):
         remove_work(folder)
         return finished
-    with CacheInProgress(folder, everything) as work:
-        if begun := readable_cache(folder, STAGE):
-            repair_cache(begun, work, settings, pool)
+    with CacheInProgress(folder, all_settings) as workspace:
+        if incomplete := readable_cache(folder, STAGE):
+            repair_cache(incomplete, workspace, settings, pool)
         else:
-            selection = select(videos, work, settings, pool)
-            plans = _plans(selection, work, settings)
-            made, lost = make_shards(plans, work, pool)
-            selection.rejected.update(lost)
-            _finish(videos, selection, plans, made, work, settings)
+            selection = select(videos, workspace, settings, pool)
+            plan = plan_shards(
+                assign_to_shards(selection.usable, settings),
+                settings.videos_per_shard(len(selection.usable)),
+                selection.n_frames,
+                workspace,
+                settings,
+            )
+            shards, failed = extract_shards(plan, workspace, pool)
+            selection.rejected.update(failed)
+            _write_cache(videos, selection, plan, shards, workspace, settings)
     return Cache(folder, STAGE)
 
 
 def _digest(videos: Sequence[Video]) -> str:
     digest = hashlib.sha256()
     for video in videos:
-        known = [str(getattr(video, field.name)) for field in dataclasses.fields(video)]
-        digest.update(json.dumps(known).encode())
+        values = [str(getattr(video, field.name)) for field in dataclasses.fields(video)]
+        digest.update(json.dumps(values).encode())
     return f"{len(videos)} files, sha256 {digest.hexdigest()}"
 
 
-def _plans(
-    selection: Selection, work: CacheInProgress, settings: Settings
-) -> dict[str, list[VideoTask]]:
-    """All usable videos, shuffled by the seed and their bytes, by the shard that they go into."""
-    order = sorted(
-        selection.usable.items(),
-        key=lambda item: hashlib.sha256(f"{settings.seed} {item[1].sha256}".encode()).digest(),
-    )
-    size = settings.videos_per_shard(len(order))
-    plans: dict[str, list[VideoTask]] = {}
-    model = model_of(settings.faces)
-    for n, (path, video) in enumerate(order):
-        shard = f"shards/{n // size:05}.h5"
-        task = video_task(
-            work,
-            Path(path),
-            video,
-            shard=shard,
-            alone=size == 1,
-            settings=settings,
-            n_frames=selection.n_frames,
-            model=model,
-        )
-        plans.setdefault(shard, []).append(task)
-    return plans
-
-
-def _finish(
+def _write_cache(
     videos: Sequence[Video],
     selection: Selection,
-    plans: Mapping[str, Sequence[VideoTask]],
-    made: Mapping[str, Made],
-    work: CacheInProgress,
+    plan: Mapping[str, Sequence[VideoTask]],
+    shards: Mapping[str, FinishedShard],
+    workspace: CacheInProgress,
     settings: Settings,
 ) -> None:
-    """Split, and write what makes the folder a cache; the index comes last."""
-    rejected = selection.rejected
-    by_path = {str(video.path): video for video in videos}
-    done = [
-        (task, made[shard].clips[task.video_id])
-        for shard, tasks in plans.items()
-        for task in tasks
-        if shard in made and task.video_id in made[shard].clips
-    ]
-    sources = [
-        _with_copies(by_path[task.path], selection.copies.get(task.path, [])) for task, _ in done
-    ]
+    """Split the clips, and write all files beside the shards; the index comes last."""
+    folder, rejected = workspace.folder, selection.rejected
     write_csv(
-        work.folder / "rejected.csv",
+        folder / "rejected.csv",
         ["path", "reason", "detail"],
         [[path, rejected[path].reason, rejected[path].detail] for path in sorted(rejected)],
     )
-    if {video.label for video in sources} != {0, 1}:
+    by_path = {str(video.path): video for video in videos}
+    tasks = [
+        task
+        for shard in plan
+        for task in plan[shard]
+        if shard in shards and task.video_id in shards[shard].clips
+    ]
+    clips: list[Clip] = []
+    hashes, timing = [], []
+    for task in tasks:
+        video = _with_copies(by_path[task.path], selection.copies.get(task.path, []))
+        of_video = shards[task.shard].clips[task.video_id]
+        clips += [_clip(clip_id, of_video[clip_id], task, video) for clip_id in of_video]
+        hashes += [metadata.hashes for metadata in of_video.values()]
+        if (seconds := shards[task.shard].seconds.get(task.video_id)) is not None:
+            timing.append([task.video_id, len(of_video) * task.n_frames, seconds])
+    if {clip.label for clip in clips} != {0, 1}:
         raise NothingUsable(
-            f"{len(sources)} of {len(videos)} files are usable, real and fake ones are needed"
+            f"{len(tasks)} of {len(videos)} files are usable, real and fake ones are needed"
             f" ({tally(rejected.values())})",
-            f"{work.folder / 'rejected.csv'} says what is wrong with each",
+            f"{folder / 'rejected.csv'} says what is wrong with each",
         )
-    clips, hashes = [], []
-    for (task, its_clips), video in zip(done, sources, strict=True):
-        facts = selection.usable[task.path]
-        for clip_id, of_clip in its_clips.items():
-            hashes.append(of_clip.hashes)
-            clips.append(
-                Clip(
-                    id=clip_id,
-                    video=task.video_id,
-                    label=video.label,
-                    split="",
-                    identities=video.identities,
-                    shard=task.shard,
-                    n_frames=selection.n_frames,
-                    start=of_clip.start,
-                    fps=facts.fps,
-                    width=facts.width,
-                    height=facts.height,
-                    duration=facts.duration,
-                    bit_rate=facts.bit_rate,
-                    n_bytes=facts.n_bytes,
-                    source_sha256=facts.sha256,
-                    source=video.source,
-                    manipulation=video.manipulation,
-                    compression=video.compression,
-                    original=video.original,
-                    crop=",".join(map(str, of_clip.crop)),
-                    face_share=of_clip.face_share,
-                    n_faces=of_clip.n_faces,
-                    camera_known=of_clip.camera_known,
-                    given=video.given,
-                    official=video.official,
-                )
-            )
 
-    def pictures_of(n: int) -> Pictures:
-        return read_dataset(work.folder, clips[n].shard, clips[n].id, "thumbnails")
+    def thumbnails(n: int) -> Pictures:
+        return read_dataset(folder, clips[n].shard, clips[n].id, "thumbnails")
 
-    clips = split_clips(_with_footage(clips, same_footage(hashes, pictures_of)), settings.splitting)
-    write_csv(work.folder / "names.csv", ["id", "path"], [[t.video_id, t.path] for t, _ in done])
-    write_csv(
-        work.folder / TIMING,
-        ["id", "frames", "seconds"],
-        [
-            [task.video_id, len(its_clips) * selection.n_frames, seconds]
-            for task, its_clips in done
-            if (seconds := made[task.shard].seconds.get(task.video_id)) is not None
-        ],
-    )
+    clips = _with_footage(clips, same_footage(hashes, thumbnails))
+    clips = split_clips(clips, settings.splitting)
+    write_csv(folder / "names.csv", ["id", "path"], [[task.video_id, task.path] for task in tasks])
+    write_csv(folder / TIMING, ["id", "frames", "seconds"], timing)
     attrs: dict[str, str | int | float] = {
         "frames": selection.n_frames,
-        "shard_size": settings.videos_per_shard(sum(map(len, plans.values()))),
+        "shard_size": settings.videos_per_shard(len(selection.usable)),
         "flow_backend": settings.flow_backend,
         "versions": versions(),
         "rejected": json.dumps(Counter(r.reason for r in rejected.values()), sort_keys=True),
     }
-    write_datacard(work.folder, clips, extraction=work.settings, attrs=attrs)
+    write_datacard(folder, clips, extraction=workspace.settings, attrs=attrs)
     write_index(
-        work.folder,
+        folder,
         stage=STAGE,
-        settings=work.settings,
+        settings=workspace.settings,
         attrs=attrs,
         clips=clips,
-        shards=[made[shard].shard for shard in plans if shard in made],
+        shards=[shards[name].row for name in plan if name in shards],
     )
-    work.finish(made)
+    workspace.finish(shards)
+
+
+def _clip(clip_id: str, metadata: ClipMetadata, task: VideoTask, video: Video) -> Clip:
+    return Clip(
+        id=clip_id,
+        video=task.video_id,
+        label=video.label,
+        split="",
+        identities=video.identities,
+        shard=task.shard,
+        n_frames=task.n_frames,
+        start=metadata.start,
+        fps=task.video.fps,
+        width=task.video.width,
+        height=task.video.height,
+        duration=task.video.duration,
+        bit_rate=task.video.bit_rate,
+        n_bytes=task.video.n_bytes,
+        source_sha256=task.video.sha256,
+        source=video.source,
+        manipulation=video.manipulation,
+        compression=video.compression,
+        original=video.original,
+        crop=",".join(map(str, metadata.crop)),
+        face_share=metadata.face_share,
+        n_faces=metadata.n_faces,
+        camera_known=metadata.camera_known,
+        given=video.given,
+        official=video.official,
+    )
 
 
 def _with_copies(video: Video, copies: Sequence[Video]) -> Video:
-    """A video with all that is known of files with the same bytes."""
-    everything = [video, *copies]
-    identities = [identity for known in everything for identity in known.identities]
+    """Return a video with the labels of all files that have the same bytes."""
+    files = [video, *copies]
+    identities = [identity for file in files for identity in file.identities]
     return dataclasses.replace(
         video,
         identities=tuple(dict.fromkeys(identities)),
-        given=next(filter(None, (known.given for known in everything)), ""),
-        original=next(filter(None, (known.original for known in everything)), ""),
-        official=next(filter(None, (known.official for known in everything)), ""),
+        given=next(filter(None, (file.given for file in files)), ""),
+        original=next(filter(None, (file.original for file in files)), ""),
+        official=next(filter(None, (file.official for file in files)), ""),
     )
 
 
-def _with_footage(clips: Sequence[Clip], recording: npt.NDArray[np.int64]) -> list[Clip]:
-    """Clips that know with which other videos they show the same recording, if with any."""
-    shown = groups(
-        [(clip.video, f"recording {n}") for clip, n in zip(clips, recording, strict=True)]
+def _with_footage(clips: Sequence[Clip], recordings: npt.NDArray[np.int64]) -> list[Clip]:
+    """Set ``footage`` of the clips whose recording (N,) other videos show, too."""
+    numbers = groups(
+        [(clip.video, f"recording {n}") for clip, n in zip(clips, recordings, strict=True)]
     ).tolist()
     videos: dict[int, set[str]] = {}
-    for clip, number in zip(clips, shown, strict=True):
+    for clip, number in zip(clips, numbers, strict=True):
         videos.setdefault(number, set()).add(clip.video)
-    names = {n: f"footage:{min(same)}" if len(same) > 1 else "" for n, same in videos.items()}
+    names = {n: f"footage:{min(ids)}" if len(ids) > 1 else "" for n, ids in videos.items()}
     return [
-        dataclasses.replace(clip, footage=names[n]) for clip, n in zip(clips, shown, strict=True)
+        dataclasses.replace(clip, footage=names[n]) for clip, n in zip(clips, numbers, strict=True)
     ]

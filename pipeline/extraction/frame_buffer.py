@@ -1,4 +1,4 @@
-"""Decoded frames of a clip, kept until it is known which part of them is wanted."""
+"""Buffer for the decoded frames of a clip until its crop is known."""
 
 import tempfile
 from collections.abc import Iterator
@@ -12,36 +12,36 @@ import numpy.typing as npt
 from pipeline.video.decode import Picture, converting
 from pipeline.video.resize import Box, Cut, Upright
 
-IN_MEMORY = 2**27  # bytes; what is more goes to a temporary file
-MOST = 2**32  # bytes; what is more is decoded again
+MAX_IN_MEMORY = 2**27  # bytes; a larger buffer becomes a temporary file
+MAX_BYTES = 2**32  # frames beyond it are not stored, and have to be decoded again
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """A frame in the spool: when it was, which part was kept, and how long that is in bytes."""
+class _BufferedFrame:
+    """Time of a frame in seconds, the part of it that was stored, and the bytes of its planes."""
 
     time: float
     part: Box
-    n_bytes: int
+    n_bytes: int  # 0 if the buffer was full
 
 
 class FrameBuffer:
-    """Keeps a part of each frame as it was decoded, and scales another part, within it, later.
+    """Stores a part of each frame as it was decoded, and later scales a crop within that part.
 
-    To decode a video twice would take nearly twice the time; to keep whole frames would take
-    gigabytes.
+    Decoding a video twice would take nearly twice the time; storing whole frames would take
+    gigabytes. Use it as a context manager.
 
     Args:
-        upright: the video's pictures.
+        upright: the video's frames.
     """
 
     def __init__(self, upright: Upright) -> None:
         self._upright = upright
-        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed at exit
-        self._size = 0
-        self._kept: list[_Kept] = []
+        self._file = tempfile.SpooledTemporaryFile(MAX_IN_MEMORY)  # noqa: SIM115 - closed at exit
+        self._n_bytes = 0
+        self._frames: list[_BufferedFrame] = []
         self._overview_size = (0, 0)
-        self._kinds: dict[Box, av.VideoFrame] = {}  # part → a frame of what was cut
+        self._templates: dict[Box, av.VideoFrame] = {}  # part → the first frame cut to it
         self._cuts: dict[Box, Cut] = {}
 
     def __enter__(self) -> "FrameBuffer":
@@ -51,7 +51,7 @@ class FrameBuffer:
         self._file.close()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._frames)
 
     def add(
         self,
@@ -60,42 +60,46 @@ class FrameBuffer:
         overview: npt.NDArray[np.uint8],
         part: Box,
     ) -> None:
-        """Keep a part of a frame."""
+        """Store a part of a frame, and its overview (h, w) uint8.
+
+        Raises:
+            OSError: the disk with the temporary file is full.
+        """
         if part not in self._cuts:
             self._cuts[part] = self._upright.cutter(part)
         n_bytes = 0
-        if self._size < MOST:
+        if self._n_bytes < MAX_BYTES:
             cut = self._cuts[part](frame)
-            self._kinds.setdefault(part, cut)
+            self._templates.setdefault(part, cut)
             height, width = self._overview_size = overview.shape
             try:
                 self._file.write(overview.tobytes())
                 n_bytes = sum(self._file.write(memoryview(plane)) for plane in cut.planes)
             except OSError as error:
-                error.filename = tempfile.gettempdir()  # its file has no name
+                error.filename = tempfile.gettempdir()  # the file has no name
                 raise
-            self._size += width * height + n_bytes
-        self._kept.append(_Kept(time, part, n_bytes))
+            self._n_bytes += width * height + n_bytes
+        self._frames.append(_BufferedFrame(time, part, n_bytes))
 
     def holds(self, box: Box) -> bool:
-        """Whether this part of every frame was kept."""
-        return all(_contains(kept.part, box) and kept.n_bytes for kept in self._kept)
+        """Return whether this part of every frame is stored."""
+        return all(_contains(frame.part, box) and frame.n_bytes for frame in self._frames)
 
     def pictures(self, box: Box, width: int, height: int) -> Iterator[Picture]:
-        """All frames, of each this part at this size; `holds` must be true."""
+        """Scale a part of all frames, which the buffer `holds`, to a size in pixels."""
         self._file.seek(0)
         scalers: dict[Box, Any] = {}
         h, w = self._overview_size
-        for kept in self._kept:
-            kind = self._kinds[kept.part]
-            if kept.part not in scalers:
-                scalers[kept.part] = self._upright.scaler_of_cuts(
-                    kept.part, box, width, height, kind
+        for stored in self._frames:
+            template = self._templates[stored.part]
+            if stored.part not in scalers:
+                scalers[stored.part] = self._upright.scaler_of_cuts(
+                    stored.part, box, width, height, template
                 )
             overview = np.frombuffer(self._file.read(h * w), np.uint8).reshape(h, w)
-            frame = _like(kind, self._file.read(kept.n_bytes))
+            frame = _frame_from(self._file.read(stored.n_bytes), template)
             with converting():
-                picture = Picture(kept.time, scalers[kept.part](frame), overview)
+                picture = Picture(stored.time, scalers[stored.part](frame), overview)
             yield picture
 
 
@@ -108,17 +112,17 @@ def _contains(outer: Box, inner: Box) -> bool:
     )
 
 
-def _like(kind: av.VideoFrame, content: bytes) -> av.VideoFrame:
-    """A frame of the same kind from the bytes of its planes."""
-    frame = av.VideoFrame(kind.width, kind.height, kind.format.name)
-    frame.colorspace, frame.color_range = kind.colorspace, kind.color_range
+def _frame_from(planes: bytes, template: av.VideoFrame) -> av.VideoFrame:
+    """Build a frame from the bytes of its planes, in the format of a template."""
+    frame = av.VideoFrame(template.width, template.height, template.format.name)
+    frame.colorspace, frame.color_range = template.colorspace, template.color_range
     start = 0
-    for plane, there in zip(frame.planes, kind.planes, strict=True):
-        lines = there.buffer_size // there.line_size
-        stored = np.frombuffer(content, np.uint8, there.buffer_size, start)
-        start += there.buffer_size
+    for plane, like in zip(frame.planes, template.planes, strict=True):
+        n_lines = like.buffer_size // like.line_size
+        stored = np.frombuffer(planes, np.uint8, like.buffer_size, start)
+        start += like.buffer_size
         buffer: Any = plane
-        into = np.frombuffer(buffer, np.uint8).reshape(lines, plane.line_size)
-        n = min(plane.line_size, there.line_size)  # lines are padded differently
-        into[:, :n] = stored.reshape(lines, there.line_size)[:, :n]
+        target = np.frombuffer(buffer, np.uint8).reshape(n_lines, plane.line_size)
+        n = min(plane.line_size, like.line_size)  # lines are padded differently
+        target[:, :n] = stored.reshape(n_lines, like.line_size)[:, :n]
     return frame

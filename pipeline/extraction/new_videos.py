@@ -1,8 +1,8 @@
-"""Extract single videos outside any corpus, to be judged by a trained detector."""
+"""Extraction of single videos outside any corpus, to be predicted by a trained detector."""
 
 import dataclasses
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,22 +11,22 @@ from pipeline.common.errors import Rejected
 from pipeline.extraction.shard_tasks import VideoTask, extract_video
 from pipeline.faces import model_of
 from pipeline.settings import Settings
-from pipeline.video.probe import Probe, probe, sampling_rate
+from pipeline.video.probe import Probe, probe
 from pipeline.workers.local import Pool
 
 Change = Callable[[Path, Path], None]  # writes a changed copy of a video
 
 
 class NewVideo(NamedTuple):
-    """A video outside any corpus.
+    """An extracted video outside any corpus.
 
     Attributes:
-        shard: the name of the one that its clips are in.
-        facts: of the file.
+        shard: name of the shard with its clips.
+        metadata: of the file.
     """
 
     shard: str
-    facts: Probe
+    metadata: Probe
 
 
 def extract_new(
@@ -37,79 +37,67 @@ def extract_new(
     pool: Pool,
     change: Change | None = None,
 ) -> Generator[tuple[int, NewVideo | Rejected], None, None]:
-    """Extract single videos outside any corpus, each into a shard of its own.
+    """Extract single videos, each into a shard of its own.
 
     Args:
         paths: video files.
-        folder: where ``shards/`` is made.
-        settings: of the cache that the videos are to be compared with.
+        folder: receives ``shards/``.
+        settings: of the cache that the videos are compared with.
         n_frames: T of that cache.
-        pool: where the work runs.
-        change: extract changed copies of the videos, each of which is there only meanwhile.
+        pool: runs the tasks.
+        change: extract changed copies of the videos instead, which are removed afterwards.
 
     Raises:
-        SettingsError: the flow backend or face detector of that cache is not on this machine.
+        SettingsError: this machine lacks the flow backend or the face detector of that cache.
 
     Yields:
-        the position of a path and its shard, or why there is none; in the order in which they are
-        done.
+        position of a path, and its shard or the reason why there is none; in order of completion.
     """
     settings = dataclasses.replace(
         settings, flow_backend=farneback.equivalent_backend(settings.flow_backend)
     )
-    model = model_of(settings.faces)
-    tasks = [
-        _NewTask(n, str(path), str(folder), settings, n_frames, model, change)
-        for n, path in enumerate(paths)
-    ]
-    for task, result in pool.run(_extract_new, tasks):
-        yield task.number, result
+    extract_one = partial(
+        _extract_new,
+        folder=folder,
+        settings=settings,
+        n_frames=n_frames,
+        model=model_of(settings.faces),
+        change=change,
+    )
+    for (number, _), result in pool.run(extract_one, list(enumerate(paths))):
+        yield number, result
 
 
-@dataclass(frozen=True)
-class _NewTask:
-    number: int
-    path: str
-    folder: str
-    settings: Settings
-    n_frames: int
-    model: bytes
-    change: Change | None
-
-
-def _extract_new(new: _NewTask) -> NewVideo:
-    if new.change is None:
-        return _extract_file(new)
-    copy = Path(new.folder, f"{new.number:05}.mp4")
+def _extract_new(
+    item: tuple[int, Path],
+    folder: Path,
+    settings: Settings,
+    n_frames: int,
+    model: bytes,
+    change: Change | None,
+) -> NewVideo:
+    number, path = item
+    copy = folder / f"{number:05}.mp4"
     try:
-        new.change(Path(new.path), copy)
-        return _extract_file(dataclasses.replace(new, path=str(copy)))
-    finally:
-        copy.unlink(missing_ok=True)
-
-
-def _extract_file(new: _NewTask) -> NewVideo:
-    settings = new.settings
-    video = probe(Path(new.path), fps=settings.fps, stride=settings.stride)
-    if video.n_samples < new.n_frames:
-        raise Rejected("too short", f"{video.n_samples} frames, {new.n_frames} are needed")
-    shard = f"shards/{new.number:05}.h5"
-    n_clips = min(settings.clips, video.n_samples // new.n_frames)
-    extract_video(
-        VideoTask(
-            path=new.path,
-            video_id="video",
+        if change is not None:
+            change(path, copy)
+            path = copy
+        video = probe(path, settings.rate)
+        if video.n_samples < n_frames:
+            raise Rejected("too short", f"{video.n_samples} frames, {n_frames} are needed")
+        shard = f"shards/{number:05}.h5"
+        task = VideoTask(
+            path=str(path),
+            video=video,
             shard=shard,
             target=shard,
-            cache=new.folder,
-            rate=sampling_rate(video.fps, settings.fps, settings.stride),
-            n_frames=new.n_frames,
-            n_clips=n_clips,
-            seconds=0.0,
+            cache=str(folder),
+            n_frames=n_frames,
             settings=settings,
             recipe="",
-            model=new.model,
-        ),
-        n_clips,
-    )
-    return NewVideo(shard, video)
+            model=model,
+        )
+        extract_video(task)
+        return NewVideo(shard, video)
+    finally:
+        copy.unlink(missing_ok=True)

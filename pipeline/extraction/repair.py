@@ -1,6 +1,6 @@
-"""A finished cache of which shards are missing, made whole: those, and nothing else, are remade."""
+"""Repair of a finished cache that lacks shards: exactly those are extracted again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -9,79 +9,67 @@ from pipeline.cache.in_progress import CacheInProgress, remove_work
 from pipeline.common.errors import IntegrityError, Rejected
 from pipeline.common.versions import versions
 from pipeline.extraction.selection import seconds_to_probe
-from pipeline.extraction.shard_tasks import VideoTask, make_shards, video_task
-from pipeline.faces import model_of
+from pipeline.extraction.shard_tasks import extract_shards, plan_shards
 from pipeline.settings import Settings
 from pipeline.video.probe import Probe, probe
 from pipeline.workers.local import Pool
 
-ANEW = "bring the old state back, or remove the folder and extract everything anew"
+START_ANEW = "bring the old state back, or remove the folder and extract everything anew"
 
 
-def repair_cache(cache: Cache, work: CacheInProgress, settings: Settings, pool: Pool) -> None:
-    """Make the missing shards of a cache again. What the index says of them must come true.
+def repair_cache(cache: Cache, workspace: CacheInProgress, settings: Settings, pool: Pool) -> None:
+    """Extract the missing shards of a cache again, to the bytes that the index states.
 
     Args:
         cache: opened with ``whole=False``.
-        work: the same folder.
+        workspace: the same folder.
         settings: of the cache.
-        pool: where the work runs.
+        pool: runs the tasks.
 
     Raises:
-        IntegrityError: a video or a library is no longer the same, or a shard comes out otherwise.
+        IntegrityError: a video or a library has changed, or a shard gets other bytes.
     """
     if cache.attrs["versions"] != versions():
         raise IntegrityError(
-            f"shards of {work.folder} are missing, and the libraries that made it were "
+            f"shards of {workspace.folder} are missing, and the libraries that made it were "
             f"{cache.attrs['versions']}, now {versions()}",
             "install those versions, or remove the folder and extract everything anew",
         )
     missing = set(cache.missing())
-    videos: dict[str, list[Clip]] = {}
+    first_clips: dict[str, Clip] = {}  # by video, in the order of the shards
     for clip in cache.clips:
         if clip.shard in missing:
-            videos.setdefault(clip.video, []).append(clip)
-    plans: dict[str, list[VideoTask]] = {}
-    model = model_of(settings.faces)
-    for video_id, (path, video) in _probe(cache, videos, settings, pool).items():
-        clips = videos[video_id]
-        task = video_task(
-            work,
-            path,
-            video,
-            shard=clips[0].shard,
-            alone=cache.attrs["shard_size"] == 1,
-            settings=settings,
-            n_frames=clips[0].n_frames,
-            model=model,
-        )
-        plans.setdefault(task.shard, []).append(task)
-    made, lost = make_shards(plans, work, pool)
-    for name, why in lost.items():
-        raise IntegrityError(f"{name} can no longer be extracted: {why}", ANEW)
+            first_clips.setdefault(clip.video, clip)
+    shards: dict[str, dict[str, Probe]] = {}
+    for video_id, (path, video) in _probe(cache, first_clips, settings, pool).items():
+        shards.setdefault(first_clips[video_id].shard, {})[path] = video
+    plan = plan_shards(
+        shards, int(cache.attrs["shard_size"]), int(cache.attrs["frames"]), workspace, settings
+    )
+    finished, rejected = extract_shards(plan, workspace, pool)
+    for path, reason in rejected.items():
+        raise IntegrityError(f"{path} can no longer be extracted: {reason}", START_ANEW)
     for shard in cache.shards:
-        if shard.name in missing and made[shard.name].shard != shard:
-            (work.folder / shard.name).unlink()
-            raise IntegrityError(f"{work.folder / shard.name} did not come out as it was", ANEW)
-    remove_work(work.folder)
+        if shard.name in missing and finished[shard.name].row != shard:
+            (workspace.folder / shard.name).unlink()
+            raise IntegrityError(
+                f"{workspace.folder / shard.name} did not come out as it was", START_ANEW
+            )
+    remove_work(workspace.folder)
 
 
 def _probe(
-    cache: Cache,
-    videos: Mapping[str, Sequence[Clip]],
-    settings: Settings,
-    pool: Pool,
-) -> dict[str, tuple[Path, Probe]]:
-    """Where videos are, and what is known of them, by their ids, in the order given."""
+    cache: Cache, clips: Mapping[str, Clip], settings: Settings, pool: Pool
+) -> dict[str, tuple[str, Probe]]:
+    """Return path and metadata of the videos, by id, and check that they are unchanged."""
     names = cache.names()
-    paths = {Path(names[video]): video for video in videos}
-    look = partial(probe, fps=settings.fps, stride=settings.stride)
-    found: dict[str, tuple[Path, Probe]] = {}
-    for path, result in pool.run(look, list(paths), seconds_to_probe):
-        video = paths[path]
-        if isinstance(result, Rejected) or result.sha256 != videos[video][0].source_sha256:
+    ids = {Path(names[video_id]): video_id for video_id in clips}
+    probes: dict[str, tuple[str, Probe]] = {}
+    for path, result in pool.run(partial(probe, rate=settings.rate), list(ids), seconds_to_probe):
+        video_id = ids[path]
+        if isinstance(result, Rejected) or result.sha256 != clips[video_id].source_sha256:
             raise IntegrityError(
-                f"{path} is no longer what it was when {cache.folder} was made", ANEW
+                f"{path} is no longer what it was when {cache.folder} was made", START_ANEW
             )
-        found[video] = (path, result)
-    return {video: found[video] for video in videos}
+        probes[video_id] = str(path), result
+    return {video_id: probes[video_id] for video_id in clips}

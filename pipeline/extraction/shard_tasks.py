@@ -1,405 +1,436 @@
-"""Videos → shards on disk: many processes, any of which may fail, and nothing done twice.
+"""Shards of a cache, written by a pool whose processes may fail, and nothing written twice.
 
-A video is extracted by one process. Where a shard holds one video, that process writes the shard.
-Where it holds several, each is written to a file of its own under ``.work/parts``, and when the
-last of them is there they are put together, compressed as they are.
+One process extracts one video. If a shard holds a single video, that process writes the shard.
+Otherwise each video goes to a part, a file of its own under ``.work/parts``, and once all parts of
+a shard are there they are packed into it, compressed as they are.
 """
 
 import hashlib
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
-import numpy as np
 
-from pipeline.cache import Shard, Unfilled, shard_row, writing_shard
+from pipeline.cache import IncompleteDataset, Shard, shard_row, writing_shard
 from pipeline.cache.in_progress import PARTS, CacheInProgress
 from pipeline.common.errors import IntegrityError, Rejected
 from pipeline.common.files import stamp_of
 from pipeline.common.progress import Progress
 from pipeline.common.versions import versions
-from pipeline.extraction.clips import ClipFacts, extract_clips
-from pipeline.extraction.selection import SECONDS, seconds_to_decode
-from pipeline.faces import Followed
+from pipeline.extraction.clips import ClipMetadata, extract_clips, read_metadata
+from pipeline.extraction.selection import BASE_SECONDS, seconds_to_decode
+from pipeline.faces import model_of
 from pipeline.settings import Settings
-from pipeline.video.fingerprint import perceptual_hashes
-from pipeline.video.probe import Probe, sampling_rate
-from pipeline.video.resize import Box
+from pipeline.video.probe import Probe
 from pipeline.workers.local import Pool
 
-PACKED_PER_SECOND = 1e6  # bytes; so slow that only what hangs takes longer
+MIN_PACKING_SPEED = 1e6  # bytes per second; only a process that hangs is slower
 
-Clips = dict[str, ClipFacts]
+Clips = dict[str, dict[str, ClipMetadata]]
+
+
+class FinishedShard(NamedTuple):
+    """A shard on disk.
+
+    Attributes:
+        row: its row in the index.
+        clips: metadata by video id and clip id, in order of time.
+        seconds: processing time by video id, of the videos for which it is known.
+    """
+
+    row: Shard
+    clips: Clips
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
 class VideoTask:
-    """One video to be extracted, complete enough to be done by any process on any machine."""
+    """One video to extract; any process on any machine that sees the cache can do it.
+
+    Attributes:
+        path: video file.
+        video: its metadata.
+        shard: name of the shard that its clips belong to.
+        target: name of the file to write: the shard, or a part of it.
+        cache: folder of the cache.
+        n_frames: T, frames of a clip.
+        settings: of the cache.
+        recipe: digest of everything that decides the clips' bytes.
+        model: file of the face detector, if the settings ask for one.
+    """
 
     path: str
-    video_id: str
+    video: Probe
     shard: str
-    target: str  # the file to write: the shard, or a part of it
+    target: str
     cache: str
-    rate: float
     n_frames: int
-    n_clips: int
-    seconds: float  # that it may take; the more, the earlier it comes
     settings: Settings
     recipe: str
-    model: bytes = field(default=b"", repr=False)  # the file of the detector of faces
+    model: bytes = field(default=b"", repr=False)
+
+    @property
+    def video_id(self) -> str:
+        """Id of the video, and of its first clip."""
+        return self.video.sha256[:16]
+
+    @property
+    def rate(self) -> float:
+        """Sampling rate in frames per second."""
+        return self.settings.rate(self.video.fps)
+
+    @property
+    def n_clips(self) -> int:
+        """Number of clips, if all of the video is sound."""
+        return min(self.settings.clips, self.video.n_samples // self.n_frames)
+
+    @property
+    def seconds(self) -> float:
+        """Time limit; long videos are also started first."""
+        n_samples = self.n_clips * self.n_frames
+        n_decoded = math.ceil(n_samples * self.video.fps / self.rate)
+        return BASE_SECONDS + seconds_to_decode(self.video, n_decoded) + n_samples
 
 
 @dataclass(frozen=True)
 class PackTask:
-    """Parts that are all there, to be put together."""
+    """Parts to pack into their shard.
+
+    Attributes:
+        cache: folder of the cache.
+        shard: name of the shard.
+        recipe: digest of the recipes of its videos.
+        parts: names of the parts, in the order of the shard.
+        n_bytes: size of all parts.
+    """
 
     cache: str
     shard: str
     recipe: str
-    parts: tuple[tuple[str, tuple[str, ...]], ...]  # file and its clips
+    parts: tuple[str, ...]
     n_bytes: int
 
     @property
+    def target(self) -> str:
+        """Name of the file to write."""
+        return self.shard
+
+    @property
     def seconds(self) -> float:
-        """How long it may take."""
-        return SECONDS + self.n_bytes / PACKED_PER_SECOND
+        """Time limit."""
+        return BASE_SECONDS + self.n_bytes / MIN_PACKING_SPEED
 
 
-class Made(NamedTuple):
-    """A shard that is on disk.
+class WrittenFile(NamedTuple):
+    """Result of a task.
 
     Attributes:
-        shard: its row in the index.
-        clips: video id → its clips by name.
-        seconds: video id → how long a process was busy with it, of those that are known.
+        stamp: size in bytes and modification time in ns.
+        sha256: of a shard; empty for a part.
+        clips: metadata by video id and clip id, in order of time.
+        seconds: processing time.
     """
 
-    shard: Shard
-    clips: dict[str, Clips]
-    seconds: dict[str, float]
+    stamp: list[int]
+    sha256: str
+    clips: Clips
+    seconds: float
 
 
-def make_shards(
-    plans: dict[str, list[VideoTask]],
-    work: CacheInProgress,
-    pool: Pool,
-) -> tuple[dict[str, Made], dict[str, Rejected]]:
-    """Make all shards, of which an earlier run may have made some.
-
-    The most expensive videos come first, so that no process works on one of them alone at the end.
+def assign_to_shards(
+    videos: Mapping[str, Probe], settings: Settings
+) -> dict[str, dict[str, Probe]]:
+    """Distribute videos over shards, in an order that the seed and their bytes decide.
 
     Args:
-        plans: name of a shard → the videos in it, in their order.
-        work: the cache.
-        pool: where the work runs.
+        videos: metadata of the usable videos by path.
+        settings: of the cache.
 
     Returns:
-        shards by name (one whose videos all broke is not among them), and why videos are in none.
+        metadata by name of the shard and path.
     """
-    making = _Making(plans, work)
-    with Progress("extract", making.n_videos) as progress:
-        for task, result in pool.run(_do, making.waiting, lambda task: task.seconds):
-            making.take(task, result)
-            if isinstance(task, VideoTask):
-                n_clips = 0 if isinstance(result, Rejected) else len(result["clips"])
-                progress.update(task.path, result, frames=n_clips * task.n_frames)
-    return making.made, making.lost
+    order = sorted(
+        videos.items(),
+        key=lambda item: hashlib.sha256(f"{settings.seed} {item[1].sha256}".encode()).digest(),
+    )
+    size = settings.videos_per_shard(len(order))
+    shards: dict[str, dict[str, Probe]] = {}
+    for n, (path, video) in enumerate(order):
+        shards.setdefault(f"shards/{n // size:05}.h5", {})[path] = video
+    return shards
 
 
-class _Making:
-    """What is done, and what is to be done next."""
-
-    def __init__(self, plans: dict[str, list[VideoTask]], work: CacheInProgress) -> None:
-        self.made: dict[str, Made] = {}
-        self.lost: dict[str, Rejected] = {}
-        self.waiting: deque[VideoTask | PackTask] = deque()
-        self._plans, self._work = plans, work
-        self._missing: dict[str, set[str]] = {}  # shard → videos that are neither done nor lost
-        self._parts: dict[str, dict[str, Clips]] = {}  # shard → video → its clips
-        self._seconds: dict[str, float] = {}  # video → how long it took
-        for tasks in sorted(plans.values(), key=lambda ts: -max(t.seconds for t in ts)):
-            self._resume(tasks)
-        self.n_videos = sum(isinstance(task, VideoTask) for task in self.waiting)
-
-    def take(self, task: VideoTask | PackTask, result: dict[str, Any] | Rejected) -> None:
-        """Take the result of a task, and add to what is waiting."""
-        if isinstance(task, PackTask):
-            if isinstance(result, Rejected):
-                raise IntegrityError(
-                    f"{task.shard} could not be put together: {result.reason} {result.detail}",
-                    "run the same command again",
-                )
-            self._shard_is_there(self._plans[task.shard], result)
-            return
-        if isinstance(result, Rejected):
-            self.lost[task.path] = result
-            if not result.temporary:
-                note = self._work.note(task.path) or {}
-                broke = {"broke_at": task.n_frames, "broke": [result.reason, result.detail]}
-                self._work.remember(task.path, note | broke)
-        else:
-            clips = {clip: _facts(*values) for clip, values in result["clips"].items()}
-            self._parts[task.shard][task.video_id] = clips
-            self._seconds[task.video_id] = result["seconds"]
-            if task.target != task.shard:
-                self._work.remember(task.target, result | {"recipe": task.recipe})
-        self._missing[task.shard].discard(task.path)
-        if self._missing[task.shard]:
-            return
-        if task.target == task.shard and not isinstance(result, Rejected):
-            self._shard_is_there(self._plans[task.shard], result)
-        else:
-            self._pack(self._plans[task.shard])
-
-    def _resume(self, tasks: list[VideoTask]) -> None:
-        """See what an earlier run did of a shard; the rest waits."""
-        shard = tasks[0].shard
-        if self._is_made(tasks):
-            return
-        self._parts[shard], self._missing[shard] = {}, set()
-        for task in sorted(tasks, key=lambda task: -task.seconds):
-            known = self._work.note(task.path) or {}
-            if known.get("broke_at") == task.n_frames:
-                self.lost[task.path] = Rejected(*known["broke"])
-                continue
-            part = self._work.note(task.target) if task.target != shard else None
-            if part and part["recipe"] == task.recipe and self._stands(task.target, part):
-                clips = {clip: _facts(*values) for clip, values in part["clips"].items()}
-                self._parts[shard][task.video_id] = clips
-                if "seconds" in part:  # earlier versions did not note it
-                    self._seconds[task.video_id] = part["seconds"]
-            else:
-                self._missing[shard].add(task.path)
-                self.waiting.append(task)
-        if not self._missing[shard]:
-            self._pack(tasks)
-
-    def _is_made(self, tasks: list[VideoTask]) -> bool:
-        shard = tasks[0].shard
-        note = self._work.note(shard)
-        if note is None or not self._stands(shard, note):
-            # Whoever made it left no note, or it was copied here: then its content must tell.
-            if not self._work.has_shard(shard, _recipe(tasks)):
-                return False
-            self.made[shard] = Made(
-                shard_row(self._work.folder, shard), _read_facts(self._work.folder, tasks), {}
-            )
-            return True
-        there = [task for task in tasks if task.video_id in note["clips"]]
-        if note["recipe"] != _recipe(there) or len(there) + len(note["lost"]) != len(tasks):
-            return False
-        self.lost |= {path: Rejected(*why) for path, why in note["lost"].items()}
-        clips = {
-            video: {clip: _facts(*values) for clip, values in its.items()}
-            for video, its in note["clips"].items()
-        }
-        self.made[shard] = Made(
-            Shard(shard, note["stamp"][0], note["sha256"]), clips, note.get("seconds", {})
-        )
-        return True
-
-    def _stands(self, name: str, note: dict[str, Any]) -> bool:
-        """Whether a file is as it was when it was noted, as far as its size and time tell."""
-        return stamp_of(self._work.folder / name) == note["stamp"]
-
-    def _pack(self, tasks: list[VideoTask]) -> None:
-        shard = tasks[0].shard
-        parts = self._parts[shard]
-        there = [task for task in tasks if task.video_id in parts]
-        if not there:
-            return
-        self.waiting.appendleft(
-            PackTask(
-                cache=str(self._work.folder),
-                shard=shard,
-                recipe=_recipe(there),
-                parts=tuple((task.target, tuple(parts[task.video_id])) for task in there),
-                n_bytes=sum(stamp_of(self._work.folder / task.target)[0] for task in there),
-            )
-        )
-
-    def _shard_is_there(self, tasks: list[VideoTask], result: dict[str, Any]) -> None:
-        shard = tasks[0].shard
-        clips = self._parts.pop(shard)
-        seconds = {video: self._seconds[video] for video in clips if video in self._seconds}
-        note = {
-            "recipe": _recipe([task for task in tasks if task.video_id in clips]),
-            "stamp": result["stamp"],
-            "sha256": result["sha256"],
-            "clips": {video: _noted(its) for video, its in clips.items()},
-            "seconds": seconds,
-            "lost": {
-                task.path: [self.lost[task.path].reason, self.lost[task.path].detail]
-                for task in tasks
-                if task.video_id not in clips
-            },
-        }
-        self._work.remember(shard, note)
-        for task in tasks:
-            if task.target != shard:
-                (self._work.folder / task.target).unlink(missing_ok=True)
-        self.made[shard] = Made(Shard(shard, result["stamp"][0], result["sha256"]), clips, seconds)
-
-
-def video_task(
-    work: CacheInProgress,
-    path: Path,
-    video: Probe,
-    *,
-    shard: str,
-    alone: bool,
-    settings: Settings,
+def plan_shards(
+    shards: Mapping[str, Mapping[str, Probe]],
+    shard_size: int,
     n_frames: int,
-    model: bytes = b"",
-) -> VideoTask:
-    """What is to be done with a video.
+    workspace: CacheInProgress,
+    settings: Settings,
+) -> dict[str, list[VideoTask]]:
+    """Return the tasks of each shard by its name.
 
     Args:
-        work: the cache.
-        path: the video file.
-        video: what is known of it.
-        shard: where its clips belong.
-        alone: whether they are all that the shard may hold.
+        shards: metadata of the videos by name of their shard and path.
+        shard_size: maximum number of videos in a shard; if 1, tasks write shards themselves.
+        n_frames: T, frames of a clip.
+        workspace: the cache.
         settings: of the cache.
-        n_frames: T.
-        model: the file of the detector of faces, if the settings ask for one.
     """
-    n_clips = min(settings.clips, video.n_samples // n_frames)
-    rate = sampling_rate(video.fps, settings.fps, settings.stride)
-    n_decoded = math.ceil(n_clips * n_frames * video.fps / rate)
-    video_id = video.sha256[:16]
-    return VideoTask(
-        path=str(path),
-        video_id=video_id,
-        shard=shard,
-        target=shard if alone else f"{PARTS}/{video_id}.h5",
-        cache=str(work.folder),
-        rate=rate,
-        n_frames=n_frames,
-        n_clips=n_clips,
-        seconds=SECONDS + seconds_to_decode(video, n_decoded) + n_clips * n_frames,
-        settings=settings,
-        recipe=work.recipe(video=video.sha256, n_frames=n_frames, versions=versions()),
-        model=model,
-    )
-
-
-def _do(task: VideoTask | PackTask) -> dict[str, Any]:
-    """Do a task in a process of its own; the result can be noted as JSON."""
-    folder = Path(task.cache)
-    if isinstance(task, PackTask):
-        with writing_shard(folder, task.shard, attrs={"recipe": task.recipe}) as shard:
-            for part, names in task.parts:
-                shard.copy(folder / part, names)
-        return {
-            "stamp": stamp_of(folder / task.shard),
-            "sha256": shard_row(folder, task.shard).sha256,
-        }
-    begun = time.perf_counter()
-    clips = extract_video(task, task.n_clips)
-    result = {
-        "stamp": stamp_of(folder / task.target),
-        "clips": _noted(clips),
-        "seconds": round(time.perf_counter() - begun, 3),
-    }
-    if task.target == task.shard:
-        result["sha256"] = shard_row(folder, task.target).sha256
-    return result
-
-
-def extract_video(task: VideoTask, n_clips: int) -> Clips:
-    """Write the file of one video.
-
-    Raises:
-        Rejected: it is damaged or too short.
-    """
-    settings = task.settings
-    clips: Clips = {}
-    try:
-        with writing_shard(
-            Path(task.cache),
-            task.target,
-            attrs={"recipe": _recipe([task])},
-            compression=settings.compression,
-        ) as shard:
-            clips = extract_clips(
-                Path(task.path),
-                shard,
-                task.video_id,
-                settings.geometry,
-                rate=task.rate,
-                n_frames=task.n_frames,
-                n_clips=n_clips,
-                backend=settings.flow_backend,
-                keep_frames=settings.keep_frames,
-                stabilise=settings.stabilise,
-                faces=settings.faces,
-                model=task.model,
+    model = model_of(settings.faces)
+    return {
+        shard: [
+            VideoTask(
+                path=path,
+                video=video,
+                shard=shard,
+                target=shard if shard_size == 1 else f"{PARTS}/{video.sha256[:16]}.h5",
+                cache=str(workspace.folder),
+                n_frames=n_frames,
+                settings=settings,
+                recipe=workspace.recipe(video=video.sha256, n_frames=n_frames, versions=versions()),
+                model=model,
             )
-    except Unfilled:  # a later clip was begun and broke off; a file's bytes must not tell of it
-        return extract_video(task, len(clips))
-    return clips
+            for path, video in videos.items()
+        ]
+        for shard, videos in shards.items()
+    }
+
+
+def extract_shards(
+    plan: Mapping[str, Sequence[VideoTask]], workspace: CacheInProgress, pool: Pool
+) -> tuple[dict[str, FinishedShard], dict[str, Rejected]]:
+    """Write all shards that an earlier run has not written.
+
+    The videos that take longest come first, so that none of them keeps a process busy at the end.
+
+    Args:
+        plan: tasks of each shard by its name, in the order of the shard.
+        workspace: the cache.
+        pool: runs the tasks.
+
+    Returns:
+        the shards by name, without those whose videos all failed; and the failed videos by path.
+    """
+    work = _RemainingWork(plan, workspace)
+    n_videos = sum(isinstance(task, VideoTask) for task in work.queue)
+    with Progress("extract", n_videos) as progress:
+        for task, result in pool.run(run_task, work.queue, lambda task: task.seconds):
+            work.record(task, result)
+            if isinstance(task, VideoTask):
+                n_clips = 0 if isinstance(result, Rejected) else len(result.clips[task.video_id])
+                progress.update(task.path, result, frames=n_clips * task.n_frames)
+    return work.shards, work.rejected
+
+
+class _RemainingWork:
+    """Tasks to run, and the state of each shard.
+
+    The workspace has a note of each file that was written: its ``recipe``, ``stamp``, ``sha256``,
+    the ``seconds`` of its videos, and the videos that are ``lost`` because they failed.
+    """
+
+    def __init__(self, plan: Mapping[str, Sequence[VideoTask]], workspace: CacheInProgress) -> None:
+        self.shards: dict[str, FinishedShard] = {}
+        self.rejected: dict[str, Rejected] = {}
+        self.queue: deque[VideoTask | PackTask] = deque()
+        self._plan, self._workspace = plan, workspace
+        self._pending: dict[str, int] = {}  # shard → videos that are neither written nor rejected
+        for tasks in sorted(plan.values(), key=lambda tasks: -max(t.seconds for t in tasks)):
+            if not self._resume_shard(tasks):
+                self._resume_videos(tasks)
+
+    def _resume_shard(self, tasks: Sequence[VideoTask]) -> bool:
+        """Take over a shard of an earlier run, if it holds these videos."""
+        shard = tasks[0].shard
+        path = self._workspace.folder / shard
+        note = self._workspace.note(shard)
+        if note and note["stamp"] == stamp_of(path):
+            lost = {
+                t.path: Rejected(*note["lost"][t.video_id])
+                for t in tasks
+                if t.video_id in note["lost"]
+            }
+            if note["recipe"] != _recipe([task for task in tasks if task.path not in lost]):
+                return False
+            self.rejected |= lost
+        elif self._workspace.has_shard(shard, _recipe(tasks)):  # a killed run left no note of it
+            sha256 = shard_row(self._workspace.folder, shard).sha256
+            self._note(shard, _recipe(tasks), WrittenFile(stamp_of(path), sha256, {}, 0), {})
+        else:
+            return False
+        self._add_shard(shard, _read_clips(path))
+        return True
+
+    def _resume_videos(self, tasks: Sequence[VideoTask]) -> None:
+        """Take over the parts of an earlier run, and queue the other videos of a shard."""
+        shard = tasks[0].shard
+        waiting = []
+        for task in sorted(tasks, key=lambda task: -task.seconds):
+            history = self._workspace.note(task.path) or {}
+            if history.get("broke_at") == task.n_frames:
+                self.rejected[task.path] = Rejected(*history["broke"])
+            elif not self._has_part(task):
+                waiting.append(task)
+        self._pending[shard] = len(waiting)
+        self.queue.extend(waiting)
+        if not waiting:
+            self._queue_packing(shard)
+
+    def _has_part(self, task: VideoTask) -> bool:
+        note = self._workspace.note(task.target)
+        return (
+            note is not None
+            and note["recipe"] == _recipe([task])
+            and note["stamp"] == stamp_of(self._workspace.folder / task.target)
+        )
+
+    def record(self, task: VideoTask | PackTask, result: WrittenFile | Rejected) -> None:
+        """Note the result of a task, and queue the packing of its shard if that is due."""
+        if isinstance(task, PackTask):
+            self._record_packing(task, result)
+            return
+        if isinstance(result, Rejected):
+            self.rejected[task.path] = result
+            if not result.temporary:
+                note = self._workspace.note(task.path) or {}
+                failure = {"broke_at": task.n_frames, "broke": [result.reason, result.detail]}
+                self._workspace.remember(task.path, note | failure)
+        else:
+            self._note(task.target, _recipe([task]), result, {task.video_id: result.seconds})
+            if task.target == task.shard:
+                self._add_shard(task.shard, result.clips)
+                return
+        self._pending[task.shard] -= 1
+        if not self._pending[task.shard]:
+            self._queue_packing(task.shard)
+
+    def _queue_packing(self, shard: str) -> None:
+        tasks = [task for task in self._plan[shard] if task.path not in self.rejected]
+        if tasks:
+            folder = self._workspace.folder
+            parts = tuple(task.target for task in tasks)
+            n_bytes = sum(stamp_of(folder / part)[0] for part in parts)
+            self.queue.appendleft(PackTask(str(folder), shard, _recipe(tasks), parts, n_bytes))
+
+    def _record_packing(self, task: PackTask, result: WrittenFile | Rejected) -> None:
+        if isinstance(result, Rejected):
+            raise IntegrityError(
+                f"{task.shard} could not be packed: {result.reason} {result.detail}",
+                "run the same command again",
+            )
+        seconds: dict[str, float] = {}
+        for part in task.parts:
+            seconds |= self._workspace.note(part)["seconds"]
+        failed = [video for video in self._plan[task.shard] if video.path in self.rejected]
+        lost = {video.video_id: self.rejected[video.path].args for video in failed}
+        self._note(task.shard, task.recipe, result, seconds, lost)
+        for part in task.parts:
+            (self._workspace.folder / part).unlink(missing_ok=True)
+        self._add_shard(task.shard, result.clips)
+
+    def _note(
+        self,
+        name: str,
+        recipe: str,
+        file: WrittenFile,
+        seconds: Mapping[str, float],
+        lost: Mapping[str, Any] | None = None,
+    ) -> None:
+        note = {"recipe": recipe, "stamp": file.stamp, "sha256": file.sha256}
+        self._workspace.remember(name, note | {"seconds": seconds, "lost": lost or {}})
+
+    def _add_shard(self, shard: str, clips: Clips) -> None:
+        note = self._workspace.note(shard)
+        row = Shard(shard, note["stamp"][0], note["sha256"])
+        self.shards[shard] = FinishedShard(row, clips, note.get("seconds", {}))
 
 
 def _recipe(tasks: Sequence[VideoTask]) -> str:
-    """What a file with these videos is made of, as a digest."""
+    """Return the digest that decides the bytes of a file with these videos."""
     return hashlib.sha256("".join(task.recipe for task in tasks).encode()).hexdigest()
 
 
-def _noted(clips: Clips) -> dict[str, tuple[float, str, Box, float, int, float]]:
-    return {
-        name: (
-            facts.start,
-            facts.hashes.tobytes().hex(),
-            facts.crop,
-            facts.face_share,
-            facts.n_faces,
-            facts.camera_known,
-        )
-        for name, facts in clips.items()
-    }
+def _read_clips(shard: Path) -> Clips:
+    """Read the metadata of all clips of a shard, by video id and clip id, in order of time."""
+    clips: Clips = {}
+    with h5py.File(shard) as file:
+        for clip_id in _clip_ids(file):
+            video_id = clip_id.partition("-")[0]
+            clips.setdefault(video_id, {})[clip_id] = read_metadata(file[clip_id])
+    return clips
 
 
-def _facts(
-    start: float,
-    hashes: str,
-    crop: Sequence[int],
-    face_share: float,
-    n_faces: int,
-    camera_known: float,
-) -> ClipFacts:
-    rows = np.frombuffer(bytes.fromhex(hashes), np.uint8).reshape(-1, 8)
-    x, y, w, h = crop
-    return ClipFacts(start, rows, (x, y, w, h), face_share, n_faces, camera_known)
+def _clip_ids(shard: h5py.File) -> list[str]:
+    """Return the ids of a shard's clips: of each video ``ID``, ``ID-1``, ``ID-2``, ..."""
+
+    def video_and_number(clip_id: str) -> tuple[str, int]:
+        video_id, _, number = clip_id.partition("-")
+        return video_id, int(number or 0)
+
+    return sorted(shard, key=video_and_number)
 
 
-def _read_facts(cache: Path, tasks: Sequence[VideoTask]) -> dict[str, Clips]:
-    """What `extract_clips` said of these videos, from the shard itself."""
-    found: dict[str, Clips] = {}
-    with h5py.File(cache / tasks[0].shard) as file:
-        for task in tasks:
-            names = [n for n in file if n == task.video_id or n.startswith(f"{task.video_id}-")]
-            found[task.video_id] = {
-                name: _facts_of(file[name])
-                for name in sorted(names, key=lambda name: file[name]["timestamps"][0])
-            }
-    return found
+# ----------------------------------------------------------------------- in a process of the pool
 
 
-def _facts_of(clip: h5py.Group) -> ClipFacts:
-    x, y, w, h = clip["crop"][:].tolist()
-    face = Followed(clip["faces"][:]) if "faces" in clip else None
-    return ClipFacts(
-        float(clip["timestamps"][0]),
-        perceptual_hashes(clip["thumbnails"][:]),
-        (x, y, w, h),
-        face.share if face else 0.0,
-        face.n_faces if face else 0,
-        1 - float(np.isnan(clip["camera"][:, 0]).sum()) / len(clip["camera"]),
-    )
+def run_task(task: VideoTask | PackTask) -> WrittenFile:
+    """Write the file of a task.
+
+    Raises:
+        Rejected: the video cannot be used.
+    """
+    start = time.perf_counter()
+    if isinstance(task, PackTask):
+        _pack(task)
+    else:
+        extract_video(task)
+    seconds = round(time.perf_counter() - start, 3)
+    folder = Path(task.cache)
+    path = folder / task.target
+    sha256 = shard_row(folder, task.shard).sha256 if task.target == task.shard else ""
+    return WrittenFile(stamp_of(path), sha256, _read_clips(path), seconds)
+
+
+def extract_video(task: VideoTask) -> None:
+    """Write the clips of one video to the task's target.
+
+    Raises:
+        Rejected: the video is damaged or too short, or has no suitable face.
+    """
+    n_clips = task.n_clips
+    while True:
+        try:
+            with writing_shard(
+                Path(task.cache),
+                task.target,
+                attrs={"recipe": _recipe([task])},
+                compression=task.settings.compression,
+            ) as shard:
+                clips = extract_clips(
+                    Path(task.path),
+                    shard,
+                    task.video_id,
+                    task.settings,
+                    rate=task.rate,
+                    n_frames=task.n_frames,
+                    n_clips=n_clips,
+                    model=task.model,
+                )
+            return
+        except IncompleteDataset:  # a later clip broke off: the file must not hold a part of it
+            n_clips = len(clips)
+
+
+def _pack(task: PackTask) -> None:
+    """Copy the clips of all parts into their shard."""
+    folder = Path(task.cache)
+    with writing_shard(folder, task.shard, attrs={"recipe": task.recipe}) as shard:
+        for part in task.parts:
+            with h5py.File(folder / part) as file:
+                clip_ids = _clip_ids(file)
+            shard.copy(folder / part, clip_ids)

@@ -15,7 +15,7 @@ from data.heads import render
 from data.looks import cast_actor
 from pipeline.cache import Cache, ShardWriter
 from pipeline.corpus.reading import read_corpus
-from pipeline.extraction.clips import extract_clips
+from pipeline.extraction.clips import extract_clips, read_metadata
 from pipeline.extraction.extract_corpus import extract
 from pipeline.faces import FaceCrop, find_model
 from pipeline.settings import Settings
@@ -28,22 +28,23 @@ SCRIPT = "\"'><script>alert(2)</script>.mp4"  # the slash makes a folder of the 
 HANDLER = '" autofocus onfocus="alert(3)'
 
 
-def one_clip(path, n_frames, *, geometry=None, backend="cpu", **options):
-    """Extract the first clip of a video: what is known of it, and its arrays."""
+def one_clip(path, n_frames, *, geometry=None, faces=None, model=b"", n_clips=1, stabilise=False):
+    """Extract the first clip of a video: its metadata and its arrays."""
+    geometry = geometry or Geometry()
+    settings = Settings(
+        geometry.width,
+        geometry.height,
+        faces or geometry.crop,
+        flow_backend="cpu",
+        stabilise=stabilise,
+    )
+    how = {"rate": 25, "n_frames": n_frames, "n_clips": n_clips, "model": model}
     file = io.BytesIO()
     with ShardWriter(file) as shard:
-        facts = extract_clips(
-            Path(path),
-            shard,
-            "clip",
-            geometry or Geometry(),
-            rate=25,
-            n_frames=n_frames,
-            backend=backend,
-            **options,
-        )
+        extract_clips(Path(path), shard, "clip", settings, **how)
     with h5py.File(file) as stored:
-        return facts["clip"], {key: dataset[:] for key, dataset in stored["clip"].items()}
+        clip = stored["clip"]
+        return read_metadata(clip), {key: dataset[:] for key, dataset in clip.items()}
 
 
 def magnitudes(arrays):
@@ -121,7 +122,7 @@ def haar():
 @pytest.fixture(scope="session")
 def actor():
     """A stylised person whose face the cascade finds, 640x480, with grain as a camera has it."""
-    frames, boxes = render(cast_actor(6), n_frames=2, seed=6, size=(640, 480))
+    frames, boxes = render(cast_actor(21), n_frames=2, seed=6, size=(640, 480))
     grain = np.random.default_rng(0).normal(0, 3, frames[0].shape)
     return np.clip(frames[0] + grain, 0, 255).astype(np.uint8), boxes[0]
 

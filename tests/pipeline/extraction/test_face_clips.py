@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline import windows
 from pipeline.cache import Cache, read_shard
 from pipeline.common.csv_files import read_csv
 from pipeline.common.errors import Rejected, SettingsError
 from pipeline.corpus.labelled_video import Video
+from pipeline.extraction import clips as clips_module
 from pipeline.extraction import extract_corpus, frame_buffer
 from pipeline.extraction.extract_corpus import extract
 from pipeline.extraction.new_videos import extract_new
@@ -25,12 +25,6 @@ from pipeline.viewing.contact_sheet import WHOLE, contact_sheet
 from tests.pipeline.conftest import LOSSLESS, grainy, magnitudes, one_clip
 
 PAN = 2  # pixels a frame
-
-
-@pytest.fixture
-def time_for_faces(monkeypatch):
-    """Every moment is looked at, as in videos that take long to decode."""
-    monkeypatch.setattr("pipeline.faces.search.SHARE", 10.0)
 
 
 def panned(actor, n, step=PAN):
@@ -75,9 +69,7 @@ def test_a_slow_pan_gives_the_pans_flow_and_nothing_else(actor, haar, tmp_path, 
     np.testing.assert_allclose(arrays["camera"][:, 1], 0, atol=0.1)
 
 
-def test_the_box_holds_the_face_wherever_it_went(
-    actor, haar, tmp_path, write_video, time_for_faces
-):
+def test_the_box_holds_the_face_wherever_it_went(actor, haar, tmp_path, write_video):
     path = write_video(tmp_path / "pan.mkv", panned(actor, 25, step=4), 25, **LOSSLESS)
     facts, arrays = one_clip(path, 25, **haar)
     x, y, width, height = facts.crop
@@ -158,20 +150,20 @@ def test_a_turned_video_is_searched_upright(actor, haar, tmp_path, write_video):
 
 
 def test_a_face_that_goes_further_than_foreseen_is_decoded_again(
-    actor, haar, tmp_path, write_video, monkeypatch, time_for_faces
+    actor, haar, tmp_path, write_video, monkeypatch
 ):
     path = write_video(tmp_path / "pan.mkv", panned(actor, 21, step=6), 25, **LOSSLESS)
     again = []
     monkeypatch.setattr("pipeline.faces.search.ROOM", 0.0)
-    decode = windows._again
-    monkeypatch.setattr(windows, "_again", lambda *a: again.append(a) or decode(*a))
+    decode = clips_module._decode_again
+    monkeypatch.setattr(clips_module, "_decode_again", lambda *a: again.append(a) or decode(*a))
     facts, arrays = one_clip(path, 21, geometry=Geometry(200, 190), **haar)
     assert len(again) == 1
     _, by_hand = one_clip(path, 21, geometry=Geometry(200, 190, facts.crop))
     np.testing.assert_array_equal(arrays["frames"], by_hand["frames"])
 
 
-@pytest.mark.parametrize("name,value", [("IN_MEMORY", 1000), ("MOST", 10**6)])
+@pytest.mark.parametrize("name,value", [("MAX_IN_MEMORY", 1000), ("MAX_BYTES", 10**6)])
 def test_what_does_not_fit_into_memory_comes_out_the_same(
     actor, haar, tmp_path, write_video, monkeypatch, name, value
 ):
@@ -248,9 +240,7 @@ def videos(actor, tmp_path_factory, write_video):
     return paths
 
 
-def test_each_policy_is_a_reason_or_a_recorded_fact(
-    videos, haar, tmp_path, in_process, time_for_faces
-):
+def test_each_policy_is_a_reason_or_a_recorded_fact(videos, haar, tmp_path, in_process):
     corpus = [Video(path, label=n % 2) for n, path in enumerate(videos.values())]
 
     def run(out, **policy):
@@ -376,7 +366,7 @@ def test_the_command_crops_about_faces(videos, tmp_path, run_command):
     cache = Cache(tmp_path / "cache")
     assert cache.settings["crop"]["margin"] == 0.8 and cache.settings["stabilise"]
     shares = sorted(clip.face_share for clip in cache.clips)
-    assert shares == pytest.approx([0, 2 / 3, 1])  # so short a clip pays for few looks
+    assert shares == [0, 1, 1]
     assert "no face was found in 1 of 3 clips" in done.stdout
     assert "several faces were seen in 1 of 3 clips" in done.stdout
 
