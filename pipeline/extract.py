@@ -1,4 +1,4 @@
-"""The command that turns folders of videos into a cache of frames and flow maps."""
+"""Command that extracts folders of videos into a cache of frames and flow maps."""
 
 import dataclasses
 from collections import Counter
@@ -9,8 +9,7 @@ import click
 import cloup
 
 from pipeline import farneback
-from pipeline.cache import Cache, readable_cache
-from pipeline.cache.datacard import NAME as DATACARD
+from pipeline.cache import DATACARD, Cache, readable_cache
 from pipeline.cache.datacard import caveats
 from pipeline.common.cli import Command, log_json_option, number_or
 from pipeline.common.errors import SettingsError, TooManyRejects
@@ -24,17 +23,17 @@ from pipeline.settings import Settings
 from pipeline.splits.options import splitting_options
 from pipeline.splits.protocols import Splitting
 from pipeline.video.resize import Box
-from pipeline.workers.local import Limits, LocalPool
+from pipeline.workers.local import DEFAULT_LIMITS, Limits, LocalPool
 from pipeline.workers.ray_cluster import RayPool, Request, node_check
 
 DEFAULTS = Settings()
-FACES = FaceCrop()
-DEFAULT_MEMORY = Limits().n_bytes // 10**6  # MB
-GPU = 0.25  # of one, for a video whose flow is computed there: decoding takes most of the time
+FACE_DEFAULTS = FaceCrop()
+DEFAULT_MEMORY = DEFAULT_LIMITS.n_bytes // 10**6  # MB
+GPU_SHARE = 0.25  # of a GPU that a video reserves for its flow: decoding takes most of the time
 
 
 def parse_size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
-    """``224`` or ``320x240``: width and height in pixels."""
+    """Parse ``224`` or ``320x240`` as width and height in pixels."""
     width, _, height = value.lower().partition("x")
     try:
         return int(width), int(height or width)
@@ -45,16 +44,16 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
 def parse_crop(
     context: click.Context, parameter: click.Parameter, value: str
 ) -> Box | FaceCrop | None:
-    """``none``, ``x,y,w,h`` in pixels of the upright picture, ``face`` or ``face+MARGIN``."""
+    """Parse ``none``, ``x,y,w,h`` in pixels of the upright frame, ``face`` or ``face+MARGIN``."""
     if value == "none":
         return None
     name, plus, margin = value.partition("+")
     try:
         if name == "face":
-            found = FaceCrop(margin=float(margin)) if plus else FaceCrop()
-            if not 0 <= found.margin <= 10:
+            crop = FaceCrop(margin=float(margin)) if plus else FaceCrop()
+            if not 0 <= crop.margin <= 10:
                 raise ValueError
-            return found
+            return crop
         x, y, w, h = map(int, value.split(","))
     except ValueError:
         raise click.BadParameter(
@@ -66,19 +65,19 @@ def parse_crop(
 def parse_request(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> dict[str, float]:
-    """``cpu=1,memory=1000,gpu=0.25``, or some of them."""
+    """Parse ``cpu=1,memory=1000,gpu=0.25``, or some of these, as arguments of `Request`."""
     try:
-        asked = {
+        request = {
             name: float(n)
             for name, n in (part.split("=") for part in (value or "").split(",") if part)
         }
-        Request(**asked)
+        Request(**request)
     except (ValueError, TypeError, SettingsError):
         raise click.BadParameter(
             f"{value!r} is not some of cpu=CORES,memory=MB,gpu=SHARE, with cpu from 0.01 and "
             "gpu from 0 to 1"
         ) from None
-    return asked
+    return request
 
 
 @cloup.command(cls=Command)
@@ -97,79 +96,79 @@ def parse_request(
         "--layout",
         type=click.Choice(layouts.CHOICES),
         default=layouts.AUTO,
-        help="Whose names of files and folders to go by. auto recognises each folder by itself, "
-        "folders goes by *REAL* and *FAKE* alone.",
+        help="Naming scheme of files and folders. auto recognises it for each folder, folders "
+        "uses *REAL* and *FAKE* alone.",
     ),
     cloup.option(
         "--follow-links",
         is_flag=True,
-        help="Follow symbolic links that lead out of the folders given. Without it they are "
+        help="Follow symbolic links that lead out of the given folders; by default they are "
         "rejected.",
     ),
 )
 @cloup.option_group(
-    "Where to",
+    "Output",
     cloup.option(
         "-o",
         "--output",
         type=click.Path(path_type=Path),
-        help="Folder of the cache.",
+        help="Folder to write the cache to.",
     ),
     cloup.option(
         "--dry-run",
         is_flag=True,
-        help="Write nothing; say what is there, how it would be split, and about how long it would "
-        "take.",
+        help="Write nothing; print what the videos are, how they would be split, and about how "
+        "long it would take.",
     ),
     cloup.option(
         "--shard-size",
         metavar="N",
         type=click.IntRange(1),
-        help="Videos in a file of the cache.  [default: 1; for 2,000 videos and more so many that "
-        "there are about 1,000 files, 64 at most]",
+        help="Videos per file of the cache.  [default: 1; from 2,000 videos on as many as give "
+        "about 1,000 files, 64 at most]",
     ),
     cloup.option(
         "--max-rejects",
         metavar="N",
         type=click.IntRange(0),
-        help="End with exit code 3 if more files than this are rejected.  [default: no limit]",
+        help="Exit with code 3 if more files than this are rejected.  [default: no limit]",
     ),
 )
 @cloup.option_group(
-    "How the work is done",
+    "Processes and limits",
     cloup.option(
         "--jobs",
         metavar="N",
         type=click.IntRange(1),
-        help="Processes; with --ray, videos at once on all nodes, at most.  [default: one per "
-        "core; with --ray as many as there is room for]",
+        help="Number of processes; with --ray, maximum number of videos at once on all nodes.  "
+        "[default: one per core; with --ray as many as fit on the nodes]",
     ),
     cloup.option(
         "--ray",
         metavar="ADDRESS",
-        help="Do the work on a Ray cluster whose nodes share storage: auto for the one that this "
-        "machine belongs to, or HOST:PORT. The result is the same.",
+        help="Run on a Ray cluster whose nodes share storage: HOST:PORT, or auto for the cluster "
+        "of this machine. The cache is the same.",
     ),
     cloup.option(
         "--ray-request",
         metavar="REQUEST",
         callback=parse_request,
-        help="What a video reserves on a node, memory in MB, like cpu=1,memory=1000,gpu=0.25.  "
-        "[default: cpu=1, and gpu=0.25 if flow is computed on GPUs]",
+        help="Resources that a video reserves on a node, memory in MB: "
+        "cpu=1,memory=1000,gpu=0.25.  [default: cpu=1, and gpu=0.25 if flow is computed on GPUs]",
     ),
     cloup.option(
         "--timeout",
         metavar="SECONDS",
         type=click.FloatRange(1),
-        help="Reject a video that takes longer.  [default: by its length and size, two minutes or "
-        "more]",
+        help="Reject a video that takes longer.  [default: two minutes or more, depending on its "
+        "length and size]",
     ),
     cloup.option(
         "--memory",
         metavar="MB",
         type=click.IntRange(500),
         default=DEFAULT_MEMORY,
-        help="Reject a video for which a process needs more memory than this.",
+        help="Reject a video whose process needs more memory than this.",
     ),
     log_json_option,
 )
@@ -179,23 +178,23 @@ def parse_request(
         "--frames",
         metavar="N",
         type=click.IntRange(2),
-        help="Frames of every clip; shorter videos are rejected.  [default: those of the shortest "
-        "sound video]",
+        help="Frames per clip; shorter videos are rejected.  [default: as many as the shortest "
+        "sound video has]",
     ),
     cloup.option(
         "--min-frames",
         metavar="N",
         type=click.IntRange(2),
         default=DEFAULTS.min_frames,
-        help="Without --frames: videos with fewer are rejected and do not shorten the others.",
+        help="Without --frames: reject videos with fewer, so that they do not shorten the others.",
     ),
     cloup.option(
         "--fps",
         metavar="RATE",
         default="native",
         callback=number_or("native", "a rate", below=1000),
-        help="Frames sampled per second, by timestamps; slower videos are rejected. native keeps "
-        "every frame of a video.",
+        help="Frames to sample per second, by timestamps; slower videos are rejected. native "
+        "keeps every frame.",
     ),
     cloup.option(
         "--stride",
@@ -209,7 +208,7 @@ def parse_request(
         metavar="N",
         type=click.IntRange(1),
         default=1,
-        help="Cut up to this many clips, one after the other, from each video.",
+        help="Cut up to this many consecutive clips from each video.",
     ),
 )
 @cloup.option_group(
@@ -219,21 +218,22 @@ def parse_request(
         metavar="WxH",
         default="224x224",
         callback=parse_size,
-        help="Of frames and flow maps.",
+        help="Size of frames and flow maps.",
     ),
     cloup.option(
         "--crop",
         metavar="WHAT",
         default="none",
         callback=parse_crop,
-        help="x,y,w,h in pixels, or none for the whole picture, cut about its centre to the aspect "
-        "of --size; face or face+MARGIN: one steady box a clip about all places where its face is. "
-        f"MARGIN is in sizes of the face ({FACES.margin:g} keeps its edge, 0.8 hair and neck).",
+        help="x,y,w,h in pixels; none for the whole picture, cut around its centre to the aspect "
+        "of --size; face or face+MARGIN for one box per clip around all places where its face is. "
+        f"MARGIN is in sizes of the face ({FACE_DEFAULTS.margin:g} keeps its edge, 0.8 hair and "
+        "neck).",
     ),
     cloup.option(
         "--stabilise",
         is_flag=True,
-        help="Take the camera's motion, estimated from the background, out of the flow maps.",
+        help="Subtract the camera's motion, estimated from the background, from the flow maps.",
     ),
 )
 @cloup.option_group(
@@ -242,27 +242,27 @@ def parse_request(
         "--face-detector",
         metavar="NAME|PATH",
         default="auto",
-        help="yunet, haar, or the PATH of YuNet's file. auto is yunet if its file is here or can "
-        "be downloaded, else OpenCV's haar cascade, which misses more.",
+        help="yunet, haar, or the PATH of YuNet's file. auto takes yunet if its file is here or "
+        "can be downloaded, else OpenCV's haar cascade, which misses more faces.",
     ),
     cloup.option(
         "--no-face",
         type=click.Choice(get_args(NoFace)),
-        default=FACES.no_face,
-        help="What becomes of a clip without a face: reject it, or keep its whole picture.",
+        default=FACE_DEFAULTS.no_face,
+        help="Reject a clip without a face, or keep its whole picture.",
     ),
     cloup.option(
         "--several-faces",
         type=click.Choice(get_args(SeveralFaces)),
-        default=FACES.several,
+        default=FACE_DEFAULTS.several,
         help="With several faces: follow the largest, or reject the clip.",
     ),
     cloup.option(
         "--face-share",
         metavar="SHARE",
         type=click.FloatRange(0, 1),
-        default=FACES.share,
-        help="Reject a clip whose face is found at a smaller share of the moments looked at.",
+        default=FACE_DEFAULTS.share,
+        help="Reject a clip whose face is found in a smaller share of the searched frames.",
     ),
 )
 @cloup.option_group(
@@ -271,18 +271,18 @@ def parse_request(
         "--flow-backend",
         type=click.Choice(farneback.BACKENDS),
         default="auto",
-        help="What computes Farneback's flow.",
+        help="Implementation of Farneback's flow.",
     ),
     cloup.option(
         "--no-frames",
         is_flag=True,
-        help="Store flow maps only. Smaller, but nobody can recompute a map from the cache.",
+        help="Store flow maps only: a smaller cache, from which no map can be recomputed.",
     ),
     cloup.option(
         "--compression",
         type=click.Choice(["gzip", "none"]),
         default=DEFAULTS.compression,
-        help="gzip is read by every HDF5 tool and costs about a millisecond a frame.",
+        help="gzip can be read by every HDF5 tool and costs about a millisecond per frame.",
     ),
 )
 @splitting_options
@@ -309,11 +309,11 @@ def main(
     dry_run: bool,
     **settings: object,
 ) -> None:
-    """Turn folders of real and fake videos into a cache of frames and flow maps.
+    """Extract folders of real and fake videos into a cache of frames and flow maps.
 
-    Every file is probed; broken ones are set aside in OUTPUT/rejected.csv with the reason. All
-    others are cut to one length, and their frames and Farneback flow maps are written to HDF5.
-    Interrupted, the same command goes on where it stopped.
+    Every file is probed; OUTPUT/rejected.csv lists the broken ones with the reason. All others are
+    cut to one length, and their frames and Farneback flow maps are written to HDF5. If interrupted,
+    run the same command again to resume.
 
     \b
     Example:
@@ -331,31 +331,31 @@ def main(
         **settings,  # type: ignore[arg-type]
     )
     corpus = read_corpus(videos, layout, follow_links=follow_links)
-    # What may take a while comes after whatever may be wrong: a download, kernels to compile.
+    # Wrong arguments are reported by now: a download, or kernels to compile, may take a while.
     if isinstance(crop, FaceCrop):
         model = find_model(face_detector)
         crop = FaceCrop(
             crop.margin, model.detector, model.sha256, no_face, several_faces, face_share
         )
-    if not ray or flow_backend == "auto":  # else the nodes see for themselves
+    if not ray or flow_backend == "auto":  # any other backend need only be on the nodes
         flow_backend = farneback.resolve(flow_backend)
     chosen = dataclasses.replace(chosen, crop=crop, flow_backend=flow_backend)
     limits = Limits(timeout, memory * 10**6)
     pool: LocalPool | RayPool = LocalPool(jobs, limits)
     if ray:
-        seen = [*videos, *(video.path for video in corpus[:1])]
-        check = node_check(seen, None if dry_run else output, chosen.flow_backend)
-        request = Request(**{"gpu": GPU if "cuda" in flow_backend else 0.0} | ray_request)
+        paths = [*videos, *(video.path for video in corpus[:1])]
+        check = node_check(paths, None if dry_run else output, chosen.flow_backend)
+        request = Request(**{"gpu": GPU_SHARE if "cuda" in flow_backend else 0.0} | ray_request)
         pool = RayPool(ray, limits, request=request, jobs=jobs, check=check)
     if output is None or dry_run:
         with pool:
             click.echo(estimate_extraction(corpus, chosen, pool))
         return
-    before = readable_cache(output, "extract")
-    finished_before = before is not None and not before.missing()
+    existing = readable_cache(output, "extract")
+    was_finished = existing is not None and not existing.missing()
     with pool:
         cache = extract(corpus, output, chosen, pool)
-    if finished_before:
+    if was_finished:
         click.echo(f"{output} was finished before; remove it to extract these videos anew")
     click.echo(summary(cache))
     n_rejected = len(cache.rejected())
@@ -367,7 +367,7 @@ def main(
 
 
 def summary(cache: Cache) -> str:
-    """What came of an extraction, in a few lines."""
+    """Summarise a cache in a few lines."""
     settings = cache.settings
     lines = [
         f"{cache.folder}: {len(cache.clips)} clips of {cache.attrs['frames']} frames at "
@@ -377,8 +377,8 @@ def summary(cache: Cache) -> str:
     lines += split_lines(cache.clips, splits, settings["splitting"])
     lines += [f"  note: {caveat}" for caveat in caveats(cache.clips, settings)]
     if reasons := Counter(row["reason"] for row in cache.rejected()):
-        said = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
-        lines.append(f"  rejected: {said} (see {cache.folder / 'rejected.csv'})")
+        counts = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+        lines.append(f"  rejected: {counts} (see {cache.folder / 'rejected.csv'})")
     lines.append(f"  all of this, and more: {cache.folder / DATACARD}")
     return "\n".join(lines)
 

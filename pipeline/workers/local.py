@@ -1,4 +1,4 @@
-"""Where work runs: processes on this machine, each of which may crash or hang alone."""
+"""Pool of processes on this machine, each of which may crash or hang alone."""
 
 import multiprocessing
 import os
@@ -24,25 +24,31 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CRASHED, OUT_OF_MEMORY = ACCIDENTS = ("crashed the decoder", "out of memory")
-# Processes use the cores; threads of libraries would only fight over them.
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-WATCH = 0.2  # seconds between two looks at how much memory processes use
+# Every core has a process already: libraries get one thread each.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
+CHECK_INTERVAL = 0.2  # seconds between two checks of time and memory
+DEFAULT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one item may use before its process is killed.
+    """Limits of one item; a process that exceeds them is killed.
 
     Attributes:
-        seconds: of time; None leaves it to what is known of the item.
-        n_bytes: of memory.
+        seconds: time; None takes the limit that `Pool.run` is given for the item.
+        n_bytes: memory.
     """
 
     seconds: float | None = None
     n_bytes: int = 4 * 10**9
 
 
-GENEROUS = Limits()
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass
@@ -55,15 +61,15 @@ class _Worker(Generic[Item]):
 
 
 def available_cores() -> int:
-    """The cores this process may use (a container or `taskset` may allow fewer than there are)."""
+    """Return the number of cores this process may use; containers and `taskset` restrict it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Pool(Protocol):
-    """Where work runs: `LocalPool` is this machine.
+    """Runs tasks in other processes: `LocalPool` on this machine, `RayPool` on a cluster.
 
     Attributes:
-        slots: how many items are worked on at once, about.
+        slots: number of items processed at once, approximately.
     """
 
     slots: int
@@ -74,35 +80,36 @@ class Pool(Protocol):
         items: Iterable[Item],
         seconds: Callable[[Item], float] = ...,
     ) -> Iterator[tuple[Item, Result | Rejected]]:
-        """Run ``task`` over ``items`` in processes that may die; give results as they come.
+        """Run a task on each item, in processes that may die.
 
-        A task that raises `Rejected`, crashes its process, or takes too much time or memory costs
-        its own item only. An item whose process dies or needs too much memory is tried once more:
-        somebody else may have filled the memory or killed it. Any other exception is a fault of the
-        program or of the machine (a full disk): it ends the run and is raised here.
+        An item whose task raises `Rejected`, crashes its process, or exceeds the limits fails
+        alone. If its process died or needed too much memory, it is tried once more: another program
+        may have killed it or filled the memory. Any other exception is an error of the program or
+        the machine (a full disk); it ends the run and is raised here.
 
         Args:
-            task: a function that can be pickled; it returns something small.
-            items: what to call it with. A deque may grow while results are taken.
-            seconds: how long an item may take, where the pool's limits do not say.
+            task: picklable function with a small result.
+            items: arguments of the task. A deque may grow while results are taken.
+            seconds: time limit of an item, unless the pool's limits set one.
 
         Yields:
-            the item and its result, or the `Rejected` that says why there is none.
+            an item and its result, or the `Rejected` that says why it has none; in order of
+            completion.
         """
 
 
 class LocalPool:
-    """Processes on this machine; see `Pool`.
+    """Pool of processes on this machine.
 
-    As a context manager it keeps its processes from one `run` to the next: to start one takes a
-    second.
+    As a context manager it keeps its processes from one `run` to the next, which saves the second
+    that starting one takes.
 
     Args:
-        jobs: how many processes; by default one per core.
+        jobs: number of processes; by default one per core.
         limits: of one item.
     """
 
-    def __init__(self, jobs: int | None = None, limits: Limits = GENEROUS) -> None:
+    def __init__(self, jobs: int | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
         self.slots = jobs or available_cores()
         self._limits = limits
         self._idle: list[tuple[BaseProcess, Connection]] = []
@@ -125,18 +132,18 @@ class LocalPool:
         self,
         task: Callable[[Item], Result],
         items: Iterable[Item],
-        seconds: Callable[[Item], float] = lambda item: 3600.0,
+        seconds: Callable[[Item], float] = lambda item: DEFAULT_SECONDS,
     ) -> Iterator[tuple[Item, Result | Rejected]]:
-        """See `Pool.run`. An item that is tried once more comes after all others."""
+        """Run a task on each item, see `Pool.run`; second tries come after all other items."""
         waiting = items if isinstance(items, deque) else deque(items)
         busy: dict[Connection, _Worker[Item]] = {}
-        tried: list[Item] = []  # once, in vain
+        failed_once: list[Item] = []
 
-        def is_final(item: Item, outcome: Any) -> bool:
-            accident = isinstance(outcome, Rejected) and outcome.reason in ACCIDENTS
-            if not accident or any(item is other for other in tried):
+        def is_final(item: Item, result: Any) -> bool:
+            accident = isinstance(result, Rejected) and result.reason in ACCIDENTS
+            if not accident or any(item is other for other in failed_once):
                 return True
-            tried.append(item)
+            failed_once.append(item)
             waiting.append(item)
             return False
 
@@ -147,23 +154,22 @@ class LocalPool:
                     item = waiting.popleft()
                     try:
                         pipe.send((task, item))
-                    except OSError:  # it died while it was idle
+                    except OSError:  # the process died while it was idle
                         _stop(process, pipe)
                         waiting.appendleft(item)
                         continue
-                    most = self._limits.seconds
-                    allowed = seconds(item) if most is None else most
-                    busy[pipe] = _Worker(process, pipe, item, allowed, time.monotonic() + allowed)
-                for ready in wait(list(busy), timeout=WATCH):
+                    limit = self._limits.seconds or seconds(item)
+                    busy[pipe] = _Worker(process, pipe, item, limit, time.monotonic() + limit)
+                for ready in wait(list(busy), timeout=CHECK_INTERVAL):
                     worker = busy.pop(ready)  # type: ignore[call-overload]
-                    outcome = _receive(worker)
+                    result = _receive(worker)
                     if worker.process.is_alive():
                         self._idle.append((worker.process, worker.pipe))
-                    if is_final(worker.item, outcome):
-                        yield worker.item, outcome
+                    if is_final(worker.item, result):
+                        yield worker.item, result
                 for worker in list(busy.values()):
                     excess = _excess(worker, self._limits)
-                    if excess is None or worker.pipe.poll():  # it was done while nobody looked
+                    if excess is None or worker.pipe.poll():  # it has finished meanwhile
                         continue
                     del busy[worker.pipe]
                     _stop(worker.process, worker.pipe)
@@ -189,7 +195,7 @@ def _excess(worker: _Worker[Any], limits: Limits) -> Rejected | None:
 
 
 def _memory_of(pid: int | None) -> int:
-    """The memory that a process occupies, in bytes; 0 where the system does not say."""
+    """Return the resident memory of a process in bytes, 0 if the system does not say."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_bytes().split()[1])
     except (OSError, IndexError):
@@ -198,16 +204,16 @@ def _memory_of(pid: int | None) -> int:
 
 
 def _start() -> tuple[BaseProcess, Connection]:
-    """Spawn, not fork: open HDF5 files and threads of libraries do not survive a fork."""
+    """Spawn a process; open HDF5 files and threads of libraries would not survive a fork."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
-    # Ctrl-C reaches us and every worker at once; they inherit that it does not concern them. The
-    # resource tracker unblocks signals when it starts, so it has to be there before.
+    # Ctrl-C reaches all processes of the terminal; workers inherit that SIGINT is blocked. The
+    # resource tracker unblocks signals when it starts, so it has to run before.
     resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     environment = dict(os.environ)
-    os.environ.update(dict.fromkeys(THREADS, "1"))  # read when it imports the libraries
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))  # libraries read them when imported
     try:
         process.start()
     finally:
@@ -248,7 +254,7 @@ def _serve(pipe: Connection) -> None:
     while True:
         try:
             task, item = pipe.recv()
-        except (EOFError, OSError):  # the parent is gone, or wants us gone
+        except (EOFError, OSError):  # the parent has ended, or closed the pipe
             return
         try:
             answer: tuple[str, Any] = ("done", task(item))
@@ -260,19 +266,19 @@ def _serve(pipe: Connection) -> None:
             answer = ("raise", (_portable(error), traceback.format_exc()))
         try:
             pipe.send(answer)
-        except OSError:  # nobody waits for it any more
+        except OSError:  # the parent has closed the pipe
             return
 
 
 def _follow_parent() -> None:
-    """End with the parent, however that ends, also in the middle of a video."""
+    """Exit when the parent ends, whatever ended it, even in the middle of a video."""
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)
 
 
 def _portable(error: Exception) -> Exception:
-    """An exception that survives the way to the parent."""
+    """Return the exception, or one that can be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

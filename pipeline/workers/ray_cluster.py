@@ -1,4 +1,4 @@
-"""Where work runs: the nodes of a Ray cluster, with the limits and results of one machine."""
+"""Pool of the nodes of a Ray cluster, with the limits and results of a pool on one machine."""
 
 import contextlib
 import json
@@ -24,21 +24,30 @@ from pipeline import farneback
 from pipeline.cache.in_progress import LOCK, this_process
 from pipeline.common.errors import Rejected, SettingsError
 from pipeline.common.versions import versions
-from pipeline.workers.local import CRASHED, GENEROUS, OUT_OF_MEMORY, Item, Limits, LocalPool, Result
+from pipeline.workers.local import (
+    CRASHED,
+    DEFAULT_LIMITS,
+    DEFAULT_SECONDS,
+    OUT_OF_MEMORY,
+    Item,
+    Limits,
+    LocalPool,
+    Result,
+)
 
-AHEAD = 2  # tasks in flight per slot: one at work, one on its way
-RECOUNT = 5.0  # seconds between two looks at the nodes there are
-TO_CONNECT = 15.0  # seconds
-WITHOUT_NODES = 60.0  # seconds until a run ends that has lost them all
-TO_CHECK = 600.0  # seconds in which a node imports everything and compiles its kernels
-TO_STOP = 1.0  # seconds in which Ray ends the processes of a driver that has let go
-TRIES = 4  # of an item whose node or Ray worker is lost: it may be the node's fault
+TASKS_PER_SLOT = 2  # in flight: one runs while the next is on its way
+MAX_TRIES = 4  # of an item whose node or Ray worker is lost, which may be the node's fault
+RECOUNT_INTERVAL = 5.0  # seconds between two counts of the nodes
+CONNECT_TIMEOUT = 15.0  # seconds
+NO_NODES_TIMEOUT = 60.0  # seconds without any node after which a run ends
+CHECK_TIMEOUT = 600.0  # seconds for a node to import everything and to compile its kernels
+STOP_SECONDS = 1.0  # that Ray needs to end the processes of a driver that has disconnected
 RESOURCES = ("CPU", "memory", "GPU")  # as Ray names them; memory in bytes
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a task reserves on a node.
+    """Resources that a task reserves on a node.
 
     Attributes:
         cpu: cores.
@@ -57,29 +66,89 @@ class Request:
             )
 
     def __str__(self) -> str:
-        asked = {"cpu": self.cpu, "memory": self.memory, "gpu": self.gpu}
-        return ",".join(f"{name}={value:g}" for name, value in asked.items() if value)
+        values = {"cpu": self.cpu, "memory": self.memory, "gpu": self.gpu}
+        return ",".join(f"{name}={value:g}" for name, value in values.items() if value)
 
     def room(self, resources: dict[str, float]) -> int:
-        """How many tasks a node with these resources has room for."""
-        asked = zip(RESOURCES, (self.cpu, self.memory * 1e6, self.gpu), strict=True)
-        return int(min(resources.get(name, 0) / n + 1e-6 for name, n in asked if n))
+        """Return the number of tasks that fit on a node with these resources, as Ray has them."""
+        needed = zip(RESOURCES, (self.cpu, self.memory * 1e6, self.gpu), strict=True)
+        return int(min(resources.get(name, 0) / n + 1e-6 for name, n in needed if n))
+
+
+def node_check(
+    videos: Sequence[Path], cache: Path | None, backend: farneback.Backend
+) -> Callable[[], None]:
+    """Return a check of the nodes for `RayPool`.
+
+    Args:
+        videos: files or folders that a node must see.
+        cache: folder that this process writes, if any.
+        backend: of the flow.
+
+    Returns:
+        a picklable function. It raises `SettingsError` on a node that does not see these paths, has
+        other versions of the libraries, or cannot compute flow with the backend.
+    """
+    return partial(
+        _check_node,
+        libraries=versions(),
+        readable=[(path, path.absolute()) for path in videos],
+        written=[] if cache is None else [(cache / LOCK, cache.absolute(), this_process())],
+        backend=backend,
+    )
+
+
+def _check_node(
+    libraries: str,
+    readable: Sequence[tuple[Path, Path]],
+    written: Sequence[tuple[Path, Path, str]],
+    backend: farneback.Backend,
+) -> None:
+    """Check this node; each path comes with its full name for messages, and files with a text."""
+    installed = json.loads(versions())
+    for package, version in json.loads(libraries).items():
+        if installed.get(package) != version:
+            raise SettingsError(
+                f"{package} is {installed.get(package)} there, and {version} where the command "
+                "runs",
+                "install the same versions on all nodes",
+            )
+    unseen = [name for path, name in readable if not os.access(path, os.R_OK)]
+    unseen += [name for path, name, text in written if _text_of(path) != text]
+    if unseen:
+        raise SettingsError(
+            f"it does not see {unseen[0]}, as the machine does where the command runs",
+            "mount the same storage at the same path on all nodes",
+        )
+    if (resolved := farneback.resolve(backend)) != backend:
+        raise SettingsError(
+            f"it computes flow by {resolved} instead of {backend}", "choose another --flow-backend"
+        )
+
+
+def _text_of(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text()
+    return ""
+
+
+# ------------------------------------------------------------------------ where the command runs
 
 
 class RayPool:
-    """The nodes of a Ray cluster; see `Pool`. Use it as a context manager.
+    """Pool of the nodes of a Ray cluster. Use it as a context manager.
 
-    Every Ray worker keeps a `LocalPool` of one process, in which an item has the limits, the second
-    try and the single thread that it has on one machine. An item whose Ray worker or node is lost
-    is tried again elsewhere. Tasks run in the driver's working directory, where a node has it.
+    Every Ray worker keeps a `LocalPool` of one process, so that items have the same limits, second
+    try and single thread as on one machine. An item whose Ray worker or node is lost is tried again
+    elsewhere. Tasks run in the driver's working directory, if their node has it.
 
     Args:
-        address: ``HOST:PORT`` of the cluster, or ``auto``: the one that this machine belongs to.
+        address: ``HOST:PORT`` of the cluster, or ``auto`` for the one this machine belongs to.
         limits: of one item.
-        request: what an item reserves on a node.
-        jobs: how many items at once, at most; by default as many as there is room for.
-        check: called in every Ray worker before its first item. It can be pickled, and raises
-            `SettingsError` where a node is not fit for the work.
+        request: resources that an item reserves on a node.
+        jobs: maximum number of items at once; by default as many as fit on the nodes.
+        check: picklable function that every Ray worker calls before its first item. It raises
+            `SettingsError` on a node that cannot do the tasks, see `node_check`.
 
     Raises:
         SettingsError: on entering, if there is no Ray, no such cluster, or no node for the request.
@@ -88,7 +157,7 @@ class RayPool:
     def __init__(
         self,
         address: str,
-        limits: Limits = GENEROUS,
+        limits: Limits = DEFAULT_LIMITS,
         *,
         request: Request | None = None,
         jobs: int | None = None,
@@ -114,90 +183,89 @@ class RayPool:
 
     def _connect(self) -> None:
         self._ray = _connected(self._address)
-        self._had_nodes = time.monotonic() - WITHOUT_NODES
+        self._had_nodes = time.monotonic() - NO_NODES_TIMEOUT
         try:
             self._count_slots()
         except BaseException:
             self._ray.shutdown()
             raise
-        # `run` tries a lost item again: Ray would try one that fills a node's memory forever.
-        self._work = self._ray.remote(
+        # Lost items are retried in `run`: Ray would retry one that fills a node's memory forever.
+        self._remote_run = self._ray.remote(
             num_cpus=self._request.cpu,
             num_gpus=self._request.gpu,
             memory=int(self._request.memory * 1e6),
             max_retries=0,
-            max_calls=0,  # any number, also where it has a GPU
-        )(_work)
+            max_calls=0,  # no limit; with a GPU the default is 1
+        )(_run_in_ray_worker)
 
     def _disconnect(self) -> None:
-        """Let go of the cluster, which ends whatever runs there for this driver.
+        """Disconnect from the cluster, which ends all tasks of this driver.
 
         After `ray.cancel` the driver may crash, if a task ends at the same moment (ray#54798).
         """
         self._ray.shutdown()
         if self._running:
-            time.sleep(TO_STOP)
+            time.sleep(STOP_SECONDS)
         self._running.clear()
 
     def run(
         self,
         task: Callable[[Item], Result],
         items: Iterable[Item],
-        seconds: Callable[[Item], float] = lambda item: 3600.0,
+        seconds: Callable[[Item], float] = lambda item: DEFAULT_SECONDS,
     ) -> Iterator[tuple[Item, Result | Rejected]]:
-        """See `Pool.run`.
+        """Run a task on each item, see `Pool.run`.
 
         Raises:
-            SettingsError: a node is not fit for the work, or none is left.
+            SettingsError: a node cannot do the tasks, or no node is left.
         """
         waiting = items if isinstance(items, deque) else deque(items)
-        again: deque[tuple[Item, int]] = deque()  # what was lost, and how often
+        lost: deque[tuple[Item, int]] = deque()  # items to try again, and how often they were lost
         running: dict[Any, tuple[Item, int]] = {}
         self._running = running
-        check = _call_of(_run_check, self._check)
+        check = _pickled_call(_run_check, self._check)
         if not self._ray.is_initialized():  # an earlier run was stopped
             self._connect()
         try:
-            while waiting or again or running:
-                while (waiting or again) and len(running) < self._most_in_flight():
-                    item, losses = (waiting.popleft(), 0) if waiting else again.popleft()
-                    most = self._limits.seconds
-                    allowed = seconds(item) if most is None else most
-                    call = _call_of(task, item)
-                    ref = self._work.remote(check, call, allowed, self._limits.n_bytes)
-                    running[ref] = item, losses
+            while waiting or lost or running:
+                while (waiting or lost) and len(running) < self._max_in_flight():
+                    item, n_losses = (waiting.popleft(), 0) if waiting else lost.popleft()
+                    call = _pickled_call(task, item)
+                    limit = self._limits.seconds or seconds(item)
+                    ref = self._remote_run.remote(check, call, limit, self._limits.n_bytes)
+                    running[ref] = item, n_losses
                 for ref in self._finished(list(running)):
-                    item, losses = running.pop(ref)
-                    outcome = _outcome(self._ray, ref)
-                    if not isinstance(outcome, _Lost):
-                        yield item, outcome
-                    elif losses + 1 < TRIES:
-                        again.append((item, losses + 1))
+                    item, n_losses = running.pop(ref)
+                    result = _result_of(self._ray, ref)
+                    if not isinstance(result, _Lost):
+                        yield item, result
+                    elif n_losses + 1 < MAX_TRIES:
+                        lost.append((item, n_losses + 1))
                     else:
-                        yield item, Rejected(outcome.reason, f"{outcome.detail}, {TRIES} times")
+                        yield item, Rejected(result.reason, f"{result.detail}, {MAX_TRIES} times")
         finally:
             if running:
                 self._disconnect()
 
-    def _most_in_flight(self) -> int:
-        if time.monotonic() - self._counted > RECOUNT:
+    def _max_in_flight(self) -> int:
+        if time.monotonic() - self._counted > RECOUNT_INTERVAL:
             self._count_slots()
-        return min(self._jobs or sys.maxsize, AHEAD * self.slots)
+        return min(self._jobs or sys.maxsize, TASKS_PER_SLOT * self.slots)
 
     def _count_slots(self) -> None:
-        """See how many items the nodes have room for, now."""
+        """Count the items that currently fit on the nodes."""
         self._counted = time.monotonic()
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         self.slots = min(self._jobs or sys.maxsize, sum(map(self._request.room, nodes)))
         if self.slots:
             self._had_nodes = self._counted
-        elif self._counted - self._had_nodes >= WITHOUT_NODES:
+        elif self._counted - self._had_nodes >= NO_NODES_TIMEOUT:
             most = {name: max((n.get(name, 0) for n in nodes), default=0) for name in RESOURCES}
             has = f"cpu={most['CPU']:g},memory={most['memory'] / 1e6:.0f},gpu={most['GPU']:g}"
             raise SettingsError(
                 f"no node of the Ray cluster at {self._address} has {self._request}: they have "
                 f"{has} at most",
-                "ask for less with --ray-request, or start such a node; of a cluster that grows by "
+                "ask for less with --ray-request, or start such a node; in a cluster that grows by "
                 "itself one has to be there at the beginning",
             )
 
@@ -210,11 +278,11 @@ class RayPool:
 
 
 class _Lost(Rejected):
-    """No fault of the item, as far as one knows."""
+    """An item whose node or Ray worker was lost."""
 
 
 def _connected(address: str) -> Any:
-    """The module ray, connected to a cluster."""
+    """Connect to a cluster, and return the module ray."""
     try:
         import ray
     except ImportError:
@@ -228,21 +296,21 @@ def _connected(address: str) -> Any:
     )
     if address != "auto" and not re.fullmatch(r"[^/\s]+:\d+", address):
         raise SettingsError(f"--ray {address} is neither auto nor HOST:PORT", hint)
-    # In a process of its own first: where nobody answers, Ray blocks for minutes and then exits.
+    # First in another process: if nothing answers, Ray blocks for minutes and then exits.
     connect = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False)"
     try:
-        tried = subprocess.run(
+        trial = subprocess.run(
             [sys.executable, "-c", connect, address],
             capture_output=True,
             text=True,
-            timeout=TO_CONNECT,
+            timeout=CONNECT_TIMEOUT,
         )
     except subprocess.TimeoutExpired:
         raise SettingsError(
-            f"no Ray cluster answers at {address} within {TO_CONNECT:.0f} s", hint
+            f"no Ray cluster answers at {address} within {CONNECT_TIMEOUT:.0f} s", hint
         ) from None
-    if tried.returncode:
-        why = (tried.stderr.strip() or f"exit code {tried.returncode}").splitlines()[-1]
+    if trial.returncode:
+        why = (trial.stderr.strip() or f"exit code {trial.returncode}").splitlines()[-1]
         raise SettingsError(f"no Ray cluster at {address}: {why}", hint)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
@@ -251,8 +319,8 @@ def _connected(address: str) -> Any:
     return ray
 
 
-def _outcome(ray: Any, ref: Any) -> Any:
-    """What came of an item; raises what ends the run."""
+def _result_of(ray: Any, ref: Any) -> Any:
+    """Return the result of an item, or raise what ends the run."""
     try:
         kind, value = ray.get(ref)
     except ray.exceptions.OutOfMemoryError:
@@ -274,34 +342,25 @@ def _outcome(ray: Any, ref: Any) -> Any:
     return value if isinstance(value, Rejected) else pickle.loads(value)
 
 
-# ------------------------------------------------------------------------------ on the nodes
-
-
-def _call_of(function: Callable[..., Any], *arguments: Any) -> bytes:
-    """A call for `_call`: a Ray worker hands it on as it is, and need not import what it needs."""
+def _pickled_call(function: Callable[..., Any], *arguments: Any) -> bytes:
+    """Pickle a call for `_call`: Ray workers pass it on, and need not import what it needs."""
     return pickle.dumps((Path.cwd(), function, arguments))
 
 
-def _call(call: bytes) -> bytes:
-    """Do a call, in the process that a Ray worker keeps."""
-    folder, function, arguments = pickle.loads(call)
-    with contextlib.suppress(OSError):  # it need not be there if all paths are absolute
-        os.chdir(folder)
-    return pickle.dumps(function(*arguments))
+# ---------------------------------------------------------------------------------- on the nodes
 
 
-def _run_check(check: Callable[[], None] | None) -> None:
-    if check:
-        check()
-
-
-_kept = contextlib.ExitStack()
+_open_pool = contextlib.ExitStack()
 _pool: LocalPool | None = None
-_pool_is_for: tuple[Any, ...] = ()
+_pool_key: tuple[Any, ...] = ()
 
 
-def _work(check: bytes, call: bytes, seconds: float, n_bytes: int) -> tuple[str, Any]:
-    """Do a call in a Ray worker; what comes of it, pickled if it is not `Rejected`."""
+def _run_in_ray_worker(check: bytes, call: bytes, seconds: float, n_bytes: int) -> tuple[str, Any]:
+    """Do a pickled call in the pool of this Ray worker.
+
+    Returns:
+        "done" and a pickled result or a `Rejected`, or "raise" and a pickled exception.
+    """
     try:
         [(_, result)] = _checked_pool(check, n_bytes).run(_call, [call], lambda call: seconds)
     except Exception as error:
@@ -310,20 +369,20 @@ def _work(check: bytes, call: bytes, seconds: float, n_bytes: int) -> tuple[str,
 
 
 def _checked_pool(check: bytes, n_bytes: int) -> LocalPool:
-    """One process, kept from one task to the next.
+    """Return the pool of this Ray worker: one process, kept from one task to the next.
 
     Raises:
-        SettingsError: this node is not fit for the work.
+        SettingsError: this node cannot do the tasks.
     """
-    global _pool, _pool_is_for
-    # Ray may give another GPU to the next task; a process keeps to the one it began with.
-    wanted = (check, n_bytes, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    if _pool is None or _pool_is_for != wanted:
-        _pool_is_for = ()
-        _kept.close()
-        _pool = _kept.enter_context(LocalPool(1, Limits(n_bytes=n_bytes)))
+    global _pool, _pool_key
+    # Ray may give the next task another GPU, but a process stays with its first one.
+    key = (check, n_bytes, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if _pool is None or _pool_key != key:
+        _pool_key = ()
+        _open_pool.close()
+        _pool = _open_pool.enter_context(LocalPool(1, Limits(n_bytes=n_bytes)))
         try:
-            [(_, result)] = _pool.run(_call, [check], lambda call: TO_CHECK)
+            [(_, result)] = _pool.run(_call, [check], lambda call: CHECK_TIMEOUT)
             if isinstance(result, Rejected):
                 raise result
         except SettingsError as error:
@@ -333,67 +392,24 @@ def _checked_pool(check: bytes, n_bytes: int) -> LocalPool:
                 f"node {_this_node()} cannot do the work: {error!r}",
                 "install the same version of this program there",
             ) from error
-        _pool_is_for = wanted
+        _pool_key = key
     return _pool
+
+
+def _call(call: bytes) -> bytes:
+    """Do a pickled call in the process of a Ray worker's pool; return its pickled result."""
+    folder, function, arguments = pickle.loads(call)
+    with contextlib.suppress(OSError):  # it need not exist here if all paths are absolute
+        os.chdir(folder)
+    return pickle.dumps(function(*arguments))
+
+
+def _run_check(check: Callable[[], None] | None) -> None:
+    if check:
+        check()
 
 
 def _this_node() -> str:
     import ray
 
     return f"{platform.node()} ({ray.util.get_node_ip_address()})"
-
-
-def node_check(
-    videos: Sequence[Path], cache: Path | None, backend: farneback.Backend
-) -> Callable[[], None]:
-    """A check of any node, for `pipeline.workers.ray_cluster.RayPool`.
-
-    Args:
-        videos: files or folders that a node has to see.
-        cache: the folder that this process is going to write, if any.
-        backend: of the flow.
-
-    Returns:
-        a function that can be pickled. It raises `SettingsError` on a node that does not see them,
-        has other libraries, or does not compute flow by this backend.
-    """
-    return partial(
-        _check,
-        libraries=versions(),
-        seen=[(path, path.absolute()) for path in videos],
-        written=[] if cache is None else [(cache / LOCK, cache.absolute(), this_process())],
-        backend=backend,
-    )
-
-
-def _check(
-    libraries: str,
-    seen: Sequence[tuple[Path, Path]],
-    written: Sequence[tuple[Path, Path, str]],
-    backend: farneback.Backend,
-) -> None:
-    """Check this node; of a folder it is given what to look at, and where that is in full."""
-    here = json.loads(versions())
-    for package, version in json.loads(libraries).items():
-        if here.get(package) != version:
-            raise SettingsError(
-                f"{package} is {here.get(package)} there, and {version} where the command runs",
-                "install the same versions on all nodes",
-            )
-    unseen = [name for path, name in seen if not os.access(path, os.R_OK)]
-    unseen += [name for path, name, text in written if _text(path) != text]
-    if unseen:
-        raise SettingsError(
-            f"it does not see {unseen[0]}, as the machine does where the command runs",
-            "mount the same storage at the same path on all nodes",
-        )
-    if (found := farneback.resolve(backend)) != backend:
-        raise SettingsError(
-            f"it computes flow by {found} instead of {backend}", "choose another --flow-backend"
-        )
-
-
-def _text(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        return path.read_text()
-    return ""

@@ -14,6 +14,7 @@ import pytest
 from pipeline.common.errors import Rejected, SettingsError
 from pipeline.extract import main
 from pipeline.workers import ray_cluster
+from pipeline.workers.local import DEFAULT_LIMITS
 from pipeline.workers.ray_cluster import RayPool
 from tests.conftest import ROOT, contents, make_corpus, run_command
 
@@ -59,7 +60,7 @@ def cluster(task):  # noqa: F811
 def pool_of(cluster):
     """Makes a pool of the cluster's nodes."""
     with contextlib.ExitStack() as stack:
-        yield lambda jobs, limits=ray_cluster.GENEROUS: stack.enter_context(
+        yield lambda jobs, limits=DEFAULT_LIMITS: stack.enter_context(
             RayPool(cluster.address, limits, jobs=jobs)
         )
 
@@ -198,7 +199,7 @@ def test_nodes_that_join_are_used(cluster, pool_of, task):  # noqa: F811
     results = pool.run(task, map(str, range(100)))
     next(results)
     with another_node(cluster, 4), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray_cluster, "RECOUNT", 0)
+        patch.setattr(ray_cluster, "RECOUNT_INTERVAL", 0)
         for _ in range(50):  # nodes are counted when items are handed out, not with each result
             next(results)
             if pool.slots == 3 + 4:
@@ -233,7 +234,7 @@ def failure_of(capsys):
 
 
 def test_no_cluster_is_an_error_soon(failure_of, videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_cluster, "TO_CONNECT", 1)
+    monkeypatch.setattr(ray_cluster, "CONNECT_TIMEOUT", 1)
     arguments = extraction(videos, tmp_path / "cache")[1:]
     assert "no Ray cluster answers at 127.0.0.1:1" in failure_of(*arguments, "--ray", "127.0.0.1:1")
     assert "neither auto nor HOST:PORT" in failure_of(*arguments, "--ray", "ray://somewhere:1")
@@ -293,8 +294,8 @@ def alive(cluster):
 
 
 def test_a_cluster_without_nodes_ends_the_run(cluster, monkeypatch, task):  # noqa: F811
-    monkeypatch.setattr(ray_cluster, "RECOUNT", 0)
-    monkeypatch.setattr(ray_cluster, "WITHOUT_NODES", 1)
+    monkeypatch.setattr(ray_cluster, "RECOUNT_INTERVAL", 0)
+    monkeypatch.setattr(ray_cluster, "NO_NODES_TIMEOUT", 1)
     with contextlib.ExitStack() as stack:
         with another_node(cluster, 7):
             request = ray_cluster.Request(cpu=7)
