@@ -1,18 +1,16 @@
-"""What happens to videos on their way: re-encoding, scaling, dropped frames, blur, noise, light."""
+"""Perturbed copies of videos: re-encoded, scaled, slower, blurred, noisy, lighter or darker."""
 
 import contextlib
 import itertools
 import math
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
+import av.filter
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.common.errors import Rejected
 from pipeline.settings import Settings
@@ -24,40 +22,48 @@ from pipeline.video.decode import (
     timed_frames,
     video_stream,
 )
-from pipeline.video.encode import x264_params
-from pipeline.video.probe import packet_times, sampling_rate
-from pipeline.video.resize import Size, Upright
+from pipeline.video.encode import Frame, write_h264
+from pipeline.video.probe import packet_times
+from pipeline.video.resize import Upright
 
-Frame = npt.NDArray[np.uint8]  # (H, W, 3), RGB
-
-NEARLY_LOSSLESS = 10  # CRF at which a change is stored, so that it is seen and not the encoder
-PRESET = "veryfast"
-SPARE = 2  # frames after the last one that is sampled, so that it counts as complete
-DRIFT = 0.1  # frames by which clips may move if a rate is measured on a part of a video
-FINEST = Fraction(1, 90_000)  # seconds, where a stream does not say what its times count
+VISUALLY_LOSSLESS_CRF = 10  # of copies whose change is another than compression
+EXTRA_FRAMES = 2  # after the last sampled frame, so that extraction counts it as complete
+MAX_CLIP_SHIFT = 0.1  # frames, if extraction measures the frame rate on a part of a video
+DEFAULT_TIME_BASE = Fraction(1, 90_000)  # seconds, for streams that do not state their own
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """One change of a video; all that is not given stays as it is.
+    """One change of a video.
 
     Attributes:
-        name: as it is shown.
+        name: as tables show it.
         crf: constant rate factor of H.264, 0 best to 51 worst.
-        scale: of width and height.
-        every: one of so many frames is kept, by time.
-        blur: standard deviation of a Gaussian, as a share of the picture's height.
-        noise: standard deviation of Gaussian noise, in grey levels of 255.
-        gamma: exponent of the brightness; above 1 is darker.
+        every: one frame in this many is kept, by its time.
+        filters: FFmpeg's notation of what happens to upright frames in planar RGB; ``{height}``
+            stands for the frame's height in pixels.
     """
 
     name: str
-    crf: int = NEARLY_LOSSLESS
-    scale: float = 1.0
+    crf: int = VISUALLY_LOSSLESS_CRF
     every: int = 1
-    blur: float = 0.0
-    noise: float = 0.0
-    gamma: float = 1.0
+    filters: str = "null"
+
+
+def _blur(share: float) -> str:
+    """Return a Gaussian blur; ``share`` is its standard deviation over the frame's height."""
+    return f"gblur=sigma={share}*{{height}}:steps=6"
+
+
+def _noise(level: float) -> str:
+    """Return Gaussian noise, new for each frame, of a standard deviation in 1/255 of full scale."""
+    # FFmpeg's strength is an integer, sqrt(3) times the standard deviation.
+    return f"noise=alls={round(level * math.sqrt(3))}:allf=t:all_seed=0"
+
+
+def _gamma(exponent: float) -> str:
+    """Return an exponent for each colour; above 1 is darker."""
+    return "lutrgb=" + ":".join(f"{colour}=gammaval({exponent})" for colour in "rgb")
 
 
 PERTURBATIONS = (
@@ -66,41 +72,41 @@ PERTURBATIONS = (
     Perturbation("CRF 32", crf=32),
     Perturbation("CRF 40", crf=40),
     Perturbation("CRF 48", crf=48),
-    Perturbation("half size", scale=1 / 2),
-    Perturbation("quarter size", scale=1 / 4),
+    Perturbation("half size", filters="scale=round(iw/2):round(ih/2):flags=area"),
+    Perturbation("quarter size", filters="scale=round(iw/4):round(ih/4):flags=area"),
     Perturbation("half frame rate", every=2),
-    Perturbation("blur 0.5%", blur=0.005),
-    Perturbation("blur 1.5%", blur=0.015),
-    Perturbation("noise 5", noise=5),
-    Perturbation("noise 15", noise=15),
-    Perturbation("gamma 0.6", gamma=0.6),
-    Perturbation("gamma 1.6", gamma=1.6),
+    Perturbation("blur 0.5%", filters=_blur(0.005)),
+    Perturbation("blur 1.5%", filters=_blur(0.015)),
+    Perturbation("noise 5", filters=_noise(5)),
+    Perturbation("noise 15", filters=_noise(15)),
+    Perturbation("gamma 0.6", filters=_gamma(0.6)),
+    Perturbation("gamma 1.6", filters=_gamma(1.6)),
 )
 
 
 def perturb(
-    source: Path, target: Path, change: Perturbation, settings: Settings, n_frames: int
+    source: Path, target: Path, perturbation: Perturbation, settings: Settings, n_frames: int
 ) -> None:
-    """Write a changed copy of a video, no longer than extraction looks at it.
+    """Write a perturbed copy of the part of a video that extraction reads.
 
-    Pictures are upright in the copy, their pixels keep their shape, times start at 0 and are else
-    what they were. There is no sound. The same file gives the same bytes.
+    Frames of the copy are upright, pixels keep their aspect ratio, and timestamps start at 0 and
+    keep their distances. There is no sound. The same file gives the same bytes.
 
     Args:
-        source: the video file.
+        source: video file.
         target: H.264 in MP4, 4:2:0; a side of odd length gets one more line of pixels.
-        change: what to do.
-        settings: of the extraction that the copy is for.
+        perturbation: what to do.
+        settings: settings of the extraction that the copy is for.
         n_frames: T, the frames of a clip.
 
     Raises:
         Rejected: as extraction does. Damage after sound frames only ends the copy.
     """
-    own_rate, seconds = _needed(source, settings, n_frames, change.every)
-    rate = own_rate / change.every
+    source_rate, seconds = _rate_and_length(source, settings, n_frames, perturbation.every)
+    rate = source_rate / perturbation.every
     with open_video(source) as container:
         frames: Iterator[tuple[float, av.VideoFrame]] = timed_frames(container)
-        if change.every > 1:
+        if perturbation.every > 1:
             frames = at_equal_intervals(frames, rate)
         first = next(frames, None)
         if first is None:
@@ -108,85 +114,62 @@ def perturb(
         start, frame = first
         with converting():
             upright = Upright(video_stream(container), frame)
-            width, height = (
-                max(1, round(side * change.scale)) for side in (upright.width, upright.height)
-            )
-            scaled = upright.scaler(upright.whole, width, height)
-            altered = _alteration(change, scaled(frame))
-        ticks = frame.time_base or FINEST
-        encoder = _encoder(target, change.crf, rate, (width, height), upright.pixel_aspect, ticks)
-        # Extraction takes the sound frames of a damaged file, too.
-        with encoder as encode, contextlib.suppress(Rejected):
-            for time, frame in itertools.chain([first], frames):
-                if time - start > seconds:
-                    break
-                with converting():
-                    picture = scaled(frame)
-                encode(altered(picture), round((time - start) / ticks))
+            to_rgb = upright.scaler(upright.whole, upright.width, upright.height)
+            apply = _filter_graph(perturbation.filters, upright.width, upright.height)
+        time_base = frame.time_base or DEFAULT_TIME_BASE
+
+        def perturbed() -> Iterator[tuple[int, Frame]]:
+            # Extraction reads a damaged file up to the damage, too.
+            with contextlib.suppress(Rejected):
+                for time, frame in itertools.chain([first], frames):
+                    if time - start > seconds:
+                        break
+                    with converting():
+                        yield round((time - start) / time_base), apply(to_rgb(frame))
+
+        write_h264(
+            target,
+            perturbed(),
+            rate,
+            time_base=time_base,
+            crf=perturbation.crf,
+            pixel_aspect=upright.pixel_aspect,
+        )
 
 
-def _needed(path: Path, settings: Settings, n_frames: int, every: int) -> tuple[float, float]:
-    """A video's own rate, and up to which second extraction will look at one of ``every`` frames.
+def _rate_and_length(
+    path: Path, settings: Settings, n_frames: int, every: int
+) -> tuple[float, float]:
+    """Return a video's frame rate, and the seconds of it that extraction reads of a copy.
 
     Raises:
-        Rejected: then it has too few frames per second.
+        Rejected: the copy has too few frames per second.
     """
     with open_video(path) as container:
         times = np.sort(np.fromiter(packet_times(container), dtype=np.float64))
-    own_rate = frame_rate(times)
+    source_rate = frame_rate(times)
     n = settings.clips * n_frames
-    rate = sampling_rate(own_rate / every, settings.fps, settings.stride)
-    seconds = (n + SPARE) / rate
-    if settings.fps is None:  # extraction will measure the rate of what is there
-        kept = times[: max(3, np.searchsorted(times, times[0] + seconds, "right"))]
-        if abs(frame_rate(kept) / own_rate - 1) * n > DRIFT:
+    rate = settings.rate(source_rate / every)
+    seconds = (n + EXTRA_FRAMES) / rate
+    if settings.fps is None:  # extraction measures the rate of the copy
+        copied = times[: max(3, np.searchsorted(times, times[0] + seconds, "right"))]
+        if abs(frame_rate(copied) / source_rate - 1) * n > MAX_CLIP_SHIFT:
             seconds = math.inf
-    return own_rate, seconds
+    return source_rate, seconds
 
 
-def _alteration(change: Perturbation, first: Frame) -> Callable[[Frame], Frame]:
-    """What changes the pixels of one picture after the other; the noise depends on the video."""
-    rng = np.random.default_rng(zlib.crc32(first.tobytes()))
-    greys = 255 * (np.arange(256) / 255) ** change.gamma
-    table = np.rint(greys).astype(np.uint8)
+def _filter_graph(filters: str, width: int, height: int) -> Callable[[Frame], Frame]:
+    """Return a function that passes RGB frames, (height, width, 3) uint8, through FFmpeg."""
+    graph = av.filter.Graph()
+    graph.threads = 1  # processes use the cores
+    nodes = [graph.add_buffer(None, width, height, av.VideoFormat("rgb24"), "", Fraction(1))]
+    for text in f"format=gbrp,{filters},format=rgb24,buffersink".format(height=height).split(","):
+        name, _, arguments = text.partition("=")
+        nodes.append(graph.add(name, arguments or None))
+    graph.link_nodes(*nodes).configure()
 
-    def altered(picture: Frame) -> Frame:
-        result = np.ascontiguousarray(picture)
-        if change.blur:
-            result = cv2.GaussianBlur(result, (0, 0), change.blur * len(result))  # type: ignore[assignment]
-        if change.noise:
-            noise = rng.standard_normal(result.shape, np.float32)
-            result = np.rint(np.clip(result + change.noise * noise, 0, 255)).astype(np.uint8)
-        return table[result] if change.gamma != 1 else result
+    def apply(array: Frame) -> Frame:
+        graph.push(av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24"))
+        return graph.pull().to_ndarray()  # type: ignore[union-attr,return-value]
 
-    return altered
-
-
-@contextlib.contextmanager
-def _encoder(
-    path: Path, crf: int, rate: float, size: Size, pixel_aspect: Fraction, ticks: Fraction
-) -> Iterator[Callable[[Frame, int], None]]:
-    """A file to which pictures (height, width, 3) are written at times that are given in ticks."""
-    width, height = size
-    right, below = width % 2, height % 2  # chroma is stored at half the size
-    options = {"preset": PRESET, "crf": str(crf)} | x264_params()
-    with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream(
-            "libx264", rate=Fraction(rate).limit_denominator(1001), options=options
-        )
-        stream.width, stream.height, stream.pix_fmt = width + right, height + below, "yuv420p"
-        stream.codec_context.sample_aspect_ratio = pixel_aspect
-        stream.codec_context.time_base = ticks
-        stream.codec_context.thread_count = 1  # processes use the cores
-
-        def encode(picture: Frame, time: int) -> None:
-            if right or below:
-                picture = cv2.copyMakeBorder(  # type: ignore[assignment]
-                    picture, 0, below, 0, right, cv2.BORDER_REPLICATE
-                )
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = time, ticks
-            container.mux(stream.encode(frame))
-
-        yield encode
-        container.mux(stream.encode())
+    return apply

@@ -1,4 +1,4 @@
-"""How well a run does on changed copies of its unseen videos, each judged like a new video."""
+"""Metrics of a run on perturbed copies of its unseen videos, each predicted like a new video."""
 
 import contextlib
 import dataclasses
@@ -30,18 +30,24 @@ from pipeline.common.files import write_whole
 from pipeline.common.versions import versions
 from pipeline.settings import Settings
 from pipeline.splits.partition import groups
-from pipeline.workers.local import LocalPool, Pool
+from pipeline.workers.local import Pool
 
-ROWS, RESULT, PICTURE = "sweep.csv", "sweep.json", "sweep.png"
+SCORES, RESULT, PLOT = "sweep.csv", "sweep.json", "sweep.png"
 UNCHANGED = "unchanged"
-NONE = Metric(None, None, None, 0)
-
-Change = Perturbation | None
+UNDEFINED = Metric(None, None, None, 0)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One video under one perturbation; the status is ``ok`` or why there is no probability."""
+class ScoredCopy:
+    """One row of ``sweep.csv``: a video under one perturbation.
+
+    Attributes:
+        id: the video.
+        label: 0 real, 1 fake.
+        perturbation: its name, or `UNCHANGED`.
+        probability: of being fake; None without a score.
+        status: ``ok``, or why there is no probability.
+    """
 
     id: str
     label: int
@@ -51,18 +57,18 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one perturbation does.
+class PerturbationResult:
+    """Metrics of a run under one perturbation.
 
     Attributes:
-        scored: videos that have a probability.
-        undecidable: reason → how many videos have none, though their file is there.
-        auc_roc: of those that are scored.
-        accuracy: of them, at the run's own threshold.
-        auc_drop: how much lower the AUC is than that of the unchanged videos, over those that have
-            a probability in both.
-        shift_real: by how much the probability of being fake grew on the real ones of these.
-        shift_fake: on the fake ones.
+        scored: number of videos with a probability.
+        undecidable: reason → number of videos without one, though their file was found.
+        auc_roc: over the scored videos.
+        accuracy: over the scored videos, at the run's operating threshold.
+        auc_drop: AUC of the unchanged videos minus that of the perturbed ones, over videos scored
+            in both.
+        shift_real: mean change of the probability of real videos scored in both.
+        shift_fake: the same for fake videos.
     """
 
     scored: int
@@ -76,16 +82,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What came of all perturbations.
+    """Metrics of a run under all perturbations.
 
     Attributes:
-        split: whose videos they are.
-        videos: how many there are, lost ones too.
-        lost: why a video could not be used at all → how many.
-        threshold: from which on a video is called fake.
-        warnings: what to say over every result of the run.
-        apart: the most by which an unchanged video's probability is not that of its evaluation.
-        outcomes: perturbation → `Outcome`, `UNCHANGED` first.
+        split: the split whose videos were perturbed.
+        videos: their number, lost ones included.
+        lost: why a file could not be used at all → number of videos.
+        threshold: operating threshold of the run.
+        warnings: to be shown with every result of the run.
+        apart: largest difference between an unchanged video's probability and the one in
+            ``predictions.csv``; None if there is none to compare with.
+        outcomes: perturbation → its result, `UNCHANGED` first.
     """
 
     split: str
@@ -94,27 +101,27 @@ class Sweep:
     threshold: float
     warnings: list[str]
     apart: float | None
-    outcomes: dict[str, Outcome]
+    outcomes: dict[str, PerturbationResult]
 
 
 def sweep(
     run: Run,
     backbone: Backbone,
+    pool: Pool,
     cache: Cache | None = None,
     *,
     folder: Path | None = None,
-    jobs: int | None = None,
 ) -> Sweep:
-    """Judge changed copies of a run's test videos, or finish a sweep that was begun.
+    """Predict perturbed copies of a run's test videos, or finish an interrupted sweep.
 
     Writes ``sweep.csv``, ``sweep.json`` and ``sweep.png`` into the run's folder.
 
     Args:
         run: a trained run.
-        backbone: as `model.prediction.predict_videos.backbone_of` gives it.
-        cache: the embedding cache it was trained on, where it is not where it was.
-        folder: with the videos, where they are not where they were.
-        jobs: processes that change and decode; by default one per core.
+        backbone: the run's backbone, from `backbone_of`.
+        pool: where videos are perturbed and decoded.
+        cache: the embedding cache it was trained on, by default at its recorded path.
+        folder: folder searched for the videos, besides their recorded paths.
 
     Raises:
         IntegrityError: the cache is not the one that the run was trained on.
@@ -122,32 +129,58 @@ def sweep(
     """
     cache = cache_of(run, cache)
     split, clips = _unseen(cache)
-    with LocalPool(jobs) as pool:
-        found = find_videos(cache, clips, folder, pool)
-        lost = Counter(problem for problem in found.values() if isinstance(problem, str))
-        if lost.total() == len(clips):
-            why = ", ".join(f"{reason}: {n}" for reason, n in lost.items())
-            raise NothingUsable(
-                f"no file of the {len(clips)} {split} videos of {cache.folder} can be used ({why})",
-                "say with --videos FOLDER where the files are that the cache was made from",
-            )
-        made_with = _made_with(run, backbone)
-        rows = _begun(run, found, made_with)
-        todo = [change for change in (None, *PERTURBATIONS) if _name(change) not in rows]
-        n_files = len(clips) - lost.total()
-        with tqdm(total=n_files * len(todo), desc="sweep", unit="video", disable=None) as bar:
-            for change in todo:
-                bar.set_postfix_str(_name(change))
-                rows[_name(change)] = _judged(run, clips, found, change, backbone, pool, bar.update)
-                _write_rows(run, rows)
-    result = _result(run, split, clips, rows, lost)
-    _write_result(run, made_with | dataclasses.asdict(result))
-    _draw(run, result)
+    files = find_videos(cache, clips, folder, pool)
+    lost = Counter(problem for problem in files.values() if isinstance(problem, str))
+    if lost.total() == len(clips):
+        why = ", ".join(f"{reason}: {n}" for reason, n in lost.items())
+        raise NothingUsable(
+            f"no file of the {len(clips)} {split} videos of {cache.folder} can be used ({why})",
+            "say with --videos FOLDER where the files are that the cache was made from",
+        )
+    provenance = _provenance(run, backbone)
+    scores = _resume(run, files, provenance)
+    todo = {name: one for name, one in _perturbations().items() if name not in scores}
+    n_files = len(clips) - lost.total()
+    with tqdm(total=n_files * len(todo), desc="sweep", unit="video", disable=None) as bar:
+        for name, perturbation in todo.items():
+            bar.set_postfix_str(name)
+            predicted = _predict(run, files, perturbation, backbone, pool, bar.update)
+            scores[name] = [
+                ScoredCopy(clip.video, clip.label, name, *predicted[clip.video]) for clip in clips
+            ]
+            scores = {name: scores[name] for name in _perturbations() if name in scores}
+            header = [field.name for field in dataclasses.fields(ScoredCopy)]
+            rows = [dataclasses.astuple(copy) for copies in scores.values() for copy in copies]
+            write_csv(run.folder / SCORES, header, rows)
+    result = _result(run, split, clips, scores, lost)
+    _write_json(run, provenance | dataclasses.asdict(result))
+    _plot(run, result)
     return result
 
 
+def read_sweep(run: Run) -> Sweep | None:
+    """Return the finished sweep in a run's folder; None if there is none of this very model."""
+    path = run.folder / RESULT
+    values = json.loads(path.read_text()) if path.is_file() else {}
+    complete = values.get("outcomes", {}).keys() == _perturbations().keys()
+    if values.get("run_sha256") != digest_of(run) or not complete:
+        return None
+    outcomes = {
+        name: PerturbationResult(
+            **outcome | {key: Metric(**outcome[key]) for key in ("auc_roc", "accuracy", "auc_drop")}
+        )
+        for name, outcome in values["outcomes"].items()
+    }
+    fields = {field.name: values[field.name] for field in dataclasses.fields(Sweep)}
+    return Sweep(**fields | {"outcomes": outcomes})
+
+
+def _perturbations() -> dict[str, Perturbation | None]:
+    return {UNCHANGED: None} | {one.name: one for one in PERTURBATIONS}
+
+
 def _unseen(cache: Cache) -> tuple[str, list[Clip]]:
-    """One clip of each video of the test split, or of the holdout if there is no such split."""
+    """Return one clip per video of the test split, or else of the holdout, and which it is."""
     for split in UNSEEN:
         clips = {clip.video: clip for clip in cache.clips if clip.split == split}
         if clips:
@@ -158,86 +191,67 @@ def _unseen(cache: Cache) -> tuple[str, list[Clip]]:
     )
 
 
-def _name(change: Change) -> str:
-    return change.name if change else UNCHANGED
-
-
-def _judged(
-    run: Run,
-    clips: Sequence[Clip],
-    found: Mapping[str, Path | str],
-    change: Change,
-    backbone: Backbone,
-    pool: Pool,
-    progress: Callable[[], object],
-) -> list[Row]:
-    there = [clip.video for clip in clips if isinstance(found[clip.video], Path)]
-    paths = [Path(found[video]) for video in there]
-    settings = Settings.from_json(run.config.extraction)
-    altered = None
-    if change:
-        altered = partial(perturb, change=change, settings=settings, n_frames=run.config.frames)
-    results: dict[str, tuple[float | None, str]] = {}
-    with contextlib.closing(predict_unordered(run, paths, backbone, pool, altered)) as judged:
-        for number, prediction in judged:
-            known = prediction.probability is not None
-            results[there[number]] = prediction.probability, "ok" if known else prediction.reason
-            progress()
-    return [
-        Row(
-            clip.video,
-            clip.label,
-            _name(change),
-            *results.get(clip.video, (None, str(found[clip.video]))),
-        )
-        for clip in clips
-    ]
-
-
-# --------------------------------------------------------------------------------- what is written
-
-
-def _made_with(run: Run, backbone: Backbone) -> dict[str, str]:
-    """What decides the probabilities, apart from the videos."""
-    changes = [dataclasses.asdict(change) for change in PERTURBATIONS]
-    recipe = json.dumps([changes, versions(), torch.__version__, backbone.device.type])
+def _provenance(run: Run, backbone: Backbone) -> dict[str, str]:
+    """Return digests of everything that decides the probabilities, apart from the videos."""
+    perturbations = [dataclasses.asdict(one) for one in PERTURBATIONS]
+    recipe = json.dumps([perturbations, versions(), torch.__version__, backbone.device.type])
     digest = hashlib.sha256(recipe.encode()).hexdigest()
     return {"run_sha256": digest_of(run), "recipe_sha256": digest}
 
 
-def _begun(
-    run: Run, found: Mapping[str, Path | str], made_with: Mapping[str, str]
-) -> dict[str, list[Row]]:
-    """The rows of an earlier sweep that hold for the very same videos, by perturbation."""
-    result, table = run.folder / RESULT, run.folder / ROWS
-    if not result.is_file() or not made_with.items() <= json.loads(result.read_text()).items():
+def _resume(
+    run: Run, files: Mapping[str, Path | str], provenance: Mapping[str, str]
+) -> dict[str, list[ScoredCopy]]:
+    """Return the scores of an earlier sweep that are valid for these files, by perturbation."""
+    result, table = run.folder / RESULT, run.folder / SCORES
+    if not result.is_file() or not provenance.items() <= json.loads(result.read_text()).items():
         table.unlink(missing_ok=True)
-        _write_result(run, made_with)
-    rows: dict[str, list[Row]] = {}
+        _write_json(run, provenance)
+    scores: dict[str, list[ScoredCopy]] = {}
     for row in read_csv(table) if table.is_file() else []:
+        name = row["perturbation"]
         probability = float(row["probability"]) if row["probability"] else None
-        rows.setdefault(row["perturbation"], []).append(
-            Row(row["id"], int(row["label"]), row["perturbation"], probability, row["status"])
-        )
-    now = {video: problem if isinstance(problem, str) else "" for video, problem in found.items()}
+        copy = ScoredCopy(row["id"], int(row["label"]), name, probability, row["status"])
+        scores.setdefault(name, []).append(copy)
+    lost = {video: file if isinstance(file, str) else "" for video, file in files.items()}
     return {
-        name: of_one
-        for name, of_one in rows.items()
-        if {row.id: row.status if row.status in LOST else "" for row in of_one} == now
+        name: copies
+        for name, copies in scores.items()
+        if {copy.id: copy.status if copy.status in LOST else "" for copy in copies} == lost
     }
 
 
-def _in_order(rows: Mapping[str, Sequence[Row]]) -> list[str]:
-    return [name for name in map(_name, (None, *PERTURBATIONS)) if name in rows]
+def _predict(
+    run: Run,
+    files: Mapping[str, Path | str],
+    perturbation: Perturbation | None,
+    backbone: Backbone,
+    pool: Pool,
+    progress: Callable[[], object],
+) -> dict[str, tuple[float | None, str]]:
+    """Return the probability and status of each video under a perturbation."""
+    usable = {video: file for video, file in files.items() if isinstance(file, Path)}
+    scores: dict[str, tuple[float | None, str]] = {
+        video: (None, str(problem)) for video, problem in files.items()
+    }
+    change = None
+    if perturbation:
+        settings = Settings.from_json(run.config.extraction)
+        change = partial(
+            perturb, perturbation=perturbation, settings=settings, n_frames=run.config.frames
+        )
+    with contextlib.closing(
+        predict_unordered(run, list(usable.values()), backbone, pool, change=change)
+    ) as examined:
+        for number, video in examined:
+            prediction = video.prediction
+            status = "ok" if prediction.probability is not None else prediction.reason
+            scores[list(usable)[number]] = prediction.probability, status
+            progress()
+    return scores
 
 
-def _write_rows(run: Run, rows: Mapping[str, Sequence[Row]]) -> None:
-    header = [field.name for field in dataclasses.fields(Row)]
-    lines = [dataclasses.astuple(row) for name in _in_order(rows) for row in rows[name]]
-    write_csv(run.folder / ROWS, header, lines)
-
-
-def _write_result(run: Run, values: Mapping[str, Any]) -> None:
+def _write_json(run: Run, values: Mapping[str, Any]) -> None:
     text = json.dumps(values, indent=1, allow_nan=False) + "\n"
     write_whole(run.folder / RESULT, lambda path: path.write_text(text))
 
@@ -246,86 +260,75 @@ def _result(
     run: Run,
     split: str,
     clips: Sequence[Clip],
-    rows: Mapping[str, Sequence[Row]],
+    scores: Mapping[str, Sequence[ScoredCopy]],
     lost: Mapping[str, int],
 ) -> Sweep:
-    tied = groups([clip.group_keys for clip in clips]).tolist()
-    linked = {clip.video: group for clip, group in zip(clips, tied, strict=True)}
-    before = {row.id: row.probability for row in rows[UNCHANGED]}
-    threshold = run.config.threshold
-    outcomes = {name: _outcome(rows[name], before, linked, threshold) for name in _in_order(rows)}
-    warnings, apart = run.config.warnings, _apart(run, before)
-    return Sweep(split, len(clips), dict(lost), threshold, warnings, apart, outcomes)
-
-
-def _draw(run: Run, result: Sweep) -> None:
-    points = {
-        f"{name} ({outcome.scored})": (outcome.auc_roc, outcome.accuracy)
-        for name, outcome in result.outcomes.items()
-    }
-    title = f"{result.split} split, {result.videos} videos (how many are scored)"
-    plot_sweep(points, title, result.threshold, run.folder / PICTURE, result.warnings)
-
-
-def _apart(run: Run, unchanged: Mapping[str, float | None]) -> float | None:
-    known = {row["id"]: row["probability"] for row in read_csv(run.folder / PREDICTIONS)}
-    apart = [
-        abs(probability - float(known[video]))
+    group_numbers = groups([clip.group_keys for clip in clips]).tolist()
+    group = {clip.video: n for clip, n in zip(clips, group_numbers, strict=True)}
+    unchanged = {copy.id: copy.probability for copy in scores[UNCHANGED]}
+    evaluated = {row["id"]: row["probability"] for row in read_csv(run.folder / PREDICTIONS)}
+    differences = [
+        abs(probability - float(evaluated[video]))
         for video, probability in unchanged.items()
-        if probability is not None and known.get(video)
+        if probability is not None and evaluated.get(video)
     ]
-    return max(apart, default=None)
-
-
-def _outcome(
-    rows: Sequence[Row],
-    before: Mapping[str, float | None],
-    linked: Mapping[str, int],
-    threshold: float,
-) -> Outcome:
-    scored = [row for row in rows if row.probability is not None]
-    both = [row for row in scored if before[row.id] is not None]
-    reasons = Counter(
-        row.status.split(":")[0]
-        for row in rows
-        if row.probability is None and row.status not in LOST
+    return Sweep(
+        split,
+        len(clips),
+        dict(lost),
+        run.config.threshold,
+        run.config.warnings,
+        max(differences, default=None),
+        {
+            name: _perturbation_result(copies, unchanged, group, run.config.threshold)
+            for name, copies in scores.items()
+        },
     )
-    labels, probabilities, tied = _columns(scored, linked)
-    metrics = all_metrics(labels, probabilities, threshold, tied) if scored else {}
-    labels, after, tied = _columns(both, linked)
-    unchanged = np.array([before[row.id] for row in both], np.float64)
-    shifts = [(after - unchanged)[labels == label] for label in (0, 1)]
+
+
+def _perturbation_result(
+    copies: Sequence[ScoredCopy],
+    unchanged: Mapping[str, float | None],
+    group: Mapping[str, int],
+    threshold: float,
+) -> PerturbationResult:
+    scored = [copy for copy in copies if copy.probability is not None]
+    in_both = [copy for copy in scored if unchanged[copy.id] is not None]
+    reasons = Counter(
+        copy.status.split(":")[0]
+        for copy in copies
+        if copy.probability is None and copy.status not in LOST
+    )
+    labels, probabilities, linked = _columns(scored, group)
+    metrics = all_metrics(labels, probabilities, threshold, linked) if scored else {}
+    labels, after, linked = _columns(in_both, group)
+    before = np.array([unchanged[copy.id] for copy in in_both], np.float64)
+    shifts = [(after - before)[labels == label] for label in (0, 1)]
     shift_real, shift_fake = (float(shift.mean()) if len(shift) else None for shift in shifts)
-    return Outcome(
+    return PerturbationResult(
         len(scored),
         dict(reasons.most_common()),
-        metrics.get("auc_roc", NONE),
-        metrics.get("accuracy", NONE),
-        auc_drop(labels, unchanged, after, tied) if both else NONE,
+        metrics.get("auc_roc", UNDEFINED),
+        metrics.get("accuracy", UNDEFINED),
+        auc_drop(labels, before, after, linked) if in_both else UNDEFINED,
         shift_real,
         shift_fake,
     )
 
 
-def _columns(rows: Sequence[Row], linked: Mapping[str, int]) -> tuple[Any, Any, Any]:
-    """Labels, probabilities and groups, (N,) each."""
+def _columns(copies: Sequence[ScoredCopy], group: Mapping[str, int]) -> tuple[Any, Any, Any]:
+    """Return labels, probabilities and numbers of groups of linked videos, (N,) each."""
     return (
-        np.array([row.label for row in rows], np.int64),
-        np.array([row.probability for row in rows], np.float64),
-        np.array([linked[row.id] for row in rows], np.int64),
+        np.array([copy.label for copy in copies], np.int64),
+        np.array([copy.probability for copy in copies], np.float64),
+        np.array([group[copy.id] for copy in copies], np.int64),
     )
 
 
-def read_sweep(run: Run) -> Sweep | None:
-    """The finished sweep in a run's folder, if it was made with this very model."""
-    path = run.folder / RESULT
-    values = json.loads(path.read_text()) if path.is_file() else {}
-    complete = {UNCHANGED, *(change.name for change in PERTURBATIONS)}
-    if values.get("run_sha256") != digest_of(run) or set(values.get("outcomes", ())) != complete:
-        return None
-    outcomes = {}
-    for name, outcome in values["outcomes"].items():
-        metrics = {key: Metric(**outcome[key]) for key in ("auc_roc", "accuracy", "auc_drop")}
-        outcomes[name] = Outcome(**outcome | metrics)
-    known = {field.name: values[field.name] for field in dataclasses.fields(Sweep)}
-    return Sweep(**known | {"outcomes": outcomes})
+def _plot(run: Run, result: Sweep) -> None:
+    points = {
+        f"{name} ({outcome.scored})": (outcome.auc_roc, outcome.accuracy)
+        for name, outcome in result.outcomes.items()
+    }
+    title = f"{result.split} split, {result.videos} videos (how many are scored)"
+    plot_sweep(points, title, result.threshold, run.folder / PLOT, result.warnings)

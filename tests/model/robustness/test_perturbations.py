@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model.robustness.perturbations import PERTURBATIONS, SPARE, Perturbation, perturb
+from model.robustness.perturbations import EXTRA_FRAMES, PERTURBATIONS, Perturbation, perturb
 from pipeline.common.errors import Rejected
 from pipeline.settings import Settings
 from pipeline.video.decode import open_video, timed_frames, video_stream
@@ -149,7 +149,7 @@ def test_gamma_changes_the_light_as_its_name_says(source, copies, gamma):
 def test_no_more_frames_are_encoded_than_extraction_looks_at(copy, tmp_path, write_video, name):
     long = write_video(tmp_path / "long.mp4", seed=1, n_frames=60)
     found = copy(long, name, Settings(frames=5, clips=2), n_frames=5)
-    assert probe(found).n_samples == 2 * 5 + SPARE + 1  # the one that is at the very limit
+    assert probe(found).n_samples == 2 * 5 + EXTRA_FRAMES + 1  # the one that is at the very limit
 
 
 def test_where_the_rate_varies_the_whole_video_is_kept(copy, tmp_path):
@@ -190,7 +190,7 @@ def test_the_shape_of_pixels_is_kept(copy, tmp_path):
 
 
 def test_a_side_of_odd_length_gets_a_line_and_loses_none(copy, source):
-    odd = Perturbation("odd", scale=0.73)  # 96 x 72 to 70 x 53
+    odd = Perturbation("odd", filters="scale=round(0.73*iw):round(0.73*ih)")  # 96 x 72 to 70 x 53
     found = probe(copy(source, odd))
     assert (found.width, found.height) == (70, 54)
 

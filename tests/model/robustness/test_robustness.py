@@ -24,7 +24,7 @@ from model.robustness.perturbations import PERTURBATIONS, Perturbation
 from model.robustness.robustness import UNCHANGED, read_sweep, sweep
 from model.robustness.table import sweep_table
 from model.run.run import load_run, save_run
-from model.run.source_files import CHANGED, MISSING, UNKNOWN
+from model.run.source_files import CHANGED, MISSING, UNLISTED
 from pipeline.cache import Cache
 from pipeline.common.csv_files import write_csv
 from pipeline.common.errors import NothingUsable
@@ -34,7 +34,7 @@ from pipeline.workers.local import LocalPool
 TOLERANCE = 1e-5
 SWEPT = tuple(c for c in PERTURBATIONS if c.name in ("CRF 40", "half size", "half frame rate"))
 NAMES = [UNCHANGED, *(change.name for change in SWEPT)]
-BLUR = Perturbation("blur", blur=0.02)
+BLUR = Perturbation("blur", filters="gblur=sigma=1")
 TOO_SLOW = Perturbation("a third of the frames", every=3)  # 6 or 7, and a clip needs 9
 
 
@@ -147,10 +147,10 @@ def test_the_numbers_are_those_of_the_rows(swept):
     assert result["outcomes"][UNCHANGED]["auc_drop"]["value"] == 0
 
 
-def test_what_cannot_be_judged_is_counted_with_its_reason(moved, few, backbone):
+def test_what_cannot_be_judged_is_counted_with_its_reason(moved, few, backbone, in_process):
     few(TOO_SLOW)
     run, cache, test = moved()
-    result = sweep(run, backbone, cache, jobs=1)
+    result = sweep(run, backbone, in_process, cache)
     outcome = result.outcomes[TOO_SLOW.name]
     assert outcome.scored == 0
     assert outcome.undecidable == {"too short": len(test)}
@@ -187,7 +187,9 @@ def test_the_report_shows_a_sweep_of_this_very_run_only(swept, few, tmp_path):
 # -------------------------------------------------------------------------- files that are no more
 
 
-def test_files_that_are_gone_or_have_changed_are_counted(moved, few, backbone, chain, tmp_path):
+def test_files_that_are_gone_or_have_changed_are_counted(
+    moved, few, backbone, chain, tmp_path, in_process
+):
     few()
     _, _, test = moved()
     changed = tmp_path / "changed.mp4"
@@ -195,33 +197,37 @@ def test_files_that_are_gone_or_have_changed_are_counted(moved, few, backbone, c
     changed.write_bytes(changed.read_bytes() + b"\0")
     gone = tmp_path / "gone.mp4"
     run, cache, _ = moved(**{test[0]: changed, test[1]: gone, test[2]: ""})
-    result = sweep(run, backbone, cache, jobs=1)
+    result = sweep(run, backbone, in_process, cache)
     assert result.videos == len(test)
-    assert result.lost == {CHANGED: 1, MISSING: 1, UNKNOWN: 1}
+    assert result.lost == {CHANGED: 1, MISSING: 1, UNLISTED: 1}
     assert result.outcomes[UNCHANGED].scored == len(test) - 3
     status = {row["id"]: row["status"] for row in rows(run.folder)}
-    assert [status[video] for video in test[:4]] == [CHANGED, MISSING, UNKNOWN, "ok"]
-    for reason in (CHANGED, MISSING, UNKNOWN):
+    assert [status[video] for video in test[:4]] == [CHANGED, MISSING, UNLISTED, "ok"]
+    for reason in (CHANGED, MISSING, UNLISTED):
         assert f"1 of {len(test)} videos left out: {reason}" in sweep_table(result)
 
 
-def test_files_are_found_by_their_bytes_in_another_folder(moved, few, backbone, chain, tmp_path):
+def test_files_are_found_by_their_bytes_in_another_folder(
+    moved, few, backbone, chain, tmp_path, in_process
+):
     few()
     _, _, test = moved()
     run, cache, _ = moved(**dict.fromkeys(test, tmp_path / "gone.mp4"))
     for number, video in enumerate(test):
         (tmp_path / "elsewhere" / "below").mkdir(parents=True, exist_ok=True)
         shutil.copy(chain.videos[video], tmp_path / "elsewhere" / "below" / f"{number}.mp4")
-    result = sweep(run, backbone, cache, folder=tmp_path / "elsewhere", jobs=1)
+    result = sweep(run, backbone, in_process, cache, folder=tmp_path / "elsewhere")
     assert result.lost == {}
     assert result.outcomes[UNCHANGED].scored == len(test)
 
 
-def test_without_any_file_it_is_an_error_that_says_what_to_do(moved, backbone, tmp_path):
+def test_without_any_file_it_is_an_error_that_says_what_to_do(
+    moved, backbone, tmp_path, in_process
+):
     _, _, test = moved()
     run, cache, _ = moved(**dict.fromkeys(test, tmp_path / "gone.mp4"))
     with pytest.raises(NothingUsable, match=f"{MISSING}: {len(test)}") as caught:
-        sweep(run, backbone, cache, jobs=1)
+        sweep(run, backbone, in_process, cache)
     assert "--videos FOLDER" in caught.value.hint
 
 
@@ -234,47 +240,51 @@ def judged(monkeypatch):
     calls = []
     real = model.robustness.robustness.predict_unordered
     monkeypatch.setattr(
-        model.robustness.robustness, "predict_unordered", lambda *a: calls.append(a[-1]) or real(*a)
+        model.robustness.robustness,
+        "predict_unordered",
+        lambda *a, **k: calls.append(k["change"]) or real(*a, **k),
     )
     return calls
 
 
-def test_a_sweep_goes_on_where_it_was_stopped(moved, few, backbone, judged):
+def test_a_sweep_goes_on_where_it_was_stopped(moved, few, backbone, judged, in_process):
     few(BLUR)
     run, cache, _ = moved()
-    sweep(run, backbone, cache, jobs=1)
+    sweep(run, backbone, in_process, cache)
     files = {name: (run.folder / name).read_bytes() for name in ("sweep.csv", "sweep.json")}
     assert len(judged) == 2
-    sweep(run, backbone, cache, jobs=1)
+    sweep(run, backbone, in_process, cache)
     assert len(judged) == 2, "it was made already"
     header, *lines = files["sweep.csv"].decode().splitlines(keepends=True)
     kept = [line for line in lines if ",blur," not in line]
     (run.folder / "sweep.csv").write_text("".join([header, *kept]))
-    sweep(run, backbone, cache, jobs=1)
+    sweep(run, backbone, in_process, cache)
     assert len(judged) == 3
     assert files == {name: (run.folder / name).read_bytes() for name in files}
 
 
-def test_a_sweep_of_another_model_or_other_files_begins_anew(moved, few, backbone, judged):
+def test_a_sweep_of_another_model_or_other_files_begins_anew(
+    moved, few, backbone, judged, in_process
+):
     few()
     run, cache, test = moved()
-    sweep(run, backbone, cache, jobs=1)
+    sweep(run, backbone, in_process, cache)
     moved(**{test[0]: ""})
-    assert sweep(run, backbone, cache, jobs=1).lost == {UNKNOWN: 1}
+    assert sweep(run, backbone, in_process, cache).lost == {UNLISTED: 1}
     assert len(judged) == 2
     config = dataclasses.replace(run.config, threshold=run.config.threshold / 2)
     save_run(dataclasses.replace(run, config=config))
-    sweep(load_run(run.folder), backbone, cache, jobs=1)
+    sweep(load_run(run.folder), backbone, in_process, cache)
     assert len(judged) == 3
 
 
 def test_one_who_stops_listening_leaves_no_temporary_files(chain, backbone, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     paths = list(chain.videos.values())
-    judging = predict_unordered(load_run(chain.folder), paths, backbone, LocalPool(2))
-    next(judging)
+    predictions = predict_unordered(load_run(chain.folder), paths, backbone, LocalPool(2))
+    next(predictions)
     assert list(tmp_path.iterdir())
-    judging.close()
+    predictions.close()
     assert not list(tmp_path.iterdir())
 
 
@@ -297,7 +307,7 @@ def test_ctrl_c_leaves_no_temporary_files_and_what_is_done_stays_done(
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        sweep(run, backbone, cache, jobs=2)
+        sweep(run, backbone, LocalPool(2), cache)
         time.sleep(10)  # the signal may come later than the end
     assert seen
     assert not list(temporary.iterdir())
