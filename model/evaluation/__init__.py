@@ -1,4 +1,4 @@
-"""A run on videos that it has never seen, beside what it has to beat."""
+"""Evaluation of a run on videos that it has never seen, beside the controls it has to beat."""
 
 from model.evaluation.evaluation import Evaluation, evaluate
 from model.evaluation.other_corpus import evaluate_elsewhere

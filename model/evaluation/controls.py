@@ -1,11 +1,11 @@
-"""What a detector has to beat, trained on the very same videos and folds."""
+"""Controls: baseline detectors trained on the run's own videos and folds, which it has to beat."""
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
 
-from model.explanation.anomaly import RARE, load_anomaly, read_motion
+from features.backbones import resolve_device
+from model.explanation.anomaly import UNUSUAL_QUANTILE, load_anomaly, read_motion
 from model.fitting import training_folds
 from model.run.per_video_scores import by_video
 from model.run.run import Run, digest_of
 from model.statistics.calibration import operating_point
-from model.statistics.metrics import equal_error, false_alarm_threshold
+from model.statistics.metrics import equal_error, threshold_at_fpr
 from model.training.heads import CLIPS_AT_ONCE, Ensemble, Head
 from model.training.sequences import Sequences, available_streams, empty, load_sequences
 from model.training.train import cross_fit, save_tensors
@@ -30,35 +32,191 @@ from pipeline.cache import Cache, Clip
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+Folds = Sequence[tuple[Indices, Indices]]  # rows to train on and rows to validate on
+State = dict[str, Any]  # plain values and tensors of a trained control, as `controls.pt` has them
+
+CONTROLS = "controls.pt"
+MEAN_POOL = "mean-pooled"
+METADATA = "metadata only"
+ANOMALY = "motion anomaly"
+SHUFFLED = "shuffled time"
+ALONE = {"flow": "flow only", "frames": "frames only"}
+LOGISTIC = (MEAN_POOL, METADATA)
+HEADS = (SHUFFLED, *ALONE.values())
+EXPLAINED = {
+    MEAN_POOL: "A logistic regression on the mean of each embedding over time.",
+    METADATA: "A logistic regression on what the files alone say: size, frame rate, duration and "
+    "bit rate. If it beats chance, the corpus gives itself away, and the other columns may owe "
+    "their success to that.",
+    ANOMALY: "How far a video's motion is from that of real training videos; it never saw a fake. "
+    "Its scores are distances, not probabilities. A video is called fake if it moves more "
+    f"strangely than {100 * UNUSUAL_QUANTILE:g}% of the real training videos.",
+    SHUFFLED: "The same head on the same streams, but with the moments of every clip in random "
+    "order, in training and in test.",
+    ALONE["flow"]: "The same head on the embeddings of optical flow alone.",
+    ALONE["frames"]: "The same head on the embeddings of single frames alone: what can be seen "
+    "without motion.",
+}
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C, to choose from
+SHUFFLES = 4  # orders of each training clip, one of which is drawn whenever it is seen
+MAX_SHUFFLED_BYTES = 2**29  # of embeddings that get several orders; larger sets get one
+
+
+@dataclass(frozen=True)
+class Control:
+    """A trained control.
+
+    Attributes:
+        name: a key of `EXPLAINED`.
+        streams: streams that it needs.
+        threshold: score from which it calls a video fake.
+        score: function from N clips to (V,) scores of their videos, ordered as by `by_video`.
+    """
+
+    name: str
+    streams: tuple[str, ...]
+    threshold: float
+    score: Callable[[Sequences], Floats]
+
+
+def load_or_train_controls(
+    run: Run,
+    cache: Cache,
+    training_cache: Cache | None,
+    *,
+    heads: bool,
+    device: str,
+    bar: "tqdm[NoReturn]",
+) -> tuple[list[Control], dict[str, str]]:
+    """Load a run's controls from ``controls.pt``; train and save those that are missing there.
+
+    Args:
+        run: a trained run.
+        cache: the cache whose videos they will score.
+        training_cache: the cache that the run was trained on; None if it is unavailable.
+        heads: train heads, too, not only logistic regressions.
+        device: where heads are trained, as PyTorch names it, or ``auto``.
+        bar: progress bar; its total grows by the number of heads to train.
+
+    Returns:
+        the controls, and name → why a control is absent.
+    """
+    absent = absent_controls(run, cache)
+    if training_cache and training_cache is not cache:
+        absent |= absent_controls(run, training_cache)
+    if not heads:
+        absent = dict.fromkeys(HEADS, "not asked for") | absent
+    wanted = [name for name in (*LOGISTIC, *HEADS) if name not in absent]
+    states = load_controls(run)
+    missing = [name for name in wanted if name not in states]
+    if missing and training_cache:
+        bar.total += run.config.n_heads * len(set(missing).intersection(HEADS))
+        states |= _train(run, training_cache, missing, resolve_device(device), bar.update)
+        _save_controls(run, states)
+    elif missing:
+        absent |= dict.fromkeys(missing, "it was not trained, and what to train it on is not there")
+    trained = {name: control(name, run, states[name]) for name in wanted if name in states}
+    controls = [
+        *(trained[name] for name in LOGISTIC if name in trained),
+        _anomaly_control(run, cache),
+        *(trained[name] for name in HEADS if name in trained),
+    ]
+    return controls, absent
+
+
+def absent_controls(run: Run, cache: Cache) -> dict[str, str]:
+    """Return the controls that do not exist for the videos of a cache, and why."""
+    embedded, absent = available_streams(cache), {}
+    for stream, name in ALONE.items():
+        if stream not in embedded:
+            absent[name] = f"{stream} is not embedded"
+        elif run.config.streams == (stream,):
+            absent[name] = "that is the detector itself"
+    return absent
+
+
+def control(name: str, run: Run, state: State) -> Control:
+    """Return a control from its trained state."""
+    score = _logistic_score(name, state) if name in LOGISTIC else _head_score(name, run, state)
+    return Control(name, _streams(name, run), state["threshold"], score)
+
+
+def _streams(name: str, run: Run) -> tuple[str, ...]:
+    alone = tuple(stream for stream, control in ALONE.items() if control == name)
+    return alone or run.config.streams
+
+
+def _train(
+    run: Run,
+    cache: Cache,
+    names: Sequence[str],
+    device: str,
+    progress: Callable[[], object],
+) -> dict[str, State]:
+    """Train controls on a run's own training split and folds; `progress` is called per fold."""
+    training = load_sequences(cache, run.config.streams, ("train", "val"))
+    folds = training_folds(training, run.config.n_heads, run.config.seed)
+    states: dict[str, State] = {}
+    for name in names:
+        streams = _streams(name, run)
+        if name in LOGISTIC:
+            states[name] = _train_logistic(_features(name, training), run, training, folds)
+            continue
+        if name == SHUFFLED:
+            orders = SHUFFLES if training.x.nbytes <= MAX_SHUFFLED_BYTES else 1
+            data = shuffled(training, run.config.seed, orders=orders)
+        else:
+            data = load_sequences(cache, streams, ("train", "val"))
+        states[name] = _train_head(data, streams, run, folds, device, progress)
+    return states
+
+
+# ------------------------------------------------------------------------------------- motion
+
+
+def _anomaly_control(run: Run, cache: Cache) -> Control:
+    """Return the distance of motion from that of real training videos, which saw no fake."""
+    anomaly = load_anomaly(run.folder)
+
+    def score(data: Sequences) -> Floats:
+        return by_video(data.clips, anomaly.distances(read_motion(cache, data)))[2]
+
+    return Control(ANOMALY, run.config.streams, anomaly.threshold, score)
+
+
+# ----------------------------------------------------------------------- logistic regressions
+
+
+def _features(name: str, data: Sequences) -> Floats:
+    return mean_pooled(data) if name == MEAN_POOL else metadata(data.clips)
 
 
 def mean_pooled(data: Sequences) -> Floats:
-    """(N, D) float64: the mean of each embedding over time. Does order matter?"""
-    some = data.x.split(CLIPS_AT_ONCE)  # type: ignore[no-untyped-call]
-    return torch.cat([x.double().mean(1) for x in some]).numpy()
+    """Return the mean of each embedding over time, (N, D) float64."""
+    batches = data.x.split(CLIPS_AT_ONCE)  # type: ignore[no-untyped-call]
+    return torch.cat([x.double().mean(1) for x in batches]).numpy()
 
 
 def metadata(clips: Sequence[Clip]) -> Floats:
-    """(N, 6) float64: what the files alone say. Does the corpus give itself away?"""
-    facts = [(c.width, c.height, c.fps, c.duration, c.bit_rate, c.n_bytes) for c in clips]
-    return np.log(np.array(facts, np.float64))
+    """Return logarithms of the files' size, frame rate, duration and bit rate, (N, 6) float64."""
+    columns = [(c.width, c.height, c.fps, c.duration, c.bit_rate, c.n_bytes) for c in clips]
+    return np.log(np.array(columns, np.float64))
 
 
 def logistic_regression(
     features: Floats,
     labels: npt.NDArray[np.int64],
-    folds: Sequence[tuple[Indices, Indices]],
+    folds: Folds,
     *,
     max_fpr: float | None = None,
 ) -> tuple[Pipeline, float]:
     """Fit a logistic regression whose penalty is chosen on the same folds as the head's settings.
 
     Args:
-        features: (N, D) of the training split.
-        labels: (N,)
+        features: features of the training split, (N, D).
+        labels: 0 real, 1 fake, (N,).
         folds: rows to train on and rows to validate on.
-        max_fpr: the share of real clips that may be called fake; None: as many errors on both.
+        max_fpr: largest false-positive rate; None puts the threshold at the equal error rate.
 
     Returns:
         the model, and its threshold, chosen on the validation folds.
@@ -80,137 +238,43 @@ def logistic_regression(
     truth = np.concatenate([y for y, _ in out_of_fold])
     scores = np.concatenate([p[:, 1] for _, p in out_of_fold])
     if max_fpr is not None:
-        return best, false_alarm_threshold(truth, scores, max_fpr)
+        return best, threshold_at_fpr(truth, scores, max_fpr)
     return best, equal_error(truth, scores)[1]
 
 
-MEAN_POOL = "mean-pooled"
-METADATA = "metadata only"
-ANOMALY = "motion anomaly"
-SHUFFLED = "shuffled time"
-ALONE = {"flow": "flow only", "frames": "frames only"}
-TRAINED = (SHUFFLED, *ALONE.values())
-LOGISTIC: dict[str, Callable[[Sequences], Floats]] = {
-    MEAN_POOL: mean_pooled,
-    METADATA: lambda data: metadata(data.clips),
-}
-SHUFFLES = 4  # orders of each training clip, one of which is drawn each time it is seen
-MOST_BYTES = 2**29  # of embeddings for which there are as many; beyond it there is one
-
-EXPLAINED = {
-    MEAN_POOL: "A logistic regression on the mean of each embedding over time.",
-    METADATA: "A logistic regression on what the files alone say: size, frame rate, duration and "
-    "bit rate. If it beats chance, the corpus gives itself away, and the other columns may owe "
-    "their success to that.",
-    ANOMALY: "How far a video's motion is from that of real training videos; it never saw a fake. "
-    "Its scores are distances, not probabilities. A video is called fake if it moves more "
-    f"strangely than {100 * RARE:g}% of the real training videos.",
-    SHUFFLED: "The same head on the same streams, but with the moments of every clip in random "
-    "order, in training and in test.",
-    ALONE["flow"]: "The same head on the embeddings of optical flow alone.",
-    ALONE["frames"]: "The same head on the embeddings of single frames alone: what can be seen "
-    "without motion.",
-}
-
-
-State = dict[str, Any]  # plain values and tensors: all there is to a trained control
-
-
-@dataclass(frozen=True)
-class Control:
-    """A trained control.
-
-    Attributes:
-        name: a key of `EXPLAINED`.
-        streams: what it is shown.
-        threshold: from which on it calls a video fake.
-        score: from N clips to (V,) probabilities of their videos, in `by_video`'s order.
-        calibrated: whether these are probabilities, or only the higher the likelier fake.
-    """
-
-    name: str
-    streams: tuple[str, ...]
-    threshold: float
-    score: Callable[[Sequences], Floats]
-    calibrated: bool = True
-
-
-def absent_controls(run: Run, cache: Cache) -> dict[str, str]:
-    """Controls that there cannot be of the videos of a cache, and why."""
-    held, absent = available_streams(cache), {}
-    if load_anomaly(run.folder) is None:
-        absent[ANOMALY] = "the run was fitted by a version without it"
-    for stream, name in ALONE.items():
-        if stream not in held:
-            absent[name] = f"{stream} is not embedded"
-        elif run.config.streams == (stream,):
-            absent[name] = "that is the detector itself"
-    return absent
-
-
-def trained_controls(
-    run: Run,
-    cache: Cache,
-    names: Sequence[str],
-    *,
-    device: str = "cpu",
-    progress: Callable[[], object] = lambda: None,
-) -> dict[str, State]:
-    """Train controls on a run's own training split and folds.
-
-    Args:
-        run: a trained run.
-        cache: the embedding cache it was trained on.
-        names: some of `LOGISTIC` and `TRAINED`.
-        device: as torch names it.
-        progress: called after each fold of each head.
-
-    Returns:
-        name → what `control` makes a control of.
-    """
-    training = load_sequences(cache, run.config.streams, ("train", "val"))
-    folds = training_folds(training, run.config.n_heads, run.config.seed)
-    states: dict[str, State] = {}
-    for name, features in LOGISTIC.items():
-        if name in names:
-            states[name] = _logistic(features(training), run, training, folds)
-    for name in names:
-        if name in TRAINED:
-            if name == SHUFFLED:
-                few = training.x.nbytes <= MOST_BYTES
-                data = shuffled(training, run.config.seed, orders=SHUFFLES if few else 1)
-            else:
-                data = load_sequences(cache, _streams(name, run), ("train", "val"))
-            states[name] = _head(data, _streams(name, run), run, folds, device, progress)
-    return states
-
-
-def _logistic(
-    features: Floats,
-    run: Run,
-    training: Sequences,
-    folds: Sequence[tuple[Indices, Indices]],
-) -> State:
-    model, threshold = logistic_regression(
+def _train_logistic(features: Floats, run: Run, training: Sequences, folds: Folds) -> State:
+    (scaler, regression), threshold = logistic_regression(
         features, training.labels, folds, max_fpr=run.config.max_fpr
     )
-    scaler, regression = model
-    arrays = {
-        "mean": scaler.mean_,
-        "scale": scaler.scale_,
-        "coefficients": regression.coef_[0],
-        "intercept": regression.intercept_,
-    }
-    return {name: torch.from_numpy(array) for name, array in arrays.items()} | {
-        "threshold": threshold
+    return {
+        "mean": torch.from_numpy(scaler.mean_),
+        "scale": torch.from_numpy(scaler.scale_),
+        "coefficients": torch.from_numpy(regression.coef_[0]),
+        "intercept": torch.from_numpy(regression.intercept_),
+        "threshold": threshold,
     }
 
 
-def _head(
+def _logistic_score(name: str, state: State) -> Callable[[Sequences], Floats]:
+    mean, scale, coefficients, intercept = (
+        state[key].numpy() for key in ("mean", "scale", "coefficients", "intercept")
+    )
+
+    def score(data: Sequences) -> Floats:
+        logits = (_features(name, data) - mean) / scale @ coefficients + intercept
+        return by_video(data.clips, expit(logits))[2]
+
+    return score
+
+
+# -------------------------------------------------------------------------------------- heads
+
+
+def _train_head(
     data: Sequences,
     streams: tuple[str, ...],
     run: Run,
-    folds: Sequence[tuple[Indices, Indices]],
+    folds: Folds,
     device: str,
     progress: Callable[[], object],
 ) -> State:
@@ -232,102 +296,66 @@ def _head(
     }
 
 
-def control(name: str, run: Run, state: State) -> Control:
-    """A control, of what `trained_controls` trained for it."""
-    score = _logistic_score(name, state) if name in LOGISTIC else _head_score(name, run, state)
-    return Control(name, _streams(name, run), state["threshold"], score)
-
-
-def _logistic_score(name: str, state: State) -> Callable[[Sequences], Floats]:
-    mean, scale, coefficients, intercept = (
-        state[key].numpy() for key in ("mean", "scale", "coefficients", "intercept")
-    )
-
-    def score(unseen: Sequences) -> Floats:
-        logits = (LOGISTIC[name](unseen) - mean) / scale @ coefficients + intercept
-        return by_video(unseen.clips, expit(logits))[2]
-
-    return score
-
-
 def _head_score(name: str, run: Run, state: State) -> Callable[[Sequences], Floats]:
     training = run.config.training
-    heads = [Head(state["widths"], training.shape) for _ in range(run.config.n_heads)]
+    heads = [Head(state["widths"], training) for _ in range(run.config.n_heads)]
     ensemble = Ensemble(heads, training.sequence_length).eval()
     ensemble.load_state_dict(state["heads"])
 
-    def score(unseen: Sequences) -> Floats:
-        data = shuffled(unseen, run.config.seed + 1) if name == SHUFFLED else unseen
+    def score(data: Sequences) -> Floats:
+        seen = shuffled(data, run.config.seed + 1) if name == SHUFFLED else data
         with torch.inference_mode():
-            logits = ensemble(data.x).double().numpy()
-        return expit(by_video(unseen.clips, logits)[2] / state["temperature"])
+            logits = ensemble(seen.x).double().numpy()
+        return expit(by_video(data.clips, logits)[2] / state["temperature"])
 
     return score
 
 
-def anomaly_control(run: Run, cache: Cache) -> list[Control]:
-    """The distance of motion from that of real training videos; nothing if the run has none."""
-    anomaly = load_anomaly(run.folder)
-    if anomaly is None:
-        return []
-
-    def score(data: Sequences) -> Floats:
-        return by_video(data.clips, anomaly.distances(read_motion(cache, data)))[2]
-
-    return [Control(ANOMALY, run.config.streams, anomaly.threshold, score, calibrated=False)]
-
-
-def _streams(name: str, run: Run) -> tuple[str, ...]:
-    alone = tuple(stream for stream, control in ALONE.items() if control == name)
-    return alone or run.config.streams
-
-
 def shuffled(data: Sequences, seed: int, *, orders: int = 1) -> Sequences:
-    """Every clip with its moments in a random order of its own; all streams of one stay together.
+    """Put the moments of every clip into a random order, the same for all of its streams.
 
-    What lies in a file is laid into another one.
+    Sequences mapped from a file are written to another file.
 
     Args:
         data: N clips.
-        seed: of the orders.
-        orders: how many there are of each clip, and of each of its copies; all but the first of
-            the clip are copies, to train with.
+        seed: seed of the orders.
+        orders: number of orders of each clip, and of each of its copies; all but the clip's first
+            become copies for training.
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def disordered(x: torch.Tensor) -> torch.Tensor:
+    def shuffle(x: torch.Tensor) -> torch.Tensor:
         order = torch.rand(x.shape[:2], generator=generator).argsort(1)  # (N, L)
         result = empty(x.shape, in_a_file=data.mapped)
         for rows in torch.arange(len(x)).split(CLIPS_AT_ONCE):  # type: ignore[no-untyped-call]
             result[rows] = x[rows[:, None], order[rows]]
         return result
 
-    first, *copies = [disordered(x) for _ in range(orders) for x in (data.x, *data.copies)]
+    first, *copies = [shuffle(x) for _ in range(orders) for x in (data.x, *data.copies)]
     return dataclasses.replace(data, x=first, copies=tuple(copies))
 
 
-CONTROLS = "controls.pt"
+# -------------------------------------------------------------------------------- controls.pt
 
 
-def kept_controls(run: Run) -> dict[str, State]:
-    """What `keep_controls` kept for this very run, which names its cache; else nothing.
+def load_controls(run: Run) -> dict[str, State]:
+    """Return the states of the controls in ``controls.pt``; none if it is of another run.
 
-    A file that cannot be read is as good as none: the controls are trained again.
+    An unreadable file counts as none, and the controls are trained again.
     """
     try:
-        held = torch.load(run.folder / CONTROLS, map_location="cpu", weights_only=True)
-        return dict(held["controls"]) if held["made_with"] == _made_with(run) else {}
+        content = torch.load(run.folder / CONTROLS, map_location="cpu", weights_only=True)
+        return dict(content["controls"]) if content["made_with"] == _digest(run) else {}
     except Exception:  # whatever an arbitrary file makes a parser raise
         return {}
 
 
-def keep_controls(run: Run, states: dict[str, State]) -> None:
-    """Write ``controls.pt`` into the run's folder: plain values and tensors."""
-    held = {"made_with": _made_with(run), "controls": states}
-    save_tensors(run.folder / CONTROLS, held)
+def _save_controls(run: Run, states: Mapping[str, State]) -> None:
+    content = {"made_with": _digest(run), "controls": dict(states)}
+    save_tensors(run.folder / CONTROLS, content)
 
 
-def _made_with(run: Run) -> str:
-    """What decides the controls: the run, with its cache, and how they are trained."""
-    told = json.dumps([digest_of(run), SHUFFLES, MOST_BYTES, PENALTIES])
-    return hashlib.sha256(told.encode()).hexdigest()
+def _digest(run: Run) -> str:
+    """Return a sha256 over the run, which names its cache, and how controls are trained."""
+    recipe = json.dumps([digest_of(run), SHUFFLES, MAX_SHUFFLED_BYTES, PENALTIES])
+    return hashlib.sha256(recipe.encode()).hexdigest()

@@ -1,31 +1,21 @@
-"""A run on videos it has never seen, beside controls on the very same videos."""
+"""A run on videos it has never seen, beside controls on the very same videos.
+
+The steps are `score`, `compare_scores` and `write_evaluation`.
+"""
 
 import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
-from features.backbones import resolve_device
-from model.evaluation.controls import (
-    ANOMALY,
-    LOGISTIC,
-    MEAN_POOL,
-    SHUFFLED,
-    TRAINED,
-    Control,
-    absent_controls,
-    anomaly_control,
-    control,
-    keep_controls,
-    kept_controls,
-    trained_controls,
-)
+from model.evaluation.controls import ANOMALY, MEAN_POOL, SHUFFLED, Control, load_or_train_controls
 from model.evaluation.per_video import VideoResult, video_results
 from model.run.per_video_scores import UNSEEN, score_videos
 from model.run.plots import plot_precision_recall, plot_reliability, plot_roc
@@ -34,7 +24,7 @@ from model.statistics.breakdown import Part, by_manipulation, by_source
 from model.statistics.comparison import Comparison, Scored, compare, sentence
 from model.statistics.metrics import Metric, all_metrics
 from model.training.sequences import Sequences, check_leaks, load_sequences
-from pipeline.cache import Cache
+from pipeline.cache import Cache, Clip
 from pipeline.cache.datacard import nobody_known
 from pipeline.common.errors import NothingUsable
 from pipeline.common.files import write_whole
@@ -43,10 +33,10 @@ from pipeline.splits.partition import groups
 
 METRICS = "metrics.json"
 DETECTOR = "detector"
-PLOTTED = "test"  # the split that curves and comparisons in words are of
-ALL = "all"  # its name where they are of a whole corpus
-OF_PROBABILITIES = ("brier", "ece")  # undefined for scores that are none
-COMPARED = {  # control → what follows if the detector is better, and if it is not
+PLOTTED = "test"  # split of the curves and of the verdicts on controls
+ALL = "all"  # its name where a whole corpus is evaluated, whatever its splits
+PROBABILITY_METRICS = ("brier", "ece")  # undefined for scores that are not probabilities
+CONTROL_VERDICTS = {  # control → what follows if the detector is better, and if it is not
     SHUFFLED: (
         "the order of frames carries something",
         "nothing here shows that the order of frames carries anything",
@@ -58,64 +48,83 @@ COMPARED = {  # control → what follows if the detector is better, and if it is
 }
 
 
-@dataclass
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a run and its controls on the same V videos.
+
+    Attributes:
+        clips: one clip of each of the V videos.
+        scores: detector or control → its (V,) scores and threshold; empty if V is 0.
+        absent: control → why it has no scores.
+        probabilities: video → probability of being fake; NaN for those that are not among the V.
+        distances: video → distance of its motion from usual motion.
+    """
+
+    clips: Sequence[Clip]
+    scores: Mapping[str, Scored]
+    absent: Mapping[str, str]
+    probabilities: Mapping[str, float]
+    distances: Mapping[str, float]
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(V,): 0 real, 1 fake."""
+        return np.array([clip.label for clip in self.clips], np.int64)
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """What came of it.
+    """Metrics of a run on unseen videos, and everything a report shows beside them.
 
     Attributes:
         folder: where it is written.
         metrics: detector or control → split → metric → `Metric`, and ``confusion`` → four counts.
-        coverage: split → how many videos it has, and how many have a score.
+        coverage: split → number of ``videos``, and how many of them are ``scored``.
         by_manipulation: split → manipulation → `Part`, for splits with several.
         by_source: split → source → `Part`, for splits with several.
-        comparisons: split → control → the detector against it.
-        absent: control → why it is not there.
-        n_dropped: videos that are left out because they are in no split.
-        rejected: why extraction could not use files of the corpus → how many.
-        probabilities: video → that of the whole model, NaN where no number came out.
-        distances: video → how far its motion is from usual, where a run can tell.
-        videos: what the run makes of each video of the cache.
-        splits: the cache by split: videos, identities and clips.
-        caution: what to say of a corpus that does not state who is in it, or nothing.
-        leak_warning: what to say if these videos are not all unseen, or nothing.
-        warnings: all that is to be said over the result, the caution apart.
+        comparisons: split → control → comparison of the detector with it.
+        absent: control → why it is missing.
+        n_dropped: number of videos left out because they are in no split.
+        rejected: why extraction could not use files of the corpus → number of files.
+        videos: result of each video of the cache.
+        splits: splits of the cache, each with its videos, identities and clips.
+        caution: warning about a corpus whose identities are unknown, or empty.
+        leak_warning: warning that some videos were seen in training, or empty.
+        warnings: every other warning to show with the result, the one above included.
     """
 
     folder: Path
-    metrics: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    coverage: dict[str, dict[str, int]] = field(default_factory=dict)
-    by_manipulation: dict[str, dict[str, Part]] = field(default_factory=dict)
-    by_source: dict[str, dict[str, Part]] = field(default_factory=dict)
-    comparisons: dict[str, dict[str, Comparison]] = field(default_factory=dict)
-    absent: dict[str, str] = field(default_factory=dict)
-    n_dropped: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    probabilities: dict[str, float] = field(default_factory=dict)
-    distances: dict[str, float] = field(default_factory=dict)
-    videos: list[VideoResult] = field(default_factory=list)
-    splits: list[dict[str, Any]] = field(default_factory=list)
-    caution: str = ""
-    leak_warning: str = ""
-    warnings: list[str] = field(default_factory=list)
+    metrics: dict[str, dict[str, dict[str, Any]]]
+    coverage: dict[str, dict[str, int]]
+    by_manipulation: dict[str, dict[str, Part]]
+    by_source: dict[str, dict[str, Part]]
+    comparisons: dict[str, dict[str, Comparison]]
+    absent: dict[str, str]
+    n_dropped: int
+    rejected: dict[str, int]
+    videos: list[VideoResult]
+    splits: list[dict[str, Any]]
+    caution: str
+    leak_warning: str
+    warnings: list[str]
 
-    def having(self, split: str) -> dict[str, dict[str, Any]]:
-        """Detector or control → its metrics on a split, of those that have any there."""
-        found = {name: of_split.get(split) for name, of_split in self.metrics.items()}
-        return {name: values for name, values in found.items() if values}
+    def metrics_on(self, split: str) -> dict[str, dict[str, Any]]:
+        """Return the metrics on a split of the detector and of the controls evaluated there."""
+        return {name: of[split] for name, of in self.metrics.items() if split in of}
 
     @property
     def n_rejected(self) -> int:
-        """How many files of the corpus extraction could not use."""
+        """Number of files of the corpus that extraction could not use."""
         return sum(self.rejected.values())
 
     @property
     def verdicts(self) -> list[str]:
-        """Whether the detector beats the controls that it should, in sentences."""
-        found = self.comparisons.get(PLOTTED) or self.comparisons.get(ALL, {})
+        """Sentences on whether the detector beats the controls that it should beat."""
+        comparisons = self.comparisons.get(PLOTTED) or self.comparisons.get(ALL, {})
         return [
-            sentence(name, found[name], meaning=meaning, otherwise=otherwise)
-            for name, (meaning, otherwise) in COMPARED.items()
-            if name in found
+            sentence(name, comparisons[name], meaning=meaning, otherwise=otherwise)
+            for name, (meaning, otherwise) in CONTROL_VERDICTS.items()
+            if name in comparisons
         ]
 
 
@@ -129,15 +138,15 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a run on the test split and the holdout of its cache, and write the result.
 
-    Writes ``metrics.json`` and curves into the run's folder. The controls are trained on the
-    run's own training split and folds, once: ``controls.pt`` keeps them.
+    Writes ``metrics.json`` and curves into the run's folder. Controls are trained once, on the
+    run's own training split and folds, and stored in ``controls.pt``.
 
     Args:
         run: a trained run.
-        cache: the embedding cache it was trained on, where it is not where it was.
-        controls: train heads as controls too, not only two logistic regressions.
-        device: they are trained on.
-        allow_leaks: go on where its split leaks; every result then says so.
+        cache: the embedding cache it was trained on, by default at its recorded path.
+        controls: train heads as controls, too, not only two logistic regressions.
+        device: where they are trained, as PyTorch names it, or ``auto``.
+        allow_leaks: evaluate although the split leaks; every result then carries a warning.
 
     Raises:
         IntegrityError: the cache is not the one that the run was trained on, or its split leaks.
@@ -145,188 +154,167 @@ def evaluate(
     """
     cache = cache_of(run, cache)
     check_leaks(cache, allow=allow_leaks)
-    present = [split for split in UNSEEN if any(clip.split == split for clip in cache.clips)]
-    if not present:
+    splits = [split for split in UNSEEN if any(clip.split == split for clip in cache.clips)]
+    if not splits:
         raise NothingUsable(
             f"{cache.folder} has neither a test split nor a holdout",
             "extract with --test 0.2, or with more identities",
         )
-    with tqdm(total=len(present), desc="evaluate", unit="step", disable=None) as bar:
-        rivals, absent = rivals_of(run, cache, cache, controls, device, bar)
-        evaluation = Evaluation(run.folder, absent=absent)
-        curves: dict[str, dict[str, Any]] = {}
-        for split in present:
-            curves[split] = judge(run, cache, (split,), split, rivals, evaluation)
+    scores = {}
+    with tqdm(total=len(splits), desc="evaluate", unit="step", disable=None) as bar:
+        trained, absent = load_or_train_controls(
+            run, cache, cache, heads=controls, device=device, bar=bar
+        )
+        for split in splits:
+            scores[split] = score(run, cache, (split,), split, trained)
             bar.update()
-    evaluation.n_dropped = len({clip.video for clip in cache.clips if not clip.split})
-    finish(run, cache, evaluation, curves.get(PLOTTED, {}), "test split")
+    n_dropped = len({clip.video for clip in cache.clips if not clip.split})
+    evaluation = compare_scores(run, cache, run.folder, scores, absent, n_dropped)
+    write_evaluation(evaluation, cache, scores.get(PLOTTED), "test split")
     return evaluation
 
 
-def rivals_of(
-    run: Run, cache: Cache, own: Cache | None, controls: bool, device: str, bar: "tqdm[NoReturn]"
-) -> tuple[list[Control], dict[str, str]]:
-    """The controls of a run, trained where they are not kept.
+def score(
+    run: Run, cache: Cache, splits: Sequence[str], name: str, controls: Sequence[Control]
+) -> Scores:
+    """Score the videos of some splits, taken together, by a run and its controls.
 
     Args:
         run: a trained run.
-        cache: whose videos they will be given.
-        own: that the run was trained on; None if it is not to be had.
-        controls: heads as controls too.
-        device: they are trained on.
-        bar: of progress, which becomes longer by what there is to train.
-
-    Returns:
-        the controls, and name → why one is not there.
-    """
-    absent = absent_controls(run, cache)
-    if own and own is not cache:
-        absent |= absent_controls(run, own)
-    if not controls:
-        absent = dict.fromkeys(TRAINED, "not asked for") | absent
-    wanted = [name for name in (*LOGISTIC, *TRAINED) if name not in absent]
-    kept = kept_controls(run)
-    missing = [name for name in wanted if name not in kept]
-    if missing and own:
-        bar.total += run.config.n_heads * len(set(missing).intersection(TRAINED))
-        where = resolve_device(device)
-        kept |= trained_controls(run, own, missing, device=where, progress=bar.update)
-        keep_controls(run, kept)
-    elif missing:
-        absent |= dict.fromkeys(missing, "it was not trained, and what to train it on is not there")
-    trained = {name: control(name, run, kept[name]) for name in wanted if name in kept}
-    rivals = [
-        *(trained[name] for name in LOGISTIC if name in trained),
-        *anomaly_control(run, cache),
-        *(trained[name] for name in TRAINED if name in trained),
-    ]
-    return rivals, absent
-
-
-def judge(
-    run: Run,
-    cache: Cache,
-    splits: Sequence[str],
-    name: str,
-    controls: Sequence[Control],
-    evaluation: Evaluation,
-) -> dict[str, Any]:
-    """Add what a run and its controls make of some splits to an evaluation.
-
-    Args:
-        run: a trained run.
-        cache: of the embed stage.
-        splits: of the cache, whose videos are taken together.
-        name: under which the result goes.
-        controls: that are given the same videos.
-        evaluation: the result, which is changed.
-
-    Returns:
-        detector or control → labels and probabilities, nothing if a class is missing.
+        cache: cache of embeddings.
+        splits: splits of the cache.
+        name: what messages call them.
+        controls: trained controls.
     """
     data = load_sequences(cache, run.config.streams, splits)
-    ids, labels, probabilities = score_videos(run, data)
-    scored = np.isfinite(probabilities)
-    evaluation.coverage[name] = {"videos": len(ids), "scored": int(scored.sum())}
-    evaluation.probabilities |= dict.fromkeys(ids, np.nan)
+    ids, _, values = score_videos(run, data)
+    scored = np.isfinite(values)
+    probabilities = dict.fromkeys(ids, np.nan)
     if not scored.any():
-        return {}
+        return Scores([], {}, {}, probabilities, {})
     if not scored.all():
-        data = _only(data, {video for video, known in zip(ids, scored, strict=True) if known})
-        ids, labels, probabilities = score_videos(run, data)
-    evaluation.probabilities |= dict(zip(ids, probabilities.tolist(), strict=True))
-    of_video = {clip.video: clip for clip in data.clips}
-    clips = list(of_video.values())
-    linked = groups([clip.group_keys for clip in clips])
-    scores = {DETECTOR: Scored(probabilities, run.config.threshold)}
-    for rival in controls:
+        data = _of_videos(data, {ids[n] for n in np.flatnonzero(scored)})
+        ids, _, values = score_videos(run, data)
+    probabilities |= dict(zip(ids, values.tolist(), strict=True))
+    scores, absent, distances = {DETECTOR: Scored(values, run.config.threshold)}, {}, {}
+    clips = {clip.video: clip for clip in data.clips}
+    for control in controls:
         seen = data
-        if rival.streams != run.config.streams:
-            seen = load_sequences(cache, rival.streams, splits)
-            seen = seen if scored.all() else _only(seen, set(of_video))
-        values = rival.score(seen)
-        if rival.name == ANOMALY:
-            evaluation.distances |= dict(zip(ids, values.tolist(), strict=True))
+        if control.streams != run.config.streams:
+            seen = load_sequences(cache, control.streams, splits)
+            seen = seen if scored.all() else _of_videos(seen, set(clips))
+        values = control.score(seen)
+        if control.name == ANOMALY:
+            distances = dict(zip(ids, values.tolist(), strict=True))
         if np.isfinite(values).all():
-            scores[rival.name] = Scored(values, rival.threshold)
+            scores[control.name] = Scored(values, control.threshold)
         else:
-            evaluation.absent[rival.name] = f"no number came out for some video of {name}"
-    uncalibrated = {rival.name for rival in controls if not rival.calibrated}
-    for which, of in scores.items():
-        margin = run.config.margin if which == DETECTOR else 0.0
-        found = all_metrics(labels, of.probabilities, of.threshold, linked, margin=margin)
-        if which in uncalibrated:
-            found |= dict.fromkeys(OF_PROBABILITIES, Metric(None, None, None, len(labels)))
-        evaluation.metrics.setdefault(which, {})[name] = found
-    parts = (clips, probabilities, run.config.threshold, linked)
-    _add(evaluation.by_manipulation, name, by_manipulation(*parts))
-    _add(evaluation.by_source, name, by_source(*parts))
-    if len(set(labels)) < 2:
-        return {}
-    _add(
-        evaluation.comparisons,
-        name,
-        {
-            rival: compare(labels, scores[DETECTOR], of, linked)
-            for rival, of in scores.items()
-            if rival != DETECTOR
-        },
-    )
-    return {which: (labels, of.probabilities) for which, of in scores.items()}
+            absent[control.name] = f"no number came out for some video of {name}"
+    return Scores(list(clips.values()), scores, absent, probabilities, distances)
 
 
-def _add(result: dict[str, Any], name: str, values: Mapping[str, Any]) -> None:
-    if values:
-        result[name] = values
-
-
-def _only(data: Sequences, videos: set[str]) -> Sequences:
+def _of_videos(data: Sequences, videos: set[str]) -> Sequences:
     return data.rows([n for n, clip in enumerate(data.clips) if clip.video in videos])
 
 
-def finish(
-    run: Run, cache: Cache, evaluation: Evaluation, curves: Mapping[str, Any], title: str
-) -> None:
-    """Write ``metrics.json`` and, of what `judge` returned, the curves."""
-    evaluation.rejected = json.loads(cache.attrs["rejected"])
-    evaluation.splits = _splits(cache)
-    of_videos = (evaluation.probabilities, evaluation.distances)
-    evaluation.videos = video_results(run, cache, *of_videos)
-    evaluation.caution = nobody_known(cache.clips)
-    evaluation.leak_warning = run.config.leak_warning
-    evaluation.warnings = run.config.warnings
-    _write(cache, evaluation)
-    if curves:
-        folder, warnings = evaluation.folder, evaluation.warnings
-        plot_roc(curves, folder / "roc.png", title, warnings)
-        plot_precision_recall(curves, folder / "precision_recall.png", title, warnings)
-        plot_reliability(curves[DETECTOR], folder / "reliability.png", title, warnings)
+def compare_scores(
+    run: Run,
+    cache: Cache,
+    folder: Path,
+    scores: Mapping[str, Scores],
+    absent: Mapping[str, str],
+    n_dropped: int = 0,
+) -> Evaluation:
+    """Compute all metrics, and compare the detector with its controls.
 
-
-def _splits(cache: Cache) -> list[dict[str, Any]]:
-    """Each split that there is, and none, with its videos, identities and clips."""
+    Args:
+        run: the evaluated run.
+        cache: the evaluated cache of embeddings.
+        folder: where the evaluation is written.
+        scores: split → scores of its videos.
+        absent: control → why it could not be trained.
+        n_dropped: number of videos in no split.
+    """
+    metrics: dict[str, dict[str, dict[str, Any]]] = {}
+    comparisons, manipulations, sources = {}, {}, {}
+    for split, found in scores.items():
+        absent = {**absent, **found.absent}
+        if not found.clips:
+            continue
+        labels, linked = found.labels, groups([clip.group_keys for clip in found.clips])
+        for name, scored in found.scores.items():
+            margin = run.config.margin if name == DETECTOR else 0.0
+            of_split = all_metrics(
+                labels, scored.probabilities, scored.threshold, linked, margin=margin
+            )
+            if name == ANOMALY:
+                undefined = Metric(None, None, None, len(labels))
+                of_split |= dict.fromkeys(PROBABILITY_METRICS, undefined)
+            metrics.setdefault(name, {})[split] = of_split
+        detector = found.scores[DETECTOR]
+        parts = (found.clips, detector.probabilities, detector.threshold, linked)
+        manipulations[split] = by_manipulation(*parts)
+        sources[split] = by_source(*parts)
+        if len(set(labels)) == 2:
+            comparisons[split] = {
+                name: compare(labels, detector, scored, linked)
+                for name, scored in found.scores.items()
+                if name != DETECTOR
+            }
+    probabilities = {k: v for found in scores.values() for k, v in found.probabilities.items()}
+    distances = {k: v for found in scores.values() for k, v in found.distances.items()}
     videos = list({clip.video: clip for clip in cache.clips}.values())
-    clips = Counter(clip.split for clip in cache.clips)
-    rows = split_rows(videos, [video.split for video in videos])
-    return [row | {"clips": clips[row["split"]]} for row in rows]
+    n_clips = Counter(clip.split for clip in cache.clips)
+    return Evaluation(
+        folder=folder,
+        metrics=metrics,
+        coverage={
+            split: {"videos": len(found.probabilities), "scored": len(found.clips)}
+            for split, found in scores.items()
+        },
+        by_manipulation={split: parts for split, parts in manipulations.items() if parts},
+        by_source={split: parts for split, parts in sources.items() if parts},
+        comparisons={split: found for split, found in comparisons.items() if found},
+        absent=dict(absent),
+        n_dropped=n_dropped,
+        rejected=json.loads(cache.attrs["rejected"]),
+        videos=video_results(run, cache, probabilities, distances),
+        splits=[
+            row | {"clips": n_clips[row["split"]]}
+            for row in split_rows(videos, [video.split for video in videos])
+        ],
+        caution=nobody_known(cache.clips),
+        leak_warning=run.config.leak_warning,
+        warnings=run.config.warnings,
+    )
 
 
-def _write(cache: Cache, evaluation: Evaluation) -> None:
-    found = {
-        name: {split: _plain(values) for split, values in of_split.items()}
-        for name, of_split in evaluation.metrics.items()
+def write_evaluation(
+    evaluation: Evaluation, cache: Cache, plotted: Scores | None, title: str
+) -> None:
+    """Write ``metrics.json`` and curves into the folder of an evaluation.
+
+    Args:
+        evaluation: the evaluation.
+        cache: the evaluated cache of embeddings.
+        plotted: scores that the curves show; without them, or with one class only, no curves.
+        title: of the curves.
+    """
+    metrics = {
+        name: {split: _as_json(values) for split, values in of_splits.items()}
+        for name, of_splits in evaluation.metrics.items()
     }
-    result: dict[str, Any] = found.pop(DETECTOR, {})
+    result: dict[str, Any] = metrics.pop(DETECTOR, {})
     result |= {
-        "controls": found,
+        "controls": metrics,
         "absent_controls": evaluation.absent,
         "comparisons": {
-            split: {name: comparison.as_json() for name, comparison in values.items()}
-            for split, values in evaluation.comparisons.items()
+            split: {name: comparison.as_json() for name, comparison in comparisons.items()}
+            for split, comparisons in evaluation.comparisons.items()
         },
         "verdicts": evaluation.verdicts,
-        "by_manipulation": _plain(evaluation.by_manipulation),
-        "by_source": _plain(evaluation.by_source),
+        "by_manipulation": _as_json(evaluation.by_manipulation),
+        "by_source": _as_json(evaluation.by_source),
         "coverage": evaluation.coverage,
         "videos_in_no_split": evaluation.n_dropped,
         "files_rejected": evaluation.n_rejected,
@@ -336,10 +324,18 @@ def _write(cache: Cache, evaluation: Evaluation) -> None:
     }
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     write_whole(evaluation.folder / METRICS, lambda path: path.write_text(text))
+    if plotted and len(set(plotted.labels)) == 2:
+        folder, warnings = evaluation.folder, evaluation.warnings
+        curves = {
+            name: (plotted.labels, scored.probabilities) for name, scored in plotted.scores.items()
+        }
+        plot_roc(curves, folder / "roc.png", title, warnings)
+        plot_precision_recall(curves, folder / "precision_recall.png", title, warnings)
+        plot_reliability(curves[DETECTOR], folder / "reliability.png", title, warnings)
 
 
-def _plain(value: Any) -> Any:
-    """Dataclasses as dictionaries, all the way down."""
+def _as_json(value: Any) -> Any:
+    """Return dataclasses as dictionaries, at any depth."""
     if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
+        return {name: _as_json(one) for name, one in value.items()}
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]

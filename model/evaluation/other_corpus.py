@@ -1,4 +1,4 @@
-"""A run on another corpus than the one it was trained on."""
+"""Evaluation of a run on another corpus than the one it was trained on."""
 
 import dataclasses
 import json
@@ -8,7 +8,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from model.evaluation.evaluation import ALL, METRICS, Evaluation, finish, judge, rivals_of
+from model.evaluation.controls import load_or_train_controls
+from model.evaluation.evaluation import (
+    ALL,
+    METRICS,
+    Evaluation,
+    compare_scores,
+    score,
+    write_evaluation,
+)
 from model.run.per_video_scores import HEADER, OK, PREDICTIONS
 from model.run.run import Run, cache_of
 from model.run.trained_on import check_unseen
@@ -17,9 +25,9 @@ from pipeline.common.csv_files import write_csv
 from pipeline.common.errors import IntegrityError, SettingsError
 from pipeline.corpus.labelled_video import LABEL_NAMES
 
-# What changes neither a pixel nor an embedding of a video: which videos there are, how they are
-# split and stored, and how many frames of each are looked at.
-NO_MATTER = {
+# Settings that change neither a pixel nor an embedding of a video: which videos there are, how they
+# are split and stored, and how many frames of each are read.
+MAY_DIFFER = {
     "extraction": {
         "corpus",
         "splitting",
@@ -45,35 +53,38 @@ def evaluate_elsewhere(
 ) -> Evaluation:
     """Evaluate a run on all videos of a cache that it was not trained on, whatever their split.
 
-    Temperature and threshold are the run's, and so are the controls: they were trained where it
-    was. Writes ``metrics.json``, ``predictions.csv`` and curves into a folder of its own in the
-    run's, ``cross/<name of the cache>``.
+    Temperature, threshold and controls are those of the run. Writes ``metrics.json``,
+    ``predictions.csv`` and curves into ``cross/<name of the cache>`` in the run's folder.
 
     Args:
         run: a trained run.
-        other: an embedding cache that was made with the same settings.
-        controls: heads as controls too, not only two logistic regressions.
-        device: on which those are trained that are not kept, if the run's own cache is there.
-        allow_leaks: go on where it shares somebody with the training videos; every result then
-            says so.
+        other: an embedding cache made with the same settings.
+        controls: use heads as controls, too, not only two logistic regressions.
+        device: where missing controls are trained, if the run's own cache is available.
+        allow_leaks: evaluate although it shares somebody with the training videos; every result
+            then carries a warning.
 
     Raises:
-        SettingsError: it was extracted or embedded otherwise.
+        SettingsError: it was extracted or embedded with other settings.
         IntegrityError: an identity, an original or a file of it was trained on.
     """
-    _check_alike(run, other)
-    warning = check_unseen(run.folder, other.clips, str(other.folder), allow=allow_leaks)
-    evaluation = Evaluation(_folder(run, other))
-    evaluation.folder.mkdir(parents=True, exist_ok=True)
+    _check_same_settings(run, other)
+    leak_warning = check_unseen(run.folder, other.clips, str(other.folder), allow=allow_leaks)
+    folder = _folder(run, other)
+    folder.mkdir(parents=True, exist_ok=True)
     with tqdm(total=1, desc="evaluate", unit="step", disable=None) as bar:
+        trained, absent = load_or_train_controls(
+            run, other, _training_cache(run), heads=controls, device=device, bar=bar
+        )
+        # A leak in the run's own split does not matter here: no video of it is evaluated.
+        run = dataclasses.replace(
+            run, config=dataclasses.replace(run.config, leak_warning=leak_warning)
+        )
         splits = sorted({clip.split for clip in other.clips})
-        own = _own_cache(run)
-        rivals, evaluation.absent = rivals_of(run, other, own, controls, device, bar)
-        # Of its own split nothing is evaluated: what leaks there does not matter here.
-        run = dataclasses.replace(run, config=dataclasses.replace(run.config, leak_warning=warning))
-        curves = judge(run, other, splits, ALL, rivals, evaluation)
+        scores = score(run, other, splits, ALL, trained)
         bar.update()
-    finish(run, other, evaluation, curves, f"all of {evaluation.folder.name}")
+    evaluation = compare_scores(run, other, folder, {ALL: scores}, absent)
+    write_evaluation(evaluation, other, scores, f"all of {folder.name}")
     rows = [
         [
             *(video.id, video.split, LABEL_NAMES.index(video.label)),
@@ -81,26 +92,26 @@ def evaluate_elsewhere(
         ]
         for video in evaluation.videos
     ]
-    write_csv(evaluation.folder / PREDICTIONS, HEADER, rows)
+    write_csv(folder / PREDICTIONS, HEADER, rows)
     return evaluation
 
 
-def _own_cache(run: Run) -> Cache | None:
+def _training_cache(run: Run) -> Cache | None:
     try:
         return cache_of(run)
     except (SettingsError, IntegrityError):
         return None
 
 
-def _check_alike(run: Run, other: Cache) -> None:
-    pairs: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+def _check_same_settings(run: Run, other: Cache) -> None:
+    settings: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
         "extraction": (run.config.extraction, json.loads(other.attrs["source_settings"])),
         "embedding": (run.config.embedding, other.settings),
     }
     differences = [
         f"{name} was {ours.get(name)}, there {theirs.get(name)}"
-        for kind, (ours, theirs) in pairs.items()
-        for name in sorted((ours.keys() | theirs.keys()) - NO_MATTER[kind])
+        for kind, (ours, theirs) in settings.items()
+        for name in sorted((ours.keys() | theirs.keys()) - MAY_DIFFER[kind])
         if ours.get(name) != theirs.get(name)
     ]
     if differences:
@@ -112,7 +123,7 @@ def _check_alike(run: Run, other: Cache) -> None:
 
 
 def _folder(run: Run, other: Cache) -> Path:
-    """Named after the cache, and after its content too where another one took the name."""
+    """Return a folder named after the cache, and its content where another cache has the name."""
     sha256, name = other.sha256, other.folder.resolve().name
     folder = run.folder / "cross" / name
     taken = folder / METRICS

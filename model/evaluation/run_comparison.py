@@ -1,4 +1,4 @@
-"""Two runs on the same test videos."""
+"""Comparison of two runs on the same test videos."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from model.run.per_video_scores import score_videos
 from model.run.run import Run, cache_of
 from model.run.trained_on import check_unseen
 from model.statistics.comparison import Comparison, Scored, compare
-from model.statistics.metrics import FEWEST_GROUPS, PValue
+from model.statistics.metrics import MIN_GROUPS, PValue
 from model.training.sequences import load_sequences
 from pipeline.cache import Clip
 from pipeline.common.errors import NothingUsable, SettingsError
@@ -20,15 +20,15 @@ TEST = "test"
 
 
 @dataclass(frozen=True)
-class Rivalry:
-    """Two runs and what their comparison says.
+class RunComparison:
+    """Comparison of two runs on their common test videos.
 
     Attributes:
         names: folders of the two runs.
-        videos: in both test splits.
-        scored: of them, those that both runs have a number for, which are compared.
+        videos: number of common test videos.
+        scored: number of those that both runs score, which are compared.
         comparison: the first run as a, the second as b.
-        warnings: what to say over it.
+        warnings: to be shown with it.
     """
 
     names: tuple[str, str]
@@ -38,22 +38,22 @@ class Rivalry:
     warnings: list[str]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return dataclasses.asdict(self) | {"comparison": self.comparison.as_json()}
 
 
-def compare_runs(a: Run, b: Run, *, allow_leaks: bool = False) -> Rivalry:
-    """Compare two runs on their common test split; a video is known again by its bytes.
+def compare_runs(a: Run, b: Run, *, allow_leaks: bool = False) -> RunComparison:
+    """Compare two runs on their common test split; videos are matched by the sha256 of their files.
 
     Args:
-        a: a trained run, whose cache is where it was.
-        b: another one, on other settings, streams or embeddings.
-        allow_leaks: go on where one was trained on test videos of the other.
+        a: a trained run whose cache is at its recorded path.
+        b: another one, with other settings, streams or embeddings.
+        allow_leaks: compare although one was trained on test videos of the other.
 
     Raises:
-        IntegrityError: a test video of one shares somebody or something with the other's training.
-        SettingsError: the test videos or their labels are not the same.
-        NothingUsable: there is no test video, or none with a number.
+        IntegrityError: a test video of one shares a group key with the other's training.
+        SettingsError: the test videos or their labels differ.
+        NothingUsable: there is no test video, or none with a score.
     """
     caches = [cache_of(run) for run in (a, b)]
     tests: list[dict[str, Clip]] = [
@@ -66,28 +66,30 @@ def compare_runs(a: Run, b: Run, *, allow_leaks: bool = False) -> Rivalry:
         for run, other, test in ((a, b, tests[1]), (b, a, tests[0]), (a, a, tests[0]))
     ]
     keys = _same_videos(a, b, *tests)
-    values = []
+    probabilities = []
     for run, cache, test in zip((a, b), caches, tests, strict=True):
-        ids, _, probabilities = score_videos(
-            run, load_sequences(cache, run.config.streams, (TEST,))
-        )
-        of_video = dict(zip(ids, probabilities, strict=True))
-        values.append(np.array([of_video[test[key].video] for key in keys]))
-    scored = np.isfinite(np.stack(values)).all(axis=0)  # (V,)
+        ids, _, of_run = score_videos(run, load_sequences(cache, run.config.streams, (TEST,)))
+        by_id = dict(zip(ids, of_run, strict=True))
+        probabilities.append(np.array([by_id[test[key].video] for key in keys]))
+    scored = np.isfinite(np.stack(probabilities)).all(axis=0)  # (V,)
     if not scored.any():
         raise NothingUsable(
             f"no test video has a number from both {a.folder} and {b.folder}", "fit again"
         )
-    clips = [tests[0][key] for key, known in zip(keys, scored, strict=True) if known]
+    clips = [tests[0][keys[n]] for n in np.flatnonzero(scored)]
     comparison = compare(
         np.array([clip.label for clip in clips], np.int64),
-        Scored(values[0][scored], a.config.threshold),
-        Scored(values[1][scored], b.config.threshold),
+        Scored(probabilities[0][scored], a.config.threshold),
+        Scored(probabilities[1][scored], b.config.threshold),
         groups([clip.group_keys for clip in clips]),
     )
-    said = [*a.config.warnings, *b.config.warnings, *filter(None, warnings)]
-    return Rivalry(
-        (str(a.folder), str(b.folder)), len(keys), len(clips), comparison, list(dict.fromkeys(said))
+    all_warnings = [*a.config.warnings, *b.config.warnings, *filter(None, warnings)]
+    return RunComparison(
+        (str(a.folder), str(b.folder)),
+        len(keys),
+        len(clips),
+        comparison,
+        list(dict.fromkeys(all_warnings)),
     )
 
 
@@ -103,23 +105,23 @@ def _same_videos(a: Run, b: Run, of_a: dict[str, Clip], of_b: dict[str, Clip]) -
             f"both, {only_a} only in the first, {only_b} only in the second",
             "fit both on caches of the same corpus with the same split",
         )
-    other = sum(of_a[key].label != of_b[key].label for key in common)
-    if other:
+    n_relabelled = sum(of_a[key].label != of_b[key].label for key in common)
+    if n_relabelled:
         raise SettingsError(
-            f"{other} of the {len(common)} test videos that {a.folder} and {b.folder} have in "
-            "common have other labels there",
+            f"{n_relabelled} of the {len(common)} test videos that {a.folder} and {b.folder} have "
+            "in common have other labels there",
             "fit both on caches of the same corpus",
         )
     return common
 
 
-def rivalry_table(found: Rivalry) -> str:
-    """The comparison as plain text."""
-    a, b = found.names
-    comparison = found.comparison
-    lines = [f"WARNING: {warning}" for warning in found.warnings]
+def comparison_table(result: RunComparison) -> str:
+    """Return the comparison as plain text."""
+    a, b = result.names
+    comparison = result.comparison
+    lines = [f"WARNING: {warning}" for warning in result.warnings]
     lines += [
-        f"{found.videos} test videos in both, {found.scored} of them scored by both",
+        f"{result.videos} test videos in both, {result.scored} of them scored by both",
         f"a: {a}",
         f"b: {b}",
         f"  {'':10}" + "".join(f"{name:22}" for name in ("a", "b", "a - b")) + "DeLong p  p",
@@ -135,7 +137,7 @@ def rivalry_table(found: Rivalry) -> str:
         [
             *lines,
             "in brackets: 95% intervals; they and p are of a paired bootstrap over identities, and",
-            f"left out where there are fewer than {FEWEST_GROUPS} groups of linked videos;",
+            f"left out where there are fewer than {MIN_GROUPS} groups of linked videos;",
             "DeLong's test takes every video for one of somebody else",
         ]
     )

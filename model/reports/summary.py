@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from model.evaluation.evaluation import DETECTOR, Evaluation
 from model.statistics.breakdown import Part
-from model.statistics.metrics import FEWEST_GROUPS, SIGNIFICANT, Metric
+from model.statistics.metrics import MIN_GROUPS, SIGNIFICANT, Metric
 
 CHANCE = "not distinguishable from chance"
 CONFUSION = ("real called real", "real called fake", "fake called real", "fake called fake")
@@ -61,7 +61,7 @@ def table(evaluation: Evaluation) -> str:
     lines += [f"no control {name}: {why}" for name, why in evaluation.absent.items()]
     lines += [
         "in brackets: 95% intervals of a bootstrap over identities, left out where there are fewer",
-        f"than {FEWEST_GROUPS} groups of linked videos, or where all resamples agree; auc_p_value:",
+        f"than {MIN_GROUPS} groups of linked videos, or where all resamples agree; auc_p_value:",
         "how probable an AUC this far from 0.5 is by chance, by permutation of labels that keeps",
         "linked videos together; -: undefined",
         f"{evaluation.n_dropped} videos are left out, being in no split; "
@@ -83,7 +83,7 @@ def _metrics(evaluation: Evaluation, split: str) -> list[str]:
 
 def _controls(evaluation: Evaluation, split: str) -> list[str]:
     lines = [f"  {'':18}" + "".join(f"{metric:24}" for metric in COMPARED)]
-    for name, metrics in evaluation.having(split).items():
+    for name, metrics in evaluation.metrics_on(split).items():
         lines.append(f"  {name:18}" + "".join(f"{metrics[m]!s:24}" for m in COMPARED))
     return [line.rstrip() for line in lines]
 

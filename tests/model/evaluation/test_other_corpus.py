@@ -17,7 +17,7 @@ from model.evaluation.controls import (
     SHUFFLED,
     absent_controls,
     control,
-    kept_controls,
+    load_controls,
 )
 from model.evaluation.evaluation import DETECTOR, evaluate
 from model.evaluation.other_corpus import evaluate_elsewhere
@@ -113,7 +113,7 @@ def test_the_controls_are_those_that_were_trained_with_the_run(run_folder, elsew
     assert evaluation.absent == absent_controls(run, elsewhere)
     data = load_sequences(elsewhere, ("flow",), ("train", "test", "holdout", ""))
     labels = by_video(data.clips, np.array([clip.label for clip in data.clips]))[1]
-    for name, state in kept_controls(run).items():
+    for name, state in load_controls(run).items():
         rival = control(name, run, state)
         accuracy = ((rival.score(data) >= rival.threshold) == labels).mean()
         assert evaluation.metrics[name]["all"]["accuracy"].value == accuracy

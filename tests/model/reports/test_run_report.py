@@ -12,7 +12,7 @@ import torch
 
 import model.evaluation.controls
 from model.evaluate import main as evaluate_command
-from model.evaluation.controls import CONTROLS, kept_controls, shuffled
+from model.evaluation.controls import CONTROLS, load_controls, shuffled
 from model.evaluation.evaluation import DETECTOR, evaluate
 from model.evaluation.per_video import (
     ENSEMBLE,
@@ -142,17 +142,17 @@ def test_controls_of_another_run_or_a_damaged_file_are_not_taken(fitted, tmp_pat
     run = load_run(tmp_path / "run")
     (run.folder / CONTROLS).unlink(missing_ok=True)  # of a test before this one
     evaluate(run, controls=False, device="cpu")
-    kept = kept_controls(run)
+    kept = load_controls(run)
     assert kept
     content = (run.folder / CONTROLS).read_bytes()
     (run.folder / CONTROLS).write_bytes(content[:-300])
-    assert kept_controls(run) == {}
+    assert load_controls(run) == {}
     done = run_command(evaluate_command, run.folder, "--no-controls", "--device", "cpu")
     assert done.exit_code == 0, done.output
-    assert set(kept_controls(run)) == set(kept)
+    assert set(load_controls(run)) == set(kept)
     other = dataclasses.replace(run.config, seed=run.config.seed + 1)
     save_run(dataclasses.replace(run, config=other))
-    assert kept_controls(load_run(run.folder)) == {}
+    assert load_controls(load_run(run.folder)) == {}
 
 
 def test_shuffled_time_of_a_corpus_in_a_file_is_in_a_file_too(fitted):
