@@ -28,8 +28,9 @@ import numpy as np
 
 from features.embedding import embed_clip, half, stream_pictures
 from features.last_map import weighted_maps
+from model.explanation.anomaly import load_anomaly
 from model.explanation.explain import explain_clip
-from model.explanation.faithfulness import cover, log_odds, most, towards
+from model.explanation.faithfulness import blur_cells, highest_cells, log_odds, verdict_sign
 from model.fitting import training_folds
 from model.prediction.predict_videos import backbone_of
 from model.run.per_video_scores import UNSEEN
@@ -47,6 +48,7 @@ HOTTEST = 0.2
 def main():
     clips, folder, weights, *corpora = sys.argv[1:]
     source, run = Cache(Path(clips), "extract"), load_run(Path(folder))
+    anomaly = load_anomaly(run.folder)
     backbone = backbone_of(run, weights if Path(weights).is_file() else None, "cpu")
     truth = {}
     for corpus in map(Path, corpora):
@@ -64,7 +66,7 @@ def main():
                 continue
             keys = ("flow", "flow_range", "timestamps", "camera", "frames")
             arrays = {key: source.read(clip, key) for key in keys}
-            explained = explain_clip(judge, arrays, backbone)
+            explained = explain_clip(judge, arrays, backbone, anomaly=anomaly)
             if path in truth:
                 hits.append((clip, of_box(judge, arrays, explained, clip, truth[path])))
             if covers:
@@ -131,13 +133,13 @@ def of_box(run, arrays, explained, clip, box):
             rankings["motion"] = by_cell(shown, heat.shape[1:])
         for name, order in rankings.items():
             found[f"{stream}: {name}"] = (
-                truth[most(order, 1 / truth[0].size)].mean(),
-                truth[most(order, HOTTEST)].mean(),
+                truth[highest_cells(order, 1 / truth[0].size)].mean(),
+                truth[highest_cells(order, HOTTEST)].mean(),
                 truth.mean(),
             )
         weight = np.maximum(explained.contribution, 0) + 1e-9
-        first = truth[most(heat, 1 / truth[0].size)]
-        fifth = truth[most(heat, HOTTEST)].reshape(len(heat), -1).mean(1)
+        first = truth[highest_cells(heat, 1 / truth[0].size)]
+        fifth = truth[highest_cells(heat, HOTTEST)].reshape(len(heat), -1).mean(1)
         found[f"{stream}: heat, moments weighted by contribution"] = (
             np.average(first, weights=weight),
             np.average(fifth, weights=weight),
@@ -170,17 +172,17 @@ def of_covering(run, arrays, explained, backbone):
     """(stream, way) → what is left of the log-odds of the verdict, at each of `SHARES`."""
     options = run.config.options
     embedded = embed_clip(arrays, backbone, options)
-    sign = towards(run, explained.log_odds)
+    sign = verdict_sign(run, explained.log_odds)
     rng = np.random.default_rng(0)
     found = {"": [sign * explained.log_odds] * len(SHARES)}
     for stream, heat in explained.heat.items():
         shown = stream_pictures(arrays, stream, options)
         draw = rng.random(heat.shape)
         cells = {
-            "deletion, hottest": lambda s, heat=heat: most(sign * heat, s),
-            "deletion, random": lambda s, draw=draw: most(draw, s),
-            "insertion, hottest": lambda s, heat=heat: ~most(sign * heat, s),
-            "insertion, random": lambda s, draw=draw: ~most(draw, s),
+            "deletion, hottest": lambda s, heat=heat: highest_cells(sign * heat, s),
+            "deletion, random": lambda s, draw=draw: highest_cells(draw, s),
+            "insertion, hottest": lambda s, heat=heat: ~highest_cells(sign * heat, s),
+            "insertion, random": lambda s, draw=draw: ~highest_cells(draw, s),
         }
         for way, covered in cells.items():
             found[f"{stream}: {way}"] = [
@@ -189,7 +191,7 @@ def of_covering(run, arrays, explained, backbone):
                     run,
                     {
                         **embedded,
-                        stream: half(backbone.embed(cover(shown, covered(s)), options.every)),
+                        stream: half(backbone.embed(blur_cells(shown, covered(s)), options.every)),
                     },
                 )
                 for s in SHARES

@@ -1,4 +1,4 @@
-"""The command that evaluates a run on videos it has never seen."""
+"""Command that evaluates a run on videos it has never seen."""
 
 import functools
 import json
@@ -18,6 +18,7 @@ from model.cli_options import (
 from model.run.run import read_config
 from pipeline.cache import Cache
 from pipeline.common.cli import Command
+from pipeline.workers.local import LocalPool
 
 
 @cloup.command(cls=Command)
@@ -26,13 +27,13 @@ from pipeline.common.cli import Command
     "rival",
     required=False,
     type=click.Path(path_type=Path),
-    help="Another one, to compare RUN with on the same test videos.",
+    help="Another run, to compare RUN with on the same test videos.",
 )
 @cloup.option(
     "--cache",
     type=click.Path(path_type=Path),
-    help="The embeddings the run was fitted on, or those of another corpus, all of whose videos "
-    "are evaluated.  [default: where they were then]",
+    help="Embeddings that the run was fitted on, or those of another corpus, all of whose videos "
+    "are evaluated.  [default: the recorded path of the former]",
 )
 @cloup.option("--json", "as_json", is_flag=True, help="Print metrics.json, or sweep.json, instead.")
 @cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
@@ -45,13 +46,13 @@ from pipeline.common.cli import Command
         "--sweep",
         "sweeps",
         is_flag=True,
-        help="Also judge re-encoded, resized, slower, blurred, noisy, lighter and darker "
-        "copies of the test videos, each like a new video. A sweep that was stopped goes on.",
+        help="Also predict re-encoded, resized, slower, blurred, noisy, lighter and darker copies "
+        "of the test videos, each like a new video. Resume an interrupted sweep.",
     ),
     cloup.option(
         "--videos",
         type=click.Path(path_type=Path, exists=True, file_okay=False),
-        help="Folder of the videos, if they are not where they were.",
+        help="Folder of the videos, if they have moved.",
     ),
     weights_option,
     jobs_option,
@@ -75,13 +76,13 @@ def main(
 ) -> None:
     """Evaluate RUN on the test split and the holdout, beside controls.
 
-    The controls are trained on the same videos: logistic regressions over mean-pooled embeddings
-    and over metadata alone (size, frame rate, duration, bit rate: does the corpus give itself
-    away?), and heads like the detector's that see the moments in random order, or one stream
-    alone. Writes metrics.json, curves and report.html into RUN, and those of another corpus into
-    RUN/cross; pages about the worst mistakes into its cases/, where the videos and the backbone's
-    weights are to be had; with --sweep also sweep.csv, sweep.json and sweep.png. With a second
-    run, compares the two and writes nothing.
+    Controls are trained on the same videos: logistic regressions over mean-pooled embeddings and
+    over metadata alone (size, frame rate, duration, bit rate: does the corpus give itself away?),
+    and heads like the detector's that see the moments in random order, or one stream alone.
+    Writes metrics.json, curves and report.html into RUN, or into RUN/cross for another corpus;
+    pages about the worst mistakes into cases/ beside them, if videos and weights are available;
+    and with --sweep also sweep.csv, sweep.json and sweep.png. With a second run, compares the two
+    and writes nothing.
 
     \b
     Example:
@@ -97,11 +98,11 @@ def main(
     if rival and (cache or sweeps or asked_for_pages):
         raise click.UsageError("--cache, --sweep and --cases are for one run, not for two")
     for one in filter(None, (run, rival)):
-        read_config(one)  # and see that it is there, before what takes long
-    elsewhere = Cache(cache, "embed") if cache else None
+        read_config(one)  # fails fast, before PyTorch is imported
+    other = Cache(cache, "embed") if cache else None
     from model.evaluation.evaluation import METRICS, evaluate
     from model.evaluation.other_corpus import evaluate_elsewhere
-    from model.evaluation.run_comparison import compare_runs, rivalry_table
+    from model.evaluation.run_comparison import compare_runs, comparison_table
     from model.prediction.predict_videos import backbone_of
     from model.reports.run_report import write_report
     from model.reports.summary import table
@@ -112,31 +113,28 @@ def main(
 
     loaded = load_run(run)
     if rival:
-        found = compare_runs(loaded, load_run(rival), allow_leaks=allow_leaks)
-        click.echo(json.dumps(found.as_json(), indent=1) if as_json else rivalry_table(found))
+        comparison = compare_runs(loaded, load_run(rival), allow_leaks=allow_leaks)
+        values = comparison.as_json()
+        click.echo(json.dumps(values, indent=1) if as_json else comparison_table(comparison))
         return
-    opened = elsewhere or cache_of(loaded)
+    embeddings = other or cache_of(loaded)
+    is_own = embeddings.sha256 == loaded.config.cache_sha256
+    if sweeps and not is_own:
+        raise click.UsageError("--sweep is for the test videos of the run's own corpus")
     load = functools.cache(lambda: backbone_of(loaded, weights, device))
     if sweeps or asked_for_pages:
-        load()  # and see that it is there, before all else
-    swept = None
-    if opened.sha256 != loaded.config.cache_sha256:
+        load()  # fails fast, before anything is evaluated
+    evaluation = (evaluate if is_own else evaluate_elsewhere)(
+        loaded, embeddings, controls=not no_controls, device=device, allow_leaks=allow_leaks
+    )
+    swept = written = None
+    with LocalPool(jobs) as pool:
         if sweeps:
-            raise click.UsageError("--sweep is for the test videos of the run's own corpus")
-        evaluation = evaluate_elsewhere(
-            loaded, opened, controls=not no_controls, device=device, allow_leaks=allow_leaks
-        )
-    else:
-        evaluation = evaluate(
-            loaded, opened, controls=not no_controls, device=device, allow_leaks=allow_leaks
-        )
-        if sweeps:
-            swept = sweep(loaded, load(), opened, folder=videos, jobs=jobs)
-    written = None
-    if cases:
-        written = write_mistake_pages(
-            loaded, opened, evaluation, load, cases, folder=videos, jobs=jobs
-        )
+            swept = sweep(loaded, load(), pool, embeddings, folder=videos)
+        if cases:
+            written = write_mistake_pages(
+                loaded, embeddings, evaluation, load, cases, pool, folder=videos
+            )
     report = write_report(loaded, evaluation)
     if as_json:
         click.echo((evaluation.folder / (RESULT if swept else METRICS)).read_text(), nl=False)

@@ -1,8 +1,7 @@
-"""The command that judges new videos."""
+"""Command that predicts new videos."""
 
 import contextlib
 import dataclasses
-import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from model.cli_options import jobs_option, warn, weights_option
 from model.run.run import read_config
 from pipeline.common.cli import Command
 from pipeline.common.errors import NothingUsable, TooManyRejects
+from pipeline.workers.local import LocalPool
 
 if TYPE_CHECKING:
     from model.prediction.predict_videos import Prediction
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "videos",
     nargs=-1,
     type=click.Path(path_type=Path),
-    help="Video files, and folders, which are searched all the way down.",
+    help="Video files, and folders, searched all the way down.",
 )
 @cloup.option_group(
     "Which videos",
@@ -35,31 +35,31 @@ if TYPE_CHECKING:
         metavar="FILE",
         multiple=True,
         type=click.Path(path_type=Path),
-        help="A text file of more VIDEOS, one a line; - is standard input.",
+        help="Read more VIDEOS from a text file, one a line; - is standard input.",
     ),
     cloup.option(
         "--follow-links",
         is_flag=True,
-        help="Follow symbolic links that lead out of the folders given. Without it they are "
+        help="Follow symbolic links that lead out of the folders given. By default they are "
         "undecidable.",
     ),
 )
 @cloup.option_group(
-    "What is written",
+    "Output",
     cloup.option(
         "-o",
         "--output",
         metavar="FILE",
         type=click.Path(path_type=Path),
-        help="Write a row per video to a .csv or .jsonl file as it is judged. The same command "
-        "goes on with what is missing or has changed.",
+        help="Write a row per video to a .csv or .jsonl file as it is done. The same command "
+        "resumes with what is missing or has changed.",
     ),
     cloup.option(
         "--report",
         metavar="FOLDER",
         type=click.Path(path_type=Path),
-        help="Write a page into FOLDER for each video: the verdict, what it rests on, where and "
-        "when; and the same as a video. Of several, index.html leads to all. Takes several times "
+        help="Write a page into FOLDER for each video: the verdict and its evidence, where and "
+        "when; and an evidence video. With several, index.html lists them. Takes several times "
         "as long. Not with -o.",
     ),
     cloup.option("--json", "as_json", is_flag=True, help="Print a JSON object per video and line."),
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     ),
 )
 @cloup.option_group(
-    "How the work is done",
+    "Computation",
     weights_option,
     cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ..."),
     jobs_option,
@@ -93,7 +93,7 @@ def main(
     """Say of each of VIDEOS how probably it is fake, by the detector in RUN.
 
     A video is treated exactly as the training videos were. One that cannot be is called
-    undecidable, with the reason; if none can be judged the exit code is 1.
+    undecidable, with the reason; if none has a probability the exit code is 1.
 
     \b
     Example:
@@ -109,20 +109,14 @@ def main(
         raise click.UsageError(
             "--report is not for -o, which leaves out what was judged before: give one of them."
         )
-    read_config(run)  # and see that it is there, before what takes long
-    from model.prediction.batch import (
-        Tally,
-        list_videos,
-        predict_in_order,
-        predict_into_file,
-        read_list,
-    )
-    from model.prediction.predict_videos import backbone_of, sentence
-    from model.prediction.results_file import check_ending
+    read_config(run)  # fails fast, before PyTorch is imported
+    from model.prediction.batch import Tally, list_videos, predict_into_file, read_list
+    from model.prediction.predict_videos import ExaminedVideo, backbone_of, predict, sentence
+    from model.prediction.results_file import check_suffix
     from model.run.run import load_run
 
     if output:
-        check_ending(output)
+        check_suffix(output)
     given = [*videos, *(path for file in lists for path in read_list(file))]
     loaded = load_run(run)
     listing = list_videos(given, follow_links=follow_links)
@@ -130,39 +124,45 @@ def main(
         click.echo(f"note: {note}", err=True)
     backbone = backbone_of(loaded, weights, device)
     warn(loaded)
+    pool = LocalPool(jobs)
     if output:
-        tally = predict_into_file(output, loaded, listing, backbone, jobs=jobs)
+        tally = predict_into_file(output, loaded, listing, backbone, pool)
         click.echo(f"{tally}\n{output} has a row for each")
     else:
         tally = Tally()
-        judged: list[tuple[Prediction, Path]] = []  # with their pages
-        reporting = None
+        pages: list[tuple[Prediction, Path]] = []
+        write_report = None
         if report:
-            from model.prediction.predict_videos import Examined
             from model.reports.verdicts import write_verdicts
-            from model.reports.video_report import page_of, predict_with_reports, write_video_report
+            from model.reports.video_report import page_of, write_video_report
 
-            reporting = functools.partial(predict_with_reports, folder=report)
-        judging = predict_in_order(loaded, listing, backbone, tally, jobs=jobs, judging=reporting)
-        with contextlib.closing(judging) as predictions:
-            for found in predictions:
+            def write_page(video: ExaminedVideo) -> None:
+                page = page_of(report, Path(video.prediction.path))
+                write_video_report(loaded, video, page, backbone)
+
+            write_report = write_page
+
+        predictions = predict(
+            loaded, listing.paths, backbone, pool=pool, refused=listing.refused, report=write_report
+        )
+        with contextlib.closing(predictions):
+            for prediction in predictions:
+                tally.count(dataclasses.asdict(prediction))
                 page = {}
                 if report:
-                    path = page_of(report, Path(found.path))
-                    if Path(found.path) in listing.outside:
-                        write_video_report(loaded, Examined(found), path)
+                    path = page_of(report, Path(prediction.path))
                     page = {"report": str(path)}
-                    judged.append((found, path))
+                    pages.append((prediction, path))
                 if as_json:
-                    click.echo(json.dumps(dataclasses.asdict(found) | page))
+                    click.echo(json.dumps(dataclasses.asdict(prediction) | page))
                 else:
-                    click.echo("\n  ".join([sentence(found), *page.values()]))
+                    click.echo("\n  ".join([sentence(prediction), *page.values()]))
         if len(listing.paths) > 1:
             click.echo(tally, err=True)
-        if report and len(judged) > 1:
-            click.echo(f"all of them: {write_verdicts(report, loaded, judged)}", err=True)
+        if report and len(pages) > 1:
+            click.echo(f"all of them: {write_verdicts(report, loaded, pages)}", err=True)
     reasons = f"{output} says why" if output else "the reasons are above"
-    if not tally.n_judged:
+    if not tally.n_scored:
         raise NothingUsable("no video could be judged", reasons)
     if max_undecidable is not None and tally.share_undecidable > max_undecidable:
         raise TooManyRejects(

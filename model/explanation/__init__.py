@@ -1,1 +1,1 @@
-"""Why a run says it: how strange the motion is, and where and when the verdict comes from."""
+"""Explanations of verdicts: unusual motion, and where and when a verdict comes from."""

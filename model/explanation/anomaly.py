@@ -1,4 +1,4 @@
-"""How strange a video moves beside real ones: a density of real motion that never saw a fake."""
+"""Unusual motion, measured by a density of the motion of real videos that never saw a fake."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,23 +19,23 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 ANOMALY = "anomaly.npz"
-RARE = 0.95  # of real training videos move less strangely than one that is called fake for it
-FAR = 2.0  # times the strangest real training video, beyond which it is of another kind
-FLOOR = 0.1  # robust standard deviations; differences below it are noise
-SHOWN = 3  # descriptors in a text
+UNUSUAL_QUANTILE = 0.95  # of real training videos; a more unusual one is called fake by the control
+MAX_FAMILIAR = 2.0  # times the largest distance of a real training video; more is another kind
+MIN_SPREAD = 0.1  # robust standard deviations; smaller differences are noise
+N_DRIVERS = 3  # descriptors named in a text
 TITLES = [(f"{n} speed" if n in SPEEDS else n).replace("_", " ") for n in NAMES]
-OF_A_CLIP = (*TITLES, *(f"variation of {title}" for title in TITLES))
+CLIP_TITLES = (*TITLES, *(f"variation of {title}" for title in TITLES))
 
 
 @dataclass(frozen=True)
 class Density:
-    """A Gaussian over P descriptors, learned from real clips.
+    """Gaussian over P descriptors, fitted to real clips.
 
     Attributes:
-        centre: (P,) medians; NaN for one that was never known, which is left out from then on.
-        scale: (P,) robust standard deviations: interquartile ranges, as of a normal distribution.
-        mean: (P,) in these units.
-        covariance: (P, P) in these units.
+        centre: medians, (P,); NaN for a descriptor that was never measured, which is ignored.
+        scale: robust standard deviations, (P,): interquartile ranges over that of N(0, 1).
+        mean: mean in these units, (P,).
+        covariance: covariance in these units, (P, P).
     """
 
     centre: Floats
@@ -44,45 +44,45 @@ class Density:
     covariance: Floats
 
     def deviations(self, x: Floats) -> Floats:
-        """(M, P) descriptors in robust standard deviations from the median."""
+        """Return descriptors, (M, P), in robust standard deviations from the median."""
         return (x - self.centre) / self.scale
 
     def parts(self, x: Floats) -> Floats:
-        """The squared Mahalanobis distances of (M, P) descriptors, by descriptor.
+        """Split the squared Mahalanobis distances of descriptors, (M, P), by descriptor.
 
         A row sums to the squared distance over P. Each part is that of the decorrelated variable
-        that is nearest to its descriptor. An unknown descriptor (NaN) has no part: the distance is
-        that among the known ones, scaled up to P of them.
+        nearest to its descriptor. An unknown descriptor (NaN) has no part: the distance is that
+        among the known ones, scaled up to P of them.
 
         Returns:
-            (M, P), NaN where nothing of a row is known.
+            (M, P), NaN in rows of which nothing is known.
 
         References:
             Garthwaite and Koch, Evaluating the contributions of individual variables to a
             quadratic form, 2016.
         """
         from_mean = self.deviations(x) - self.mean
-        found = np.full(from_mean.shape, np.nan)
-        patterns, which = np.unique(~np.isnan(from_mean), axis=0, return_inverse=True)
+        parts = np.full(from_mean.shape, np.nan)
+        patterns, pattern_of_row = np.unique(~np.isnan(from_mean), axis=0, return_inverse=True)
         for n, known in enumerate(patterns):
             if known.any():
-                rows = np.flatnonzero(which.ravel() == n)
+                rows = np.flatnonzero(pattern_of_row.ravel() == n)
+                cells = np.ix_(rows, np.flatnonzero(known))
                 whiten = _decorrelating(self.covariance[np.ix_(known, known)])
-                found[rows] = 0
-                white = from_mean[np.ix_(rows, np.flatnonzero(known))] @ whiten.T
-                found[np.ix_(rows, np.flatnonzero(known))] = white**2 / known.sum()
-        return found
+                parts[rows] = 0
+                parts[cells] = (from_mean[cells] @ whiten.T) ** 2 / known.sum()
+        return parts
 
 
 @dataclass(frozen=True)
 class Anomaly:
-    """What is usual, as each fold's real training videos have it.
+    """Density of usual motion, fitted to the real training videos of each fold.
 
     Attributes:
         clips: F densities of clips: each descriptor's mean and standard deviation over time.
         moments: F densities of single moments.
-        reference: (R,) ascending: the distances of the real training videos, each by the density of
-            the fold that did not see its people.
+        reference: ascending distances of the R real training videos, (R,), each by the density of
+            the fold that did not see its identities.
     """
 
     clips: tuple[Density, ...]
@@ -90,77 +90,75 @@ class Anomaly:
     reference: Floats
 
     def distances(self, motion: Sequence[npt.NDArray[Any]]) -> Floats:
-        """How far clips are from usual, about 1 for a usual one; NaN where nothing is known.
+        """Return the distances of clips from usual motion; 1 is usual, NaN is unknown.
 
         Args:
-            motion: N times (T-1, K) descriptors of motion.
+            motion: motion descriptors of N clips, (T-1, K) each.
 
         Returns:
-            (N,), averaged over folds; the distance of a video is the mean of its clips'.
+            (N,), averaged over folds; the distance of a video is the mean over its clips.
         """
-        x = _of_clips(motion)
+        x = _clip_descriptors(motion)
         return np.mean([_distances(density, x) for density in self.clips], axis=0)
 
     def by_moment(self, motion: npt.NDArray[Any]) -> Floats:
-        """(T-1,) how far each moment of a clip is from usual, about 1 for a usual one."""
+        """Return the distance of each moment of a clip from usual motion, (T-1,); 1 is usual."""
         x = _known(motion)
         return np.mean([_distances(density, x) for density in self.moments], axis=0)
 
     def quantile(self, distance: float) -> float:
-        """The share of real training videos that move less strangely, ties by half."""
+        """Return the share of real training videos that are less unusual; ties count half."""
         below, above = (self.reference < distance).sum(), (self.reference > distance).sum()
         return float(1 + (below - above) / len(self.reference)) / 2
 
     @property
     def threshold(self) -> float:
-        """The distance from which on a video is stranger than `RARE` of the real ones."""
-        return float(np.quantile(self.reference, RARE))
+        """Distance that is larger than those of `UNUSUAL_QUANTILE` of the real videos."""
+        return float(np.quantile(self.reference, UNUSUAL_QUANTILE))
 
-    def is_foreign(self, motion: Sequence[npt.NDArray[Any]]) -> bool:
-        """Whether a video is more than `FAR` times as far from usual as any real training video.
+    def is_unfamiliar(self, motion: Sequence[npt.NDArray[Any]]) -> bool:
+        """Return whether a video is `MAX_FAMILIAR` times as unusual as any real training video.
 
         Args:
-            motion: N times (T-1, K), of all its clips.
+            motion: motion descriptors of all its clips, (T-1, K) each.
         """
-        distance = self._of_all(motion)
-        return distance is not None and distance > FAR * float(self.reference.max())
+        distance = self._of_video(motion)
+        return distance is not None and distance > MAX_FAMILIAR * float(self.reference.max())
 
     def drivers(self, motion: Sequence[npt.NDArray[Any]]) -> list[tuple[str, float, float]]:
-        """What makes clips of a video strange, most of it first.
+        """Return the descriptors that make clips of a video unusual, the strongest first.
 
         Args:
-            motion: N times (T-1, K).
+            motion: motion descriptors of the clips, (T-1, K) each.
 
         Returns:
-            of each known descriptor its name, its share of the squared distance (all sum to 1),
-            and how far it is from the median of real clips, in robust standard deviations.
+            for each known descriptor its name, its share of the squared distance (all sum to 1),
+            and its distance from the median of real clips, in robust standard deviations.
         """
-        return _drivers(self.clips, _of_clips(motion), OF_A_CLIP)
+        return _drivers(self.clips, _clip_descriptors(motion), CLIP_TITLES)
 
     def drivers_at(self, motion: npt.NDArray[Any], moment: int) -> list[tuple[str, float, float]]:
-        """What makes one moment of a clip strange, as `drivers` has it.
+        """Return the descriptors that make one moment of a clip unusual, as `drivers` does.
 
         Args:
-            motion: (T-1, K), of the clip.
-            moment: which of the T-1.
+            motion: motion descriptors of the clip, (T-1, K).
+            moment: index of the moment, 0..T-2.
         """
         return _drivers(self.moments, _known(motion)[[moment]], TITLES)
 
     def of_video(self, motion: Sequence[npt.NDArray[Any]]) -> tuple[float | None, str]:
-        """The quantile of a video, None where nothing is known, and what drives it, in words.
+        """Return a video's quantile, None if its motion is unknown, and the drivers as text.
 
         Args:
-            motion: N times (T-1, K), of all its clips.
+            motion: motion descriptors of all its clips, (T-1, K) each.
         """
-        distance = self._of_all(motion)
+        distance = self._of_video(motion)
         if distance is None:
             return None, ""
-        first = self.drivers(motion)[:SHOWN]
-        text = ", ".join(f"{name} {sd:+.1f} sd" for name, _, sd in first)
-        return self.quantile(distance), text
+        drivers = self.drivers(motion)[:N_DRIVERS]
+        return self.quantile(distance), ", ".join(f"{name} {sd:+.1f} sd" for name, _, sd in drivers)
 
-    def _of_all(self, motion: Sequence[npt.NDArray[Any]]) -> float | None:
-        """The mean distance of a video's clips, None where nothing is known."""
+    def _of_video(self, motion: Sequence[npt.NDArray[Any]]) -> float | None:
         distances = self.distances(motion)
         known = distances[~np.isnan(distances)]
         return float(known.mean()) if len(known) else None
@@ -171,44 +169,44 @@ def fit_anomaly(
     training: Sequences,
     folds: Sequence[tuple[Indices, Indices]],
 ) -> Anomaly:
-    """Learn what motion is usual from the real clips of a training split.
+    """Fit densities of usual motion to the real clips of a training split.
 
-    A density per fold, from its real training clips; its real validation videos, whose people it
-    did not see, are the ones that new videos are compared with. Fakes are not looked at.
+    There is a density per fold, of its real training clips. The reference for new videos are its
+    real validation videos, whose identities it did not see. Fakes are not used.
 
     Args:
-        motion: N times (T-1, K) descriptors of motion.
+        motion: motion descriptors of N clips, (T-1, K) each.
         training: the N clips.
         folds: rows to train on and rows to validate on.
     """
     real = np.flatnonzero(training.labels == 0)
-    features = _of_clips(motion)
+    features = _clip_descriptors(motion)
     clips, moments = [], []
-    apart = np.full(len(motion), np.nan)
+    distances = np.full(len(motion), np.nan)
     for train, val in folds:
         seen, unseen = np.intersect1d(train, real), np.intersect1d(val, real)
         if training.labels[seen].any() or training.labels[unseen].any():
             raise AssertionError("a fake clip is among the real ones")
         clips.append(_density(features[seen]))
         moments.append(_density(np.concatenate([_known(motion[n]) for n in seen])))
-        apart[unseen] = _distances(clips[-1], features[unseen])
-    _, _, of_videos = by_video([training.clips[n] for n in real], apart[real])
+        distances[unseen] = _distances(clips[-1], features[unseen])
+    _, _, of_videos = by_video([training.clips[n] for n in real], distances[real])
     reference = np.sort(of_videos[~np.isnan(of_videos)])
     return Anomaly(tuple(clips), tuple(moments), reference)
 
 
 def percent(share: float) -> str:
-    """A share as a percentage that is never rounded up."""
+    """Return a share as a percentage that is never rounded up."""
     return f"{int(100 * share + 1e-9)}%"
 
 
 def read_motion(cache: Cache, data: Sequences) -> list[npt.NDArray[np.float32]]:
-    """N times (T-1, K): the descriptors of motion of the clips of some sequences."""
+    """Return the motion descriptors of N clips, (T-1, K) float32 each."""
     return [cache.read(clip, "motion") for clip in data.clips]
 
 
 def save_anomaly(folder: Path, anomaly: Anomaly) -> None:
-    """Write ``anomaly.npz`` into the folder of a run: plain arrays."""
+    """Write ``anomaly.npz``, plain arrays, into the folder of a run."""
     arrays = {"names": np.array(NAMES), "reference": anomaly.reference}
     for kind in ("clips", "moments"):
         for name in Density.__dataclass_fields__:
@@ -221,36 +219,34 @@ def save_anomaly(folder: Path, anomaly: Anomaly) -> None:
     write_whole(folder / ANOMALY, write)
 
 
-def load_anomaly(folder: Path) -> Anomaly | None:
-    """What `save_anomaly` wrote; None if the run has none, as of earlier versions.
+def load_anomaly(folder: Path) -> Anomaly:
+    """Return what `save_anomaly` wrote into the folder of a run.
 
     Raises:
-        IntegrityError: the file is damaged, or about other descriptors.
+        IntegrityError: the file is missing or damaged, or about other descriptors.
     """
     path = folder / ANOMALY
-    if not path.is_file():
-        return None
     try:
-        with np.load(path, allow_pickle=False) as held:
-            if held["names"].tolist() != list(NAMES):
+        with np.load(path, allow_pickle=False) as npz:
+            if npz["names"].tolist() != list(NAMES):
                 raise ValueError("it is about other descriptors of motion")
             names = tuple(Density.__dataclass_fields__)
             densities = {
                 kind: tuple(
                     Density(*arrays)
-                    for arrays in zip(*(held[f"{kind}_{name}"] for name in names), strict=True)
+                    for arrays in zip(*(npz[f"{kind}_{name}"] for name in names), strict=True)
                 )
                 for kind in ("clips", "moments")
             }
-            return Anomaly(**densities, reference=held["reference"])
+            return Anomaly(**densities, reference=npz["reference"])
     except Exception as error:  # whatever an arbitrary file makes a parser raise
         raise IntegrityError(f"{path} is damaged: {error}", "fit the run again") from error
 
 
 def _known(motion: npt.NDArray[Any]) -> Floats:
-    """Descriptors as float64, NaN where they are not measured.
+    """Return descriptors as float64, NaN where they were not measured.
 
-    A camera whose motion is unknown has speed 0, and the first two maps have no jerk.
+    An unknown camera motion is stored as speed 0, and the first two maps have no jerk.
     """
     x = motion.astype(np.float64)
     x[:2, NAMES.index("jerk")] = np.nan
@@ -260,24 +256,24 @@ def _known(motion: npt.NDArray[Any]) -> Floats:
     return x
 
 
-def _of_clips(motion: Sequence[npt.NDArray[Any]]) -> Floats:
-    """(N, 2K) of each descriptor the mean and standard deviation over time, in that order."""
+def _clip_descriptors(motion: Sequence[npt.NDArray[Any]]) -> Floats:
+    """Return the means, then the standard deviations of descriptors over time, (N, 2K)."""
     known = [np.ma.masked_invalid(_known(one)) for one in motion]
     over_time = [[one.mean(0).filled(np.nan), one.std(0).filled(np.nan)] for one in known]
-    return np.array(over_time).reshape(len(motion), len(OF_A_CLIP))
+    return np.array(over_time).reshape(len(motion), len(CLIP_TITLES))
 
 
 def _density(x: Floats) -> Density:
-    """Learn from (M, P) descriptors; an unknown one counts as the median."""
-    from sklearn.covariance import LedoitWolf  # seconds, which a prediction need not wait
+    """Fit a density to descriptors, (M, P); an unknown one counts as the median."""
+    from sklearn.covariance import LedoitWolf  # takes seconds, and prediction does not need it
     from sklearn.preprocessing import RobustScaler
 
     centre, scale = np.full(x.shape[1], np.nan), np.ones(x.shape[1])
-    ever = ~np.isnan(x).all(0)
-    scaler = RobustScaler(unit_variance=True).fit(x[:, ever])
-    centre[ever], scale[ever] = scaler.center_, scaler.scale_
+    measured = ~np.isnan(x).all(0)
+    scaler = RobustScaler(unit_variance=True).fit(x[:, measured])
+    centre[measured], scale[measured] = scaler.center_, scaler.scale_
     gaussian = LedoitWolf().fit(np.nan_to_num((x - centre) / scale))
-    covariance = gaussian.covariance_ + FLOOR**2 * np.eye(x.shape[1])
+    covariance = gaussian.covariance_ + MIN_SPREAD**2 * np.eye(x.shape[1])
     return Density(centre, scale, gaussian.location_, covariance)
 
 
@@ -285,8 +281,8 @@ def _drivers(
     densities: Sequence[Density], x: Floats, names: Sequence[str]
 ) -> list[tuple[str, float, float]]:
     parts = np.ma.masked_invalid([density.parts(x) for density in densities])
-    away = np.ma.masked_invalid([density.deviations(x) for density in densities])
-    part, sd = parts.mean((0, 1)), away.mean((0, 1))  # (P,)
+    deviations = np.ma.masked_invalid([density.deviations(x) for density in densities])
+    part, sd = parts.mean((0, 1)), deviations.mean((0, 1))  # (P,)
     total = float(part.sum()) or 1.0
     return [
         (names[n], float(part[n]) / total, float(sd[n]))
@@ -300,7 +296,7 @@ def _distances(density: Density, x: Floats) -> Floats:
 
 
 def _decorrelating(covariance: Floats) -> Floats:
-    """(P, P) W, so that the length of W x is the Mahalanobis distance, and W x like x."""
+    """Return W, (P, P): the length of W x is the Mahalanobis distance, and W x is close to x."""
     sd = np.sqrt(np.diag(covariance))
     values, vectors = np.linalg.eigh(covariance / np.outer(sd, sd))
     return (vectors / np.sqrt(values)) @ vectors.T / sd  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Explain the verdict on a clip: where and when it comes from, and how far to believe that."""
+"""Explanation of the verdict on a clip: where and when it comes from."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from model.explanation.anomaly import Anomaly
 from model.explanation.explanation import Explanation
 from model.explanation.faithfulness import faithfulness_of, log_odds
 from model.explanation.heatmaps import heat_of, slope_of
-from model.explanation.occlusion_over_time import by_moment, contributions, moments_of
+from model.explanation.occlusion_over_time import by_moment, contributions, span_probabilities
 from model.run.run import Run
 from model.training.sequences import join_streams
 
@@ -22,18 +22,18 @@ def explain_clip(
     arrays: Mapping[str, npt.NDArray[Any]],
     backbone: Backbone,
     *,
-    anomaly: Anomaly | None = None,
+    anomaly: Anomaly,
     faithfulness: bool = False,
 ) -> Explanation:
-    """Explain what a run says of a clip.
+    """Explain the verdict of a run on a clip.
 
     Args:
         run: a trained run.
-        arrays: of one clip, as `features.embedding.embed_clip` takes them.
-        backbone: as `model.prediction.predict_videos.backbone_of` gives it.
-        anomaly: what motion is usual, as `load_anomaly` gives it.
-        faithfulness: measure how far the heat can be believed, too: for each stream, as if the
-            clip was embedded four times more.
+        arrays: arrays of the clip, as `features.embedding.embed_clip` takes them.
+        backbone: the run's backbone, from `model.prediction.predict_videos.backbone_of`.
+        anomaly: density of usual motion, from `load_anomaly`.
+        faithfulness: measure the faithfulness of the heatmaps, too, which takes as long as
+            embedding the clip four times for each stream.
     """
     options = run.config.options
     embedded = embed_clip(arrays, backbone, options)
@@ -41,16 +41,17 @@ def explain_clip(
     slope = slope_of(run, x)
     pictures = {s: stream_pictures(arrays, s, options) for s in options.streams}
     heat = {
-        stream: heat_of(backbone, shown, slope.of(run, stream), options.every)
+        stream: heat_of(backbone, shown, slope.for_stream(run, stream), options.every)
         for stream, shown in pictures.items()
     }
     rows, n = embedded["rows"], len(arrays["flow"])
+    spans = span_probabilities(run.ensemble, x, run.ensemble.crop_length, run.config.temperature)
     return Explanation(
         log_odds=log_odds(run, embedded),
-        moments=by_moment(moments_of(run, x), rows, n),
+        moments=by_moment(spans, rows, n),
         contribution=by_moment(contributions(run, x), rows, n),
         heat=heat,
-        anomaly=anomaly.by_moment(embedded["motion"]) if anomaly else None,
+        anomaly=anomaly.by_moment(embedded["motion"]),
         faithfulness={
             stream: faithfulness_of(run, backbone, embedded, stream, pictures[stream], heat[stream])
             for stream in (heat if faithfulness else ())

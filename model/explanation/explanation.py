@@ -1,4 +1,4 @@
-"""Why a run says what it says of a clip: where, and when."""
+"""Explanation of a verdict on a clip, and the band of real videos to compare it with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """What covering the hottest cells of a clip does to its log-odds, beside what chance does.
+    """Fall of a clip's log-odds when its hottest cells are covered, and when random cells are.
 
     Attributes:
-        share: of the cells of each map that are covered, 0..1.
-        hottest: the fall of the log-odds of the verdict that covering the hottest cells causes.
-        random: the same of as many random cells, the mean of several draws.
+        share: share of the cells of each map that are covered, 0..1.
+        hottest: fall of the verdict's log-odds when the hottest cells are covered.
+        random: the same when as many random cells are covered, mean of several draws.
     """
 
     share: float
@@ -24,37 +24,34 @@ class Faithfulness:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a run says what it says of one clip, of M = T-1 moments: one for each flow map.
+    """Explanation of the verdict on one clip, of M = T-1 moments: one for each flow map.
 
     Attributes:
-        log_odds: calibrated, of being fake.
-        moments: (M,) float64, the probability of being fake that a stretch of the clip around each
-            moment has by itself.
-        contribution: (M,) float64, by how much the log-odds of being fake fall if a stretch around
-            the moment is left out.
-        heat: stream → (M, h, w) float32 on the backbone's own grid, what each cell of the picture
-            adds to the log-odds of being fake; to first order.
-        anomaly: (M,) float64, how far each moment is from usual motion, about 1 for a usual one;
-            None if the run has no density of motion.
-        faithfulness: stream → how far its heat can be believed; empty if it was not asked for.
+        log_odds: calibrated log-odds of being fake.
+        moments: probability of being fake of the span around each moment by itself, (M,) float64.
+        contribution: fall of the log-odds of being fake if that span is left out, (M,) float64.
+        heat: stream → first-order contribution of each cell of the backbone's own grid to the
+            log-odds of being fake, (M, h, w) float32.
+        anomaly: distance of each moment from usual motion, (M,) float64; 1 is usual.
+        faithfulness: stream → faithfulness of its heatmaps; empty unless asked for.
     """
 
     log_odds: float
     moments: npt.NDArray[np.float64]
     contribution: npt.NDArray[np.float64]
     heat: Mapping[str, npt.NDArray[np.float32]]
-    anomaly: npt.NDArray[np.float64] | None
+    anomaly: npt.NDArray[np.float64]
     faithfulness: Mapping[str, Faithfulness]
 
 
 @dataclass(frozen=True)
 class Band:
-    """What moments of real videos look like, by heads and densities that did not see them.
+    """Quantiles over moments of real videos, by heads and densities that did not see them.
 
     Attributes:
-        quantiles: of moments, ascending.
-        moments: the `Explanation.moments` at these quantiles.
-        anomaly: the `Explanation.anomaly` at these quantiles.
+        quantiles: ascending, from 0 to 1.
+        moments: `Explanation.moments` at these quantiles.
+        anomaly: `Explanation.anomaly` at these quantiles.
     """
 
     quantiles: tuple[float, ...]
@@ -62,15 +59,14 @@ class Band:
     anomaly: tuple[float, ...]
 
     def stranger_than(self, anomaly: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
-        """The share of moments of real videos that move less strangely, 0..1, to half a percent.
+        """Return the share of moments of real videos that are less unusual, to half a percent.
 
         Args:
-            anomaly: (M,) as `Explanation.anomaly` has it.
+            anomaly: `Explanation.anomaly`, (M,).
 
         Returns:
-            (M,), NaN where the motion is unknown; None if that of all real videos is, or if the
-            band is of an earlier version, which kept no extremes.
+            (M,), NaN where the motion is unknown; None if that of all real videos is.
         """
-        if (self.quantiles[0], self.quantiles[-1]) != (0, 1) or np.isnan(self.anomaly).any():
+        if np.isnan(self.anomaly).any():
             return None
         return np.interp(anomaly, self.anomaly, self.quantiles)

@@ -1,4 +1,4 @@
-"""How far heat can be believed: cover the hottest cells, and see what the verdict does."""
+"""Faithfulness of heatmaps: how the verdict changes if the hottest cells are covered."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +14,8 @@ from model.explanation.explanation import Faithfulness
 from model.run.run import Run
 from model.training.sequences import join_streams
 
-SHARE = 0.2  # of the cells of each map that are covered
-DRAWS = 3  # of random cells
-Covered = npt.NDArray[np.bool_]
+COVERED_SHARE = 0.2  # of the cells of each map
+RANDOM_DRAWS = 3
 
 
 def faithfulness_of(
@@ -27,65 +26,65 @@ def faithfulness_of(
     pictures: Pictures,
     heat: npt.NDArray[np.float32],
 ) -> Faithfulness:
-    """Cover the cells that speak most for the verdict, and as many random ones.
+    """Measure the effect of covering the cells that speak most for the verdict, and random ones.
 
     Args:
         run: a trained run.
-        backbone: the network.
-        embedded: the clip, as of `features.embedding.embed_clip`.
-        stream: whose heat it is.
-        pictures: M of that stream.
-        heat: (M, h, w).
+        backbone: the run's backbone.
+        embedded: the clip, from `features.embedding.embed_clip`.
+        stream: stream of the heatmaps.
+        pictures: M pictures of that stream, as they are embedded.
+        heat: heatmaps, (M, h, w).
     """
     whole = log_odds(run, embedded)
-    sign = towards(run, whole)
+    sign = verdict_sign(run, whole)
 
     def fall(order: npt.NDArray[np.float64]) -> float:
-        shown = cover(pictures, most(order, SHARE))
-        found = half(backbone.embed(shown, run.config.options.every))
-        return sign * (whole - log_odds(run, {**embedded, stream: found}))
+        covered = blur_cells(pictures, highest_cells(order, COVERED_SHARE))
+        vectors = half(backbone.embed(covered, run.config.options.every))
+        return sign * (whole - log_odds(run, {**embedded, stream: vectors}))
 
     rng = np.random.default_rng(0)
     return Faithfulness(
-        SHARE,
+        COVERED_SHARE,
         fall(sign * heat.astype(np.float64)),
-        float(np.mean([fall(rng.random(heat.shape)) for _ in range(DRAWS)])),
+        float(np.mean([fall(rng.random(heat.shape)) for _ in range(RANDOM_DRAWS)])),
     )
 
 
-def towards(run: Run, log_odds: float) -> int:
-    """Which way a verdict lies: 1 if a clip of these log-odds is called fake, else -1."""
+def verdict_sign(run: Run, log_odds: float) -> int:
+    """Return 1 if a clip of these calibrated log-odds is called fake, else -1."""
     probability = run.probabilities(np.array(log_odds * run.config.temperature))
     return 1 if probability >= run.config.threshold else -1
 
 
 def log_odds(run: Run, embedded: Mapping[str, npt.NDArray[Any]]) -> float:
-    """The calibrated log-odds of being fake of one embedded clip."""
+    """Return the calibrated log-odds of being fake of one embedded clip."""
     x = torch.from_numpy(join_streams(embedded, run.config.streams))
     with torch.inference_mode():
         return float(run.ensemble(x[None]).double()) / run.config.temperature
 
 
-def most(order: npt.NDArray[np.float64], share: float) -> Covered:
-    """(M, h, w) bool: the highest of each map, that share of its cells, rounded."""
-    flat = order.reshape(len(order), -1)
+def highest_cells(values: npt.NDArray[np.float64], share: float) -> npt.NDArray[np.bool_]:
+    """Return a mask, (M, h, w), of the share of cells with the highest values of each map."""
+    flat = values.reshape(len(values), -1)
     ranks = flat.argsort(1, kind="stable").argsort(1)
     n = round(share * flat.shape[1])
-    return (ranks >= flat.shape[1] - n).reshape(order.shape)
+    return (ranks >= flat.shape[1] - n).reshape(values.shape)
 
 
-def cover(pictures: Pictures, cells: Covered) -> Pictures:
-    """Cover cells of pictures: what is there keeps its mean colour and brightness, not its detail.
+def blur_cells(pictures: Pictures, cells: npt.NDArray[np.bool_]) -> Pictures:
+    """Blur cells of pictures: they keep their mean colour and brightness, not their detail.
 
     Args:
         pictures: (M, H, W) or (M, H, W, 3) uint8.
-        cells: (M, h, w) bool, which ones.
+        cells: mask, (M, h, w).
     """
     height, width = pictures.shape[1:3]
     covered = []
-    for picture, of_picture in zip(pictures, cells, strict=True):
+    for picture, mask_of_cells in zip(pictures, cells, strict=True):
         mask = cv2.resize(
-            of_picture.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST
+            mask_of_cells.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST
         )
         mask = mask if picture.ndim == 2 else mask[..., None]
         means = cv2.resize(picture, cells.shape[:0:-1], interpolation=cv2.INTER_AREA)

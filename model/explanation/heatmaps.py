@@ -1,4 +1,4 @@
-"""Where a verdict comes from: what each cell of each picture adds to the log-odds."""
+"""Heatmaps: the contribution of each cell of each picture to the log-odds."""
 
 from dataclasses import dataclass
 
@@ -12,76 +12,77 @@ from model.run.run import Run
 from model.training.heads import Head, clip_logits
 from model.training.sequences import columns_of
 
-PLACES = 32  # on the line from the training mean, where a verdict is differentiated
-ROWS = 1024  # of copies of a clip at once: bounds the memory
+GRADIENT_STEPS = 32  # points between training mean and clip where gradients are taken
+ROWS_AT_ONCE = 1024  # of copies of a clip; bounds the memory
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Slope:
-    """The calibrated log-odds of a clip as a linear function of what was embedded.
+    """Calibrated log-odds of a clip as a linear function of its embedding.
 
     Attributes:
-        gradient: (L, D) float32, log-odds for a unit of each number.
-        added: (L, D) float32, the gradient times how far each number is from its training mean.
+        gradient: log-odds per unit of each number, (L, D) float32.
+        added: contribution of each number to the log-odds, the gradient times the number's
+            distance from its training mean, (L, D) float32.
     """
 
     gradient: Floats
     added: Floats
 
-    def of(self, run: Run, stream: str) -> "Slope":
-        """The part of one stream."""
-        own = columns_of(run.config.widths)[stream]
-        return Slope(self.gradient[:, own], self.added[:, own])
+    def for_stream(self, run: Run, stream: str) -> "Slope":
+        """Return the part of one stream."""
+        columns = columns_of(run.config.widths)[stream]
+        return Slope(self.gradient[:, columns], self.added[:, columns])
 
 
 def slope_of(run: Run, x: torch.Tensor) -> Slope:
-    """A run's verdict on one clip as a linear function: by integrated gradients.
+    """Linearise a run's verdict on one clip by integrated gradients.
 
-    The gradient is the mean of those along the straight line from the training mean to the clip,
-    so that what is added sums to the log-odds, less those of a clip at the training mean. At the
-    clip itself a head is mostly sure already, and its gradient tells little.
+    Gradients are averaged along the straight line from the training mean to the clip, so that the
+    contributions sum to the log-odds, less those of a clip at the training mean. At the clip itself
+    a head is mostly saturated, and its gradient carries little.
 
     Args:
-        run: a trained run; all its heads and windows of time count, as in its verdict.
-        x: (L, D) float32, the clip.
+        run: a trained run; all its heads and temporal crops count, as in its verdict.
+        x: clip, (L, D) float32.
 
     References:
         Sundararajan, Taly, Yan, Axiomatic attribution for deep networks, 2017.
     """
     gradient, added = torch.zeros_like(x), torch.zeros_like(x)
-    shares = ((torch.arange(PLACES) + 0.5) / PLACES)[:, None, None]
+    shares = ((torch.arange(GRADIENT_STEPS) + 0.5) / GRADIENT_STEPS)[:, None, None]
     for head in run.ensemble.heads:
         assert isinstance(head, Head)
         by_x = torch.zeros_like(x)
-        for some in shares.split(max(1, ROWS // len(x))):  # type: ignore[no-untyped-call]
-            line = torch.lerp(head.mean.expand_as(x), x, some).requires_grad_()  # (n, L, D)
+        for batch in shares.split(max(1, ROWS_AT_ONCE // len(x))):  # type: ignore[no-untyped-call]
+            line = torch.lerp(head.mean.expand_as(x), x, batch).requires_grad_()  # (n, L, D)
             with torch.enable_grad():
-                logits = clip_logits(head, line, run.ensemble.window)
+                logits = clip_logits(head, line, run.ensemble.crop_length)
             by_x += torch.autograd.grad(logits.sum(), line)[0].sum(0)
-        by_x /= PLACES * len(run.ensemble.heads) * run.config.temperature
+        by_x /= GRADIENT_STEPS * len(run.ensemble.heads) * run.config.temperature
         gradient += by_x
         added += by_x * (x - head.mean)
     return Slope(gradient.numpy(), added.numpy())
 
 
 def heat_of(backbone: Backbone, pictures: Pictures, slope: Slope, every: int = 1) -> Floats:
-    """What each cell of each picture adds to the log-odds of being fake, to first order.
+    """Return the first-order contribution of each cell of each picture to the log-odds of fake.
 
-    It is measured from the training mean: where the network averages its last map, a cell adds the
-    gradient times how far its features are from the mean of the training clips. What the cells of a
-    row of the clip sum to is what the row adds. Where it does not average, the same number is
-    added to every cell of a row to make that so.
+    Contributions are relative to the training mean. Where the network averages its last map, a
+    cell contributes the gradient times the difference of its features from the mean of the training
+    clips, and the cells of a row of the clip sum to the row's contribution. Where it does not
+    average, one constant per row is added to all cells to make that so.
 
     Args:
         backbone: the network.
-        pictures: M of one stream, as they are embedded.
-        slope: of that stream.
-        every: as of `Backbone.embed`.
+        pictures: M pictures of one stream, as they are embedded.
+        slope: slope of that stream.
+        every: sampling step, as for `Backbone.embed`.
 
     Returns:
-        (M, h, w) float32. A row of the clip that is about several pictures is shared out equally
-        among them; a network for videos has its own moments.
+        (M, h, w) float32. A row of the clip that is about several pictures is divided equally among
+        them; a network for videos has its own moments.
     """
     maps = weighted_maps(backbone, pictures, slope.gradient, every)  # (L, t, h, w)
     missing = slope.added.sum(1) - maps.sum((1, 2, 3))

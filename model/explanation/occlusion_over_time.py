@@ -1,4 +1,4 @@
-"""When a verdict comes from: stretches of a clip left out, and stretches by themselves."""
+"""When a verdict comes from: spans of a clip around a moment, left out and by themselves."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -25,98 +25,100 @@ Rows = npt.NDArray[np.int64]
 
 BAND = "band.json"
 QUANTILES = tuple(n / 200 for n in range(201))
-SHARE = 0.25  # of a clip that a stretch around a moment takes
-SHORTEST = 8  # rows in a stretch, of clips that have as many
-COPIES = 16  # of a clip at once: bounds the memory
+SPAN_SHARE = 0.25  # of a clip's rows
+MIN_SPAN = 8  # rows, of clips that have as many
+COPIES_AT_ONCE = 16  # of a clip; bounds the memory
 
 
-def stretch(length: int, window: int) -> int:
-    """How many rows of a clip a stretch around a moment has.
+def span_length(length: int, crop_length: int) -> int:
+    """Return the number of rows in the span around a moment.
 
-    A quarter of the clip and at least 8, but no more than the steps that the heads were trained on.
+    It is a quarter of the clip and at least 8, but no more than the heads were trained on.
 
     Args:
-        length: L, of the clip.
-        window: the steps that the heads were trained on.
+        length: L, rows of the clip.
+        crop_length: steps of the temporal crops that the heads were trained on.
     """
-    return min(length, window, max(SHORTEST, round(SHARE * length)))
+    return min(length, crop_length, max(MIN_SPAN, round(SPAN_SHARE * length)))
 
 
 def contributions(run: Run, x: torch.Tensor) -> Floats:
-    """By how much the log-odds of being fake fall if the stretch around a row is left out.
+    """Return how much the log-odds of being fake fall if the span around a row is left out.
 
-    Every number of these rows is set to its training mean.
+    To leave rows out, every number in them is set to its training mean.
 
     Args:
         run: a trained run.
-        x: (L, D) float32, the clip.
+        x: clip, (L, D) float32.
 
     Returns:
         (L,) calibrated log-odds.
     """
-    rows, length = torch.arange(len(x)), stretch(len(x), run.ensemble.window)
-    starts = _starts(len(x), length)
-    kept = (rows < starts[:, None]) | (rows >= starts[:, None] + length)  # (L, L)
+    crop_length = run.ensemble.crop_length
+    rows, span = torch.arange(len(x)), span_length(len(x), crop_length)
+    starts = _starts(len(x), span)
+    masks = (rows < starts[:, None]) | (rows >= starts[:, None] + span)  # (L, L)
+    masks = torch.cat(
+        [masks, torch.ones(1, len(x), dtype=torch.bool)]
+    )  # the last is the whole clip
 
-    def logits(head: Head, kept: torch.Tensor) -> torch.Tensor:
-        z = head.standardised(x) * kept[..., None]  # (n, L, D)
-        return clip_logits(head.logits, z, run.ensemble.window)
+    def logits(head: Head, mask: torch.Tensor) -> torch.Tensor:
+        z = head.standardised(x) * mask[..., None]  # (n, L, D)
+        return clip_logits(head.logits, z, crop_length)
 
-    everything = torch.ones(1, len(x), dtype=torch.bool)
-    found = torch.zeros(len(x) + 1, dtype=torch.float64)
+    total = torch.zeros(len(x) + 1, dtype=torch.float64)
     with torch.inference_mode():
         for head in run.ensemble.heads:
             assert isinstance(head, Head)
-            parts = torch.cat([kept, everything]).split(COPIES)  # type: ignore[no-untyped-call]
-            found += torch.cat([logits(head, part) for part in parts]).double()
-    *without, whole = (found / len(run.ensemble.heads) / run.config.temperature).tolist()
+            batches = masks.split(COPIES_AT_ONCE)  # type: ignore[no-untyped-call]
+            total += torch.cat([logits(head, batch) for batch in batches]).double()
+    *without, whole = (total / len(run.ensemble.heads) / run.config.temperature).tolist()
     return whole - np.array(without)
 
 
-def probabilities(
-    logits: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, window: int, temperature: float
+def span_probabilities(
+    logits: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    crop_length: int,
+    temperature: float,
 ) -> Floats:
-    """The probability of being fake that the stretch around each row has by itself.
+    """Return the probability of being fake of the span around each row by itself.
 
     Args:
-        logits: a head, or several: from (B, L', D) to (B,).
-        x: (L, D) float32, the clip.
-        window: the steps that the heads were trained on.
-        temperature: that makes probabilities of logits.
+        logits: function from (B, L', D) to (B,): a head or an ensemble.
+        x: clip, (L, D) float32.
+        crop_length: steps of the temporal crops that the heads were trained on.
+        temperature: divisor that calibrates logits.
 
     Returns:
         (L,).
     """
-    length = stretch(len(x), window)
-    starts, places = torch.unique(_starts(len(x), length), return_inverse=True)
-    steps = starts[:, None] + torch.arange(length)
+    span = span_length(len(x), crop_length)
+    starts, span_of_row = torch.unique(_starts(len(x), span), return_inverse=True)
+    steps = starts[:, None] + torch.arange(span)
     with torch.inference_mode():
-        found = torch.cat([logits(x[some]) for some in steps.split(COPIES)])  # type: ignore[no-untyped-call]
-    return expit(found[places].double().numpy() / temperature)  # type: ignore[no-any-return]
-
-
-def moments_of(run: Run, x: torch.Tensor) -> Floats:
-    """(L,) `probabilities` of a clip, (L, D) float32, by all heads of a run."""
-
-    def mean(windows: torch.Tensor) -> torch.Tensor:
-        return torch.stack([head(windows) for head in run.ensemble.heads]).mean(0)
-
-    return probabilities(mean, x, run.ensemble.window, run.config.temperature)
+        batches = steps.split(COPIES_AT_ONCE)  # type: ignore[no-untyped-call]
+        values = torch.cat([logits(x[batch]) for batch in batches])
+    return expit(values[span_of_row].double().numpy() / temperature)  # type: ignore[no-any-return]
 
 
 def by_moment(values: Floats, rows: Rows, n: int) -> Floats:
-    """From the rows of a clip to the n moments that they are about: (n,).
+    """Assign values of a clip's rows to the n moments that the rows are about.
+
+    A moment of several rows gets their mean, and one without a row the value of the nearest row.
 
     Args:
         values: (L,).
-        rows: (L, 2), the first and the last moment of each.
-        n: moments. One that several rows are about gets their mean; one that none is about gets
-            what the nearest row has.
+        rows: first and last moment of each row, (L, 2).
+        n: number of moments.
+
+    Returns:
+        (n,).
     """
     moments = np.arange(n)
     about = (rows[:, :1] <= moments) & (moments <= rows[:, 1:])  # (L, n)
-    away = np.abs(rows.mean(1)[:, None] - moments)
-    about |= ~about.any(0) & (away == away.min(0))
+    distances = np.abs(rows.mean(1)[:, None] - moments)
+    about |= ~about.any(0) & (distances == distances.min(0))
     return values @ about / about.sum(0)  # type: ignore[no-any-return]
 
 
@@ -127,24 +129,24 @@ def fit_band(
     motion: Sequence[npt.NDArray[Any]],
     anomaly: Anomaly,
 ) -> Band:
-    """What moments of real training videos look like, to the fold that did not learn from them.
+    """Compute the band of moments of real training videos, each by the fold that did not see it.
 
     Args:
-        run: what came of the folds.
+        run: the run that the folds make up.
         training: N clips.
-        folds: F heads, and whom each was validated on.
-        motion: N times (T-1, K) descriptors.
-        anomaly: of the same folds.
+        folds: F heads, each with the rows that it was validated on.
+        motion: motion descriptors of the N clips, (T-1, K) each.
+        anomaly: densities of the same folds.
     """
-    window, temperature = run.ensemble.window, run.config.temperature
-    moments, strange = [], []
+    crop_length, temperature = run.ensemble.crop_length, run.config.temperature
+    moments, distances = [], []
     for n_fold, fold in enumerate(folds):
         density = replace(anomaly, moments=anomaly.moments[n_fold : n_fold + 1])
         for n in fold.val[training.labels[fold.val] == 0]:
-            x = training.x[n].clone()  # out of a file, where it lies in one
-            moments.append(probabilities(fold.head, x, window, temperature))
-            strange.append(density.by_moment(motion[n]))
-    return Band(QUANTILES, _quantiles(moments), _quantiles(strange))
+            x = training.x[n].clone()  # copied out of a file that may be mapped
+            moments.append(span_probabilities(fold.head, x, crop_length, temperature))
+            distances.append(density.by_moment(motion[n]))
+    return Band(QUANTILES, _quantiles(moments), _quantiles(distances))
 
 
 def save_band(folder: Path, band: Band) -> None:
@@ -153,18 +155,16 @@ def save_band(folder: Path, band: Band) -> None:
     write_whole(folder / BAND, lambda path: path.write_text(text + "\n"))
 
 
-def load_band(folder: Path) -> Band | None:
-    """What `save_band` wrote; None if the run has none, as of earlier versions.
+def load_band(folder: Path) -> Band:
+    """Return what `save_band` wrote into the folder of a run.
 
     Raises:
-        IntegrityError: the file is damaged.
+        IntegrityError: the file is missing or damaged.
     """
     path = folder / BAND
-    if not path.is_file():
-        return None
     try:
-        held = json.loads(path.read_text())
-        band = Band(**{key: tuple(map(float, values)) for key, values in held.items()})
+        content = json.loads(path.read_text())
+        band = Band(**{key: tuple(map(float, values)) for key, values in content.items()})
         if not len(band.quantiles) == len(band.moments) == len(band.anomaly) > 0:
             raise ValueError("its columns differ in length")
     except Exception as error:  # whatever an arbitrary file makes a parser raise
@@ -172,9 +172,9 @@ def load_band(folder: Path) -> Band | None:
     return band
 
 
-def _starts(length: int, stretch: int) -> torch.Tensor:
-    """(L,) where the stretch around each row begins; at the ends of a clip it lies within it."""
-    return (torch.arange(length) - stretch // 2).clamp(0, length - stretch)
+def _starts(length: int, span: int) -> torch.Tensor:
+    """Return the first row of the span around each row, (L,); spans stay within the clip."""
+    return (torch.arange(length) - span // 2).clamp(0, length - span)
 
 
 def _quantiles(of_clips: list[Floats]) -> tuple[float, ...]:

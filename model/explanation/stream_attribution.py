@@ -1,4 +1,6 @@
-"""How much each stream adds to a verdict."""
+"""Contribution of each stream to a verdict."""
+
+from functools import partial
 
 import torch
 
@@ -8,35 +10,34 @@ from model.training.sequences import columns_of
 
 
 def stream_shares(run: Run, x: torch.Tensor) -> dict[str, float]:
-    """What each stream adds to the calibrated log-odds of being fake.
+    """Return the contribution of each stream to the calibrated log-odds of being fake.
 
-    The difference to the log-odds without it: with its training mean at every moment instead. With
-    late fusion this is exactly the part of the stream's own branch, and the parts add up; with
-    early fusion they need not, as what a stream says may hang on another one.
+    It is the difference from the log-odds with the stream at its training mean at every moment.
+    With late fusion this is exactly the part of the stream's own branch, and contributions add up;
+    with early fusion they need not, as streams may depend on one another.
 
     Args:
         run: a trained run.
-        x: (B, L, D) float32, the clips of one video.
+        x: clips of one video, (B, L, D) float32.
 
     Returns:
-        stream → log-odds, positive towards fake.
+        stream → log-odds, positive for fake.
     """
     columns = columns_of(run.config.widths)
-    keep = torch.ones(len(columns) + 1, x.shape[-1])  # the last leaves nothing out
+    masks = torch.ones(len(columns) + 1, x.shape[-1])  # the last leaves nothing out
     for row, left_out in enumerate(columns.values()):
-        keep[row, left_out] = 0
+        masks[row, left_out] = 0
 
-    def log_odds(kept: torch.Tensor) -> float:
-        def masked(head: Head, windows: torch.Tensor) -> torch.Tensor:
-            return head.logits(head.standardised(windows) * kept)
+    def log_odds(mask: torch.Tensor) -> float:
+        def masked(head: Head, crops: torch.Tensor) -> torch.Tensor:
+            return head.logits(head.standardised(crops) * mask)
 
-        window = run.ensemble.window
-        of_heads = [
-            clip_logits(lambda windows, head=head: masked(head, windows), x, window)  # type: ignore[misc]
+        logits = [
+            clip_logits(partial(masked, head), x, run.ensemble.crop_length)  # type: ignore[arg-type]
             for head in run.ensemble.heads
         ]
-        return float(torch.stack(of_heads).double().mean()) / run.config.temperature
+        return float(torch.stack(logits).double().mean()) / run.config.temperature
 
     with torch.inference_mode():
-        *without, whole = [log_odds(kept) for kept in keep]
+        *without, whole = [log_odds(mask) for mask in masks]
     return {s: whole - rest for s, rest in zip(columns, without, strict=True)}

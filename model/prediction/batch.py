@@ -1,4 +1,4 @@
-"""Many videos at once: which they are, their verdicts one after the other, and what came of all."""
+"""Many videos at once: which ones, their verdicts in a file, and a summary."""
 
 import contextlib
 import dataclasses
@@ -7,52 +7,53 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
 
 from features.backbones import Backbone
-from model.prediction.predict_videos import (
-    Prediction,
-    Predictor,
-    predict,
-    predict_unordered,
-    unusable,
-)
-from model.prediction.results_file import OUTSIDE, Results, Row
+from model.prediction.predict_videos import predict_unordered
+from model.prediction.results_file import OUTSIDE, ResultRow, ResultsFile
 from model.run.run import Run
 from pipeline.common.csv_files import first_few
 from pipeline.common.errors import Rejected, SettingsError
 from pipeline.common.files import one_line
 from pipeline.corpus.reading import find_videos
-from pipeline.workers.local import LocalPool
+from pipeline.workers.local import Pool
 
-SHOWN = 3  # files in a note
+MAX_LISTED = 3  # file names in a note
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The videos that are asked for.
+    """Videos to predict.
 
     Attributes:
         paths: in the order given, those of a folder sorted, none twice.
-        outside: where links lead that are not followed; they are among the paths.
-        notes: what to say of all that is not among them.
+        outside: those of the paths that are links out of the folders given → where they lead.
+        notes: sentences on what was left out.
     """
 
     paths: tuple[Path, ...]
     outside: dict[Path, str]
     notes: tuple[str, ...]
 
+    @property
+    def refused(self) -> dict[Path, Rejected]:
+        """The paths that must not be opened, and why."""
+        return {
+            path: Rejected(OUTSIDE, f"a link to {target}") for path, target in self.outside.items()
+        }
+
 
 def list_videos(given: Sequence[Path], *, follow_links: bool = False) -> Listing:
-    """The videos that files and folders stand for.
+    """List the videos that files and folders stand for.
 
     Args:
         given: files, which need not exist, and folders, searched all the way down.
-        follow_links: whether links may lead out of the folders.
+        follow_links: follow links that lead out of the folders.
 
     Raises:
         NothingUsable: a folder without a video.
@@ -78,13 +79,14 @@ def list_videos(given: Sequence[Path], *, follow_links: bool = False) -> Listing
     if n_given > len(listed):
         notes.append(f"{n_given - len(listed)} given more than once, judged once")
     if others:
-        named = one_line(first_few([str(path) for path in others], SHOWN))
+        names = one_line(first_few([str(path) for path in others], MAX_LISTED))
         notes.append(
-            f"{len(others)} other files in the folders are no videos by their names ({named}); one "
+            f"{len(others)} other files in the folders are no videos by their names ({names}); one "
             "that is given itself is judged"
         )
-    led_out = {path: outside[path] for path in listed if path in outside}
-    return Listing(listed, led_out, tuple(notes))
+    return Listing(
+        listed, {path: outside[path] for path in listed if path in outside}, tuple(notes)
+    )
 
 
 def _absolute(path: Path) -> str:
@@ -92,13 +94,13 @@ def _absolute(path: Path) -> str:
 
 
 def read_list(path: Path) -> list[Path]:
-    """The paths in a text file, one a line, or separated by zero bytes.
+    """Read the paths in a text file, one a line, or separated by zero bytes.
 
     Args:
-        path: of the list; ``-`` is standard input.
+        path: path of the list; ``-`` is standard input.
 
     Raises:
-        SettingsError: it is empty, or no text.
+        SettingsError: it is empty, or not text.
         OSError: it cannot be read.
     """
     content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
@@ -114,132 +116,93 @@ def read_list(path: Path) -> list[Path]:
 
 @dataclass
 class Tally:
-    """What came of many videos.
+    """Counts over the predictions of a command.
 
     Attributes:
-        verdicts: how many of each.
-        reasons: why videos are undecidable → how many.
-        n_judged: how many have a probability.
-        n_before: how many were judged by an earlier command.
-        seconds: that this one took.
+        verdicts: verdict → number of videos.
+        reasons: why videos are undecidable → number of videos.
+        n_scored: number of videos with a probability.
+        n_before: number of videos that an earlier command predicted.
+        started: when the command began to predict, by `time.monotonic`.
     """
 
     verdicts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    n_judged: int = 0
+    n_scored: int = 0
     n_before: int = 0
-    seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic)
 
-    def count(self, row: Row) -> None:
-        """Count a prediction, as a row of fields."""
+    def count(self, row: ResultRow) -> None:
+        """Count a prediction, given as a row of fields."""
         self.verdicts[row["verdict"]] += 1
-        self.n_judged += row["probability"] not in (None, "")
+        self.n_scored += row["probability"] not in (None, "")
         if row["verdict"] == "undecidable":
             self.reasons[row["reason"].split(":")[0]] += 1
 
-    def count_before(self, row: Row) -> None:
+    def count_before(self, row: ResultRow) -> None:
         """Count a row of an earlier command."""
         self.n_before += 1
         self.count(row)
 
     @property
     def share_undecidable(self) -> float:
-        """Of all videos."""
+        """Share of undecidable videos, 0..1."""
         return self.verdicts["undecidable"] / max(self.verdicts.total(), 1)
 
     def __str__(self) -> str:
         n_now = self.verdicts.total() - self.n_before
-        said = [f"{self.verdicts[name]} {name}" for name in ("fake", "real", "undecidable")]
-        text = f"{self.verdicts.total()} videos: {', '.join(said)}"
+        counts = [f"{self.verdicts[name]} {name}" for name in ("fake", "real", "undecidable")]
+        text = f"{self.verdicts.total()} videos: {', '.join(counts)}"
         if self.reasons:
             text += f" ({', '.join(f'{n} {reason}' for reason, n in self.reasons.most_common())})"
         if n_now:
-            text += f"\n{n_now} in {self.seconds:.0f} s, {self.seconds / n_now:.2f} s a video"
+            seconds = time.monotonic() - self.started
+            text += f"\n{n_now} in {seconds:.0f} s, {seconds / n_now:.2f} s a video"
         if self.n_before:
             text += f"\n{self.n_before} were judged before"
         return text
 
 
-def predict_in_order(
-    run: Run,
-    listing: Listing,
-    backbone: Backbone,
-    tally: Tally,
-    *,
-    jobs: int | None = None,
-    judging: Predictor | None = None,
-) -> Generator[Prediction, None, None]:
-    """Judge videos in the order in which they are listed, and count them.
-
-    Files outside the given folders are not passed to ``judging`` (default: `predict_unordered`).
-    """
-    begun = time.monotonic()
-    usable = [path for path in listing.paths if path not in listing.outside]
-    with contextlib.closing(
-        predict(run, usable, backbone, jobs=jobs, judging=judging)
-    ) as predictions:
-        for path in listing.paths:
-            where = listing.outside.get(path)
-            prediction = _led_out(run, path, where) if where else next(predictions)
-            tally.count(dataclasses.asdict(prediction))
-            tally.seconds = time.monotonic() - begun
-            yield prediction
-
-
 def predict_into_file(
-    output: Path, run: Run, listing: Listing, backbone: Backbone, *, jobs: int | None = None
+    output: Path, run: Run, listing: Listing, backbone: Backbone, pool: Pool
 ) -> Tally:
-    """Judge the videos that a file of results does not have yet; a line for each as it is done.
+    """Predict the videos that a results file lacks, and append a row for each as it is done.
 
     Args:
-        output: ends in ``.csv`` or ``.jsonl``; see `Results`. It has absolute paths.
+        output: results file, ending in ``.csv`` or ``.jsonl``; its paths are absolute.
         run: a trained run.
-        listing: of the videos.
-        backbone: as `model.prediction.predict_videos.backbone_of` gives it.
-        jobs: processes that decode; by default one per core.
+        listing: the videos.
+        backbone: the run's backbone, from `backbone_of`.
+        pool: where decoding runs.
 
     Returns:
-        what came of all videos that are listed, those judged before among them.
+        counts over all listed videos, those predicted before included.
 
     Raises:
-        SettingsError: the file holds something else, or what another run says, or another process
+        SettingsError: the file holds something else, or results of another run, or another process
             is writing it.
     """
-    begun, tally = time.monotonic(), Tally()
-    outside = {_absolute(path): where for path, where in listing.outside.items()}
-    with Results(output, run) as results:
-        paths = [Path(_absolute(path)) for path in listing.paths]
-        todo = results.resume(paths, tally.count_before)
-        bar = tqdm(
-            total=len(paths), initial=tally.n_before, desc="predict", unit="video", disable=None
+    tally = Tally()
+    refused = {Path(_absolute(path)): why for path, why in listing.refused.items()}
+    with ResultsFile(output, run) as results:
+        paths = results.resume(
+            [Path(_absolute(path)) for path in listing.paths], tally.count_before
         )
-        with bar, contextlib.closing(_judged(run, todo, outside, backbone, jobs)) as judged:
-            for prediction in judged:
-                results.append(prediction)
-                tally.count(dataclasses.asdict(prediction))
+        with (
+            tqdm(
+                total=len(listing.paths),
+                initial=tally.n_before,
+                desc="predict",
+                unit="video",
+                disable=None,
+            ) as bar,
+            contextlib.closing(
+                predict_unordered(run, paths, backbone, pool, refused=refused)
+            ) as examined,
+        ):
+            for _, video in examined:
+                results.append(video.prediction)
+                tally.count(dataclasses.asdict(video.prediction))
                 bar.set_postfix(tally.verdicts, refresh=False)
                 bar.update()
-    tally.seconds = time.monotonic() - begun
     return tally
-
-
-def _judged(
-    run: Run,
-    paths: Sequence[Path],
-    outside: Mapping[str, str],
-    backbone: Backbone,
-    jobs: int | None,
-) -> Generator[Prediction, None, None]:
-    usable = []
-    for path in paths:
-        if str(path) in outside:
-            yield _led_out(run, path, outside[str(path)])
-        else:
-            usable.append(path)
-    with contextlib.closing(predict_unordered(run, usable, backbone, LocalPool(jobs))) as judged:
-        for _, prediction in judged:
-            yield prediction
-
-
-def _led_out(run: Run, path: Path, where: str) -> Prediction:
-    return unusable(run, path, Rejected(OUTSIDE, f"a link to {where}"))

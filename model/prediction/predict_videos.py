@@ -1,11 +1,10 @@
-"""Verdicts on new videos, through exactly the steps and settings of the training videos."""
+"""Verdicts on new videos, by the same steps and settings as for the training videos."""
 
 import contextlib
 import dataclasses
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +13,10 @@ from tqdm import tqdm
 
 from features.backbones import Backbone, load_backbone
 from features.embedding import Arrays, embed_clip
-from model.explanation.anomaly import FAR, Anomaly, load_anomaly, percent
+from model.explanation.anomaly import MAX_FAMILIAR, Anomaly, load_anomaly, percent
 from model.explanation.stream_attribution import stream_shares
 from model.run.run import Run
-from model.run.trained_on import TRAINING, trained_on
+from model.run.trained_on import trained_on
 from model.statistics.metrics import distance
 from model.training.sequences import join_streams
 from pipeline.cache import read_shard
@@ -28,30 +27,31 @@ from pipeline.settings import Settings
 from pipeline.video.probe import Probe
 from pipeline.workers.local import LocalPool, Pool
 
-KNOWN = "The detector was trained on this very file: what it says of it is too good to be true."
-FOREIGN = (
-    f"It moves more than {FAR:g} times as far from usual as any real training video: the detector "
-    "may not know this kind of video, and what it says of it is a guess."
+SEEN_IN_TRAINING_WARNING = (
+    "The detector was trained on this very file: what it says of it is too good to be true."
+)
+UNFAMILIAR_MOTION_WARNING = (
+    f"It moves more than {MAX_FAMILIAR:g} times as far from usual as any real training video: the "
+    "detector may not know this kind of video, and what it says of it is a guess."
 )
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What can be said of one video.
+    """The verdict on one video; its fields are the columns of ``-o`` and the keys of ``--json``.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         verdict: ``fake``, ``real`` or ``undecidable``.
-        probability: of being fake; None if there is none.
-        threshold: from which on a video is called fake.
-        clips: how many clips of the video were looked at.
+        probability: probability of being fake; None if there is none.
+        threshold: operating threshold: probability from which a video is called fake.
+        clips: number of clips that were scored.
         reason: why it is undecidable, else empty.
-        warning: what to know about the run, that it was trained on this file, or that it may not
-            know this kind of video; usually empty.
-        anomaly: the share of real training videos that move less strangely, 0..1; None if it is
-            not known.
-        strangest: what is strange about the motion, in robust standard deviations of real clips.
-        streams: what each stream adds to the log-odds of being fake.
+        warning: warnings about the run and about this video; usually empty.
+        anomaly: share of the real training videos whose motion is less unusual, 0..1; None if the
+            motion is unknown.
+        strangest: the most unusual motion descriptors, in robust standard deviations.
+        streams: stream → its contribution to the log-odds of being fake.
         sha256: of the file; empty if it is unusable.
     """
 
@@ -68,17 +68,36 @@ class Prediction:
     sha256: str = ""
 
 
+@dataclass(frozen=True)
+class ExaminedVideo:
+    """A verdict and the arrays that it rests on.
+
+    Attributes:
+        prediction: the verdict.
+        anomaly: the run's density of usual motion.
+        metadata: of the file; None if it is unusable.
+        clips: arrays of each clip, as in a shard; empty if the file is unusable.
+        motion: motion descriptors of each clip, (T-1, K) float32.
+    """
+
+    prediction: Prediction
+    anomaly: Anomaly
+    metadata: Probe | None = None
+    clips: tuple[Arrays, ...] = ()
+    motion: tuple[npt.NDArray[np.float32], ...] = ()
+
+
 def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> Backbone:
-    """The backbone that a run was trained over, with the very same weights.
+    """Load the backbone that a run was trained on, with the very same weights.
 
     Args:
         run: a trained run.
-        weights: the file of the weights, where they were given as one.
-        device: as torch names it, or ``auto``.
+        weights: path of the weights, if they were given as a file.
+        device: as PyTorch names it, or ``auto``.
 
     Raises:
-        SettingsError: the weights were given as a file, and are needed again.
-        IntegrityError: these are other weights.
+        SettingsError: the weights were given as a file, whose path is needed again.
+        IntegrityError: the weights are others.
     """
     embedding = run.config.embedding
     if weights is None and embedding["weights"] == "file":
@@ -97,42 +116,46 @@ def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> B
     return backbone
 
 
-class Predictor(Protocol):
-    """What `predict_unordered` does, and may do besides."""
-
-    def __call__(
-        self, run: Run, paths: Sequence[Path], backbone: Backbone, pool: Pool
-    ) -> Generator[tuple[int, Prediction], None, None]:
-        """Yield the position of each path, and what can be said of it, as it is done."""
-
-
 def predict(
     run: Run,
     paths: Sequence[Path],
     backbone: Backbone,
     *,
     jobs: int | None = None,
-    judging: Predictor | None = None,
+    pool: Pool | None = None,
+    refused: Mapping[Path, Rejected] | None = None,
+    report: Callable[[ExaminedVideo], object] | None = None,
 ) -> Generator[Prediction, None, None]:
-    """Judge videos, in the order given.
+    """Predict videos, in the order of their paths; close it to remove temporary files.
 
     Args:
         run: a trained run.
         paths: video files.
-        backbone: as `backbone_of` gives it.
+        backbone: the run's backbone, from `backbone_of`.
         jobs: processes that decode; by default one per core.
-        judging: by default `predict_unordered`.
+        pool: where decoding runs instead; ``jobs`` is not used then.
+        refused: paths that must not be opened → why; they are undecidable.
+        report: called with each examined video, whose clips then have frames.
     """
     waiting: dict[int, Prediction] = {}
     following = 0
     with (
         tqdm(total=len(paths), desc="predict", unit="video", disable=None) as bar,
         contextlib.closing(
-            (judging or predict_unordered)(run, paths, backbone, LocalPool(jobs))
-        ) as judged,
+            predict_unordered(
+                run,
+                paths,
+                backbone,
+                pool or LocalPool(jobs),
+                keep_frames=report is not None,
+                refused=refused,
+            )
+        ) as examined,
     ):
-        for number, prediction in judged:
-            waiting[number] = prediction
+        for number, video in examined:
+            if report:
+                report(video)
+            waiting[number] = video.prediction
             bar.update()
             while following in waiting:
                 yield waiting.pop(following)
@@ -144,130 +167,117 @@ def predict_unordered(
     paths: Sequence[Path],
     backbone: Backbone,
     pool: Pool,
-    change: Change | None = None,
-) -> Generator[tuple[int, Prediction], None, None]:
-    """Judge videos in the order in which they are done; close it to remove temporary files.
-
-    Args:
-        run: a trained run.
-        paths: video files.
-        backbone: as `backbone_of` gives it.
-        pool: where decoding runs.
-        change: judge changed copies of the videos.
-
-    Yields:
-        the position of a path, and what can be said of it.
-    """
-    settings = Settings.from_json(run.config.extraction)
-    with contextlib.closing(
-        examine(run, paths, backbone, pool, settings=settings, change=change)
-    ) as examined:
-        for number, one in examined:
-            yield number, one.prediction
-
-
-@dataclass(frozen=True)
-class Examined:
-    """A verdict, and what it rests on.
-
-    Attributes:
-        prediction: what can be said of the video.
-        facts: of the file; None if it could not be read.
-        clips: of each clip its arrays, as a shard has them; none if there is no verdict.
-        motion: of each clip (T-1, K) float32, its descriptors of motion.
-        anomaly: what motion is usual; None if the run has no density of motion.
-    """
-
-    prediction: Prediction
-    facts: Probe | None = None
-    clips: tuple[Arrays, ...] = ()
-    motion: tuple[npt.NDArray[np.float32], ...] = ()
-    anomaly: Anomaly | None = None
-
-
-def examine(
-    run: Run,
-    paths: Sequence[Path],
-    backbone: Backbone,
-    pool: Pool,
     *,
-    settings: Settings | None = None,
+    keep_frames: bool = False,
     change: Change | None = None,
-) -> Generator[tuple[int, Examined], None, None]:
-    """Judge videos, and keep what the verdict rests on; see `predict_unordered`.
+    refused: Mapping[Path, Rejected] | None = None,
+) -> Generator[tuple[int, ExaminedVideo], None, None]:
+    """Predict videos as each is done; close it to remove temporary files.
 
     Args:
         run: a trained run.
         paths: video files.
-        backbone: as `backbone_of` gives it.
+        backbone: the run's backbone, from `backbone_of`.
         pool: where decoding runs.
-        settings: of extraction; by default those of the run, and frames are kept.
-        change: judge changed copies of the videos.
+        keep_frames: give the clips their frames, whether the run embeds them or not.
+        change: writes the changed copy that is predicted instead of a video.
+        refused: paths that must not be opened → why; they are undecidable.
 
     Yields:
-        the position of a path, and what was found.
+        the index of a path, and the examined video.
     """
-    settings = settings or dataclasses.replace(
-        Settings.from_json(run.config.extraction), keep_frames=True
-    )
+    refused = refused or {}
     anomaly = load_anomaly(run.folder)
-    learned = trained_on(run.folder) if (run.folder / TRAINING).is_file() else set()
+    for number, path in enumerate(paths):
+        if path in refused:
+            yield number, ExaminedVideo(_undecidable(run, path, refused[path]), anomaly)
+    numbers = [number for number, path in enumerate(paths) if path not in refused]
+    settings = Settings.from_json(run.config.extraction)
+    if keep_frames:
+        settings = dataclasses.replace(settings, keep_frames=True)
+    training_keys = trained_on(run.folder)
     with (
         scratch_folder() as folder,
         contextlib.closing(
-            extract_new(paths, folder, settings, run.config.frames, pool, change)
-        ) as videos,
+            extract_new(
+                [paths[n] for n in numbers], folder, settings, run.config.frames, pool, change
+            )
+        ) as extracted,
     ):
-        for number, video in videos:
+        for n, video in extracted:
+            path = paths[numbers[n]]
             if isinstance(video, Rejected):
-                yield number, Examined(unusable(run, paths[number], video))
+                yield numbers[n], ExaminedVideo(_undecidable(run, path, video), anomaly)
                 continue
             clips = tuple(read_shard(folder, video.shard).values())
             (folder / video.shard).unlink()
-            prediction, motion = _judge(run, paths[number], clips, backbone, anomaly)
-            sha256 = video.facts.sha256
-            known = KNOWN if f"sha256:{sha256}" in learned else ""
-            foreign = FOREIGN if anomaly and anomaly.is_foreign(motion) else ""
-            warning = " ".join(filter(None, [prediction.warning, known, foreign]))
-            prediction = dataclasses.replace(prediction, warning=warning, sha256=sha256)
-            yield number, Examined(prediction, video.facts, clips, motion, anomaly)
+            seen = f"sha256:{video.metadata.sha256}" in training_keys
+            yield (
+                numbers[n],
+                _examine(run, path, video.metadata, clips, backbone, anomaly, seen=seen),
+            )
 
 
-def unusable(run: Run, path: Path, why: Rejected) -> Prediction:
-    """What can be said of a file that nothing can be computed of."""
+def _undecidable(run: Run, path: Path, why: Rejected) -> Prediction:
     threshold, warning = run.config.threshold, " ".join(run.config.warnings)
     reason = f"{why.reason}: {why.detail}" if why.detail else why.reason
     return Prediction(str(path), "undecidable", None, threshold, 0, reason, warning)
 
 
-def _judge(
+def _examine(
     run: Run,
     path: Path,
-    clips: Sequence[Arrays],
+    metadata: Probe,
+    clips: tuple[Arrays, ...],
     backbone: Backbone,
-    anomaly: Anomaly | None,
-) -> tuple[Prediction, tuple[npt.NDArray[np.float32], ...]]:
-    threshold, warning = run.config.threshold, " ".join(run.config.warnings)
+    anomaly: Anomaly,
+    *,
+    seen: bool,
+) -> ExaminedVideo:
     embedded = [embed_clip(arrays, backbone, run.config.options) for arrays in clips]
-    motion = tuple(one["motion"] for one in embedded)
-    x = torch.from_numpy(np.stack([join_streams(one, run.config.streams) for one in embedded]))
+    motion = tuple(arrays["motion"] for arrays in embedded)
+    x = torch.from_numpy(  # (N, L, D) float32
+        np.stack([join_streams(arrays, run.config.streams) for arrays in embedded])
+    )
     with torch.inference_mode():
-        logits = run.ensemble(x).double().numpy()
+        logits = run.ensemble(x).double().numpy()  # (N,)
     probability = float(run.probabilities(logits.mean()))
-    if np.isnan(probability):
-        reason = "no number came out"
-        of_run = (str(path), "undecidable", None, threshold, 0, reason, warning)
-        return Prediction(*of_run), motion
-    verdict, reason = "fake" if probability >= threshold else "real", ""
-    if distance(np.array(probability), threshold) < run.config.margin:
-        verdict, reason = "undecidable", "too close to call"
-    strange = anomaly.of_video(motion) if anomaly else (None, "")
-    found = (str(path), verdict, probability, threshold, len(x), reason, warning)
-    return Prediction(*found, *strange, stream_shares(run, x)), motion
+    threshold = run.config.threshold
+    warnings = [
+        *run.config.warnings,
+        *([SEEN_IN_TRAINING_WARNING] if seen else []),
+        *([UNFAMILIAR_MOTION_WARNING] if anomaly.is_unfamiliar(motion) else []),
+    ]
+    prediction = Prediction(
+        path=str(path),
+        verdict="undecidable",
+        probability=None,
+        threshold=threshold,
+        clips=0,
+        reason="no number came out",
+        warning=" ".join(warnings),
+        sha256=metadata.sha256,
+    )
+    if not np.isnan(probability):
+        verdict, reason = "fake" if probability >= threshold else "real", ""
+        if distance(np.array(probability), threshold) < run.config.margin:
+            verdict, reason = "undecidable", "too close to call"
+        quantile, strangest = anomaly.of_video(motion)
+        prediction = dataclasses.replace(
+            prediction,
+            verdict=verdict,
+            probability=probability,
+            clips=len(clips),
+            reason=reason,
+            anomaly=quantile,
+            strangest=strangest,
+            streams=stream_shares(run, x),
+        )
+    return ExaminedVideo(prediction, anomaly, metadata, clips, motion)
 
 
 def sentence(prediction: Prediction) -> str:
-    """A prediction as one line of text."""
+    """Return a prediction as one line of text, and a line for each warning about the video."""
     if prediction.probability is None:
         return f"{one_line(prediction.path)}: undecidable ({one_line(prediction.reason)})"
     reason = f" ({prediction.reason})" if prediction.reason else ""
@@ -280,10 +290,11 @@ def sentence(prediction: Prediction) -> str:
     return (
         f"{one_line(prediction.path)}: {prediction.verdict}{reason}, probability of being fake "
         f"{prediction.probability:.3f} (called fake from {prediction.threshold:.3f} on){motion}"
-        + "".join(f"\n  WARNING: {caution}" for caution in cautions(prediction))
+        + "".join(f"\n  WARNING: {warning}" for warning in video_warnings(prediction))
     )
 
 
-def cautions(prediction: Prediction) -> list[str]:
-    """What to know about this very video, of all that its warning says."""
-    return [caution for caution in (KNOWN, FOREIGN) if caution in prediction.warning]
+def video_warnings(prediction: Prediction) -> list[str]:
+    """Return the warnings that are about this video, not about the run."""
+    about_video = (SEEN_IN_TRAINING_WARNING, UNFAMILIAR_MOTION_WARNING)
+    return [warning for warning in about_video if warning in prediction.warning]

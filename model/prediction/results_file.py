@@ -1,4 +1,4 @@
-"""A file of verdicts that grows by a line a video, and knows which videos it still lacks."""
+"""A results file that grows by a row per video, and knows which videos it still lacks."""
 
 import contextlib
 import csv
@@ -17,49 +17,49 @@ from pipeline.common.csv_files import csv_line, csv_text, plain_text
 from pipeline.common.errors import Rejected, SettingsError
 from pipeline.common.files import end_of_lines, try_lock, whole_file
 
-ENDINGS = (".csv", ".jsonl")
+SUFFIXES = (".csv", ".jsonl")
 OUTSIDE = "outside the corpus"  # as in rejected.csv
-AGAIN = (*Rejected.PASSING, OUTSIDE)  # reasons that may be gone the next time
+RETRIED = (*Rejected.PASSING, OUTSIDE)  # reasons that may be gone the next time
 COLUMNS = (
     *(field.name for field in dataclasses.fields(Prediction)),
     *("n_bytes", "modified", "run", "run_sha256"),
 )
 
-Row = Mapping[str, Any]
-Stamp = tuple[int | None, str | None]
+ResultRow = Mapping[str, Any]
+FileState = tuple[int | None, str | None]  # size in bytes, time of modification; None if lost
 
 
-def check_ending(path: Path) -> None:
-    """Raise `SettingsError` if a file's name does not say how to write it."""
-    if path.suffix.lower() not in ENDINGS:
+def check_suffix(path: Path) -> None:
+    """Raise `SettingsError` unless the file's name states a known format."""
+    if path.suffix.lower() not in SUFFIXES:
         raise SettingsError(
-            f"{path} ends in neither {' nor '.join(ENDINGS)}",
+            f"{path} ends in neither {' nor '.join(SUFFIXES)}",
             "name the results like results.csv, or like results.jsonl for a JSON object a line",
         )
 
 
-class Results:
-    """The right to write one file of results, alone, and what an earlier command left in it.
+class ResultsFile:
+    """A results file, locked against other writers while used as a context manager.
 
-    Use it as a context manager. A row has the fields of a `Prediction`; the size of the file in
-    bytes and when it was modified, before it was looked at; the run's folder and its digest.
+    A row has the fields of a `Prediction`; the video's size in bytes and time of modification
+    before it was read; the run's folder and digest.
 
     Args:
-        path: ends in ``.csv`` or ``.jsonl``; folders that are missing are made.
-        run: that judges.
+        path: path ending in ``.csv`` or ``.jsonl``; missing folders are created.
+        run: the run that predicts.
 
     Raises:
-        SettingsError: another process is writing it.
+        SettingsError: another process is writing the file.
     """
 
     def __init__(self, path: Path, run: Run) -> None:
-        check_ending(path)
+        check_suffix(path)
         self.path = Path(os.path.realpath(path))  # a link stays one when the file is replaced
         self._is_csv = path.suffix.lower() == ".csv"
-        self._about = {"run": str(run.folder.resolve()), "run_sha256": digest_of(run)}
-        self._stamps: dict[str, Stamp] = {}
+        self._run_columns = {"run": str(run.folder.resolve()), "run_sha256": digest_of(run)}
+        self._states: dict[str, FileState] = {}
 
-    def __enter__(self) -> "Results":
+    def __enter__(self) -> "ResultsFile":
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._open()
         return self
@@ -72,47 +72,47 @@ class Results:
     ) -> None:
         self._file.close()  # which gives up the lock; so does the end of the process
 
-    def resume(self, paths: Iterable[Path], known: Callable[[Row], object]) -> list[Path]:
+    def resume(self, paths: Iterable[Path], on_valid: Callable[[ResultRow], object]) -> list[Path]:
         """Cut off a torn last line, and remove rows of files that have changed.
 
-        Rows of other videos stay. What may have been the machine's fault is judged again.
+        Rows of other videos stay. Failures that may have been the machine's are tried again.
 
         Args:
-            paths: absolute, of the videos that are asked for.
-            known: called with every row that holds for one of them.
+            paths: absolute paths of the videos to predict.
+            on_valid: called with each row that is still valid for one of them.
 
         Returns:
-            the paths that have no such row, in the order given.
+            the paths without such a row, in the order given.
 
         Raises:
-            SettingsError: the file holds something else, or what another run says.
+            SettingsError: the file holds something else, or results of another run.
         """
-        self._stamps = {str(path): _stamp(path) for path in paths}
+        self._states = {str(path): _file_state(path) for path in paths}
         done: set[str] = set()
         outdated: set[int] = set()
         end = self._end()
         for number, row in enumerate(self._rows(end)):
             self._check_run(row)
             path = row["path"]
-            if path not in self._stamps:
+            if path not in self._states:
                 continue
-            if path in done or not _holds(row, self._stamps[path]):
+            if path in done or not _is_valid(row, self._states[path]):
                 outdated.add(number)
             else:
                 done.add(path)
-                known(row)
+                on_valid(row)
         os.truncate(self.path, end)
         if outdated:
             self._rewrite(row for n, row in enumerate(self._rows(end)) if n not in outdated)
         if self._is_csv and not end:
             self._append(csv_line(COLUMNS))
-        return [Path(path) for path in self._stamps if path not in done]
+        return [Path(path) for path in self._states if path not in done]
 
     def append(self, prediction: Prediction) -> None:
-        """Write one more row, of one of the paths that `resume` was given."""
-        n_bytes, modified = self._stamps[prediction.path]
-        facts = {"n_bytes": n_bytes, "modified": modified} | self._about
-        self._append(self._line(dataclasses.asdict(prediction) | facts))
+        """Append the row of one of the paths that `resume` was given."""
+        n_bytes, modified = self._states[prediction.path]
+        columns = {"n_bytes": n_bytes, "modified": modified} | self._run_columns
+        self._append(self._line(dataclasses.asdict(prediction) | columns))
 
     def _open(self) -> BinaryIO:
         file = self.path.open("ab")
@@ -131,12 +131,12 @@ class Results:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
-    def _line(self, row: Row) -> bytes:
+    def _line(self, row: ResultRow) -> bytes:
         if self._is_csv:
             return csv_line(row.values())
         return (json.dumps(row, allow_nan=False) + "\n").encode()
 
-    def _rewrite(self, rows: Iterable[Row]) -> None:
+    def _rewrite(self, rows: Iterable[ResultRow]) -> None:
         with whole_file(self.path) as temporary, temporary.open("wb") as file:
             if self._is_csv:
                 file.write(csv_line(COLUMNS))
@@ -145,16 +145,16 @@ class Results:
         self._file = self._open()
 
     def _end(self) -> int:
-        """Where the last whole row ends, in bytes: a kill may have cut off the one after it."""
+        """Return the length in bytes up to the last whole row; a kill may have torn the next."""
         end = end_of_lines(self.path, quoted=self._is_csv)
-        begin = csv_line(COLUMNS) if self._is_csv else b'{"path": "'
+        start = csv_line(COLUMNS) if self._is_csv else b'{"path": "'
         with self.path.open("rb") as file:
-            torn = b"" if end else file.read(len(begin))
-        if not begin.startswith(torn):
-            raise self._foreign("its first line is something else")
+            torn = b"" if end else file.read(len(start))
+        if not start.startswith(torn):
+            raise self._not_results("its first line is something else")
         return end
 
-    def _rows(self, end: int) -> Iterator[Row]:
+    def _rows(self, end: int) -> Iterator[ResultRow]:
         try:
             lines = _lines(self.path, end)
             if self._is_csv:
@@ -172,20 +172,20 @@ class Results:
                     raise ValueError("its columns are others")
                 yield row
         except (csv.Error, ValueError, TypeError) as error:
-            raise self._foreign(str(error)) from error
+            raise self._not_results(str(error)) from error
 
-    def _foreign(self, why: str) -> SettingsError:
+    def _not_results(self, why: str) -> SettingsError:
         return SettingsError(
             f"{self.path} does not hold results of this command: {why}",
             "give another file with -o",
         )
 
-    def _check_run(self, row: Row) -> None:
-        if row["run_sha256"] != self._about["run_sha256"]:
+    def _check_run(self, row: ResultRow) -> None:
+        if row["run_sha256"] != self._run_columns["run_sha256"]:
             raise SettingsError(
                 f"{self.path} holds results of the run {row['run']} "
-                f"(sha256 {str(row['run_sha256'])[:12]}), not of {self._about['run']} "
-                f"(sha256 {self._about['run_sha256'][:12]})",
+                f"(sha256 {str(row['run_sha256'])[:12]}), not of {self._run_columns['run']} "
+                f"(sha256 {self._run_columns['run_sha256'][:12]})",
                 "give another file with -o",
             )
 
@@ -196,8 +196,7 @@ def _lines(path: Path, end: int) -> Iterator[str]:
             yield file.readline().decode("utf-8", "surrogateescape")
 
 
-def _stamp(path: Path) -> Stamp:
-    """A file's size in bytes and when it was modified; what changes when its content does."""
+def _file_state(path: Path) -> FileState:
     with contextlib.suppress(OSError, ValueError):
         status = path.stat()
         modified = datetime.fromtimestamp(status.st_mtime, timezone.utc)
@@ -205,6 +204,6 @@ def _stamp(path: Path) -> Stamp:
     return None, None
 
 
-def _holds(row: Row, stamp: Stamp) -> bool:
-    same = [csv_text(row["n_bytes"]), csv_text(row["modified"])] == list(map(csv_text, stamp))
-    return same and row["reason"].split(":")[0] not in AGAIN
+def _is_valid(row: ResultRow, state: FileState) -> bool:
+    unchanged = [csv_text(row["n_bytes"]), csv_text(row["modified"])] == list(map(csv_text, state))
+    return unchanged and row["reason"].split(":")[0] not in RETRIED

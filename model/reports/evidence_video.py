@@ -196,8 +196,7 @@ def _draw_frames(
                 frame[y : y + h, x : x + w] = resize(picture, w, h)
                 _write_text(frame, TITLES[name], x, TEXT_HEIGHT)
             text = f"{time:.2f} s  fake {clip.explanation.moments[moment]:.2f}"
-            if clip.explanation.anomaly is not None:
-                text += f"  motion {clip.explanation.anomaly[moment]:.1f}"
+            text += f"  motion {clip.explanation.anomaly[moment]:.1f}"
             _write_text(frame, text, 0, canvas.height)
             yield frame
 

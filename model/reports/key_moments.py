@@ -36,7 +36,7 @@ class KeyMoment:
 def find_key_moments(
     clips: Sequence[ClipEvidence],
     curves: Sequence[Curve],
-    anomaly: Anomaly | None,
+    anomaly: Anomaly,
     *,
     fake: bool,
     n: int = N_MOMENTS,
@@ -46,7 +46,7 @@ def find_key_moments(
     Args:
         clips: clips of one video.
         curves: curves over all its moments.
-        anomaly: the density of usual motion, if the run has one.
+        anomaly: the density of usual motion.
         fake: whether the score is on the fake side of the threshold; if not, the contributions
             searched for are those towards real.
         n: largest number of moments.
@@ -78,7 +78,7 @@ def _are_apart(one: int, other: int, per_clip: int) -> bool:
 
 
 def _describe(
-    clips: Sequence[ClipEvidence], curves: Sequence[Curve], anomaly: Anomaly | None, index: int
+    clips: Sequence[ClipEvidence], curves: Sequence[Curve], anomaly: Anomaly, index: int
 ) -> KeyMoment:
     clip, row = divmod(index, len(clips[0].times))
     reasons = []
@@ -91,7 +91,7 @@ def _describe(
         if curve.name == "probability":
             reasons.append(f"By itself it has probability {value:.2f} of being fake{context}.")
         elif curve.name == "anomaly":
-            drivers = _drivers(anomaly, clips[clip], row) if anomaly else ""
+            drivers = _drivers(anomaly, clips[clip], row)
             reasons.append(f"Its motion is {value:.1f} away from usual{context}{drivers}.")
         else:
             side = "fake" if value > 0 else "real"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from model.prediction.predict_videos import Examined
+from model.prediction.predict_videos import ExaminedVideo
 from model.reports.evidence_video import ClipEvidence
 from model.run.run import Run, digest_of
 from pipeline.common.files import readable_bytes, sha256_of
@@ -18,7 +18,9 @@ from pipeline.settings import Settings
 PACKAGES = ("deepfake-motion", "av", "numpy", "opencv-contrib-python", "torch", "torchvision")
 
 
-def provenance_of(run: Run, examined: Examined, clips: Sequence[ClipEvidence]) -> dict[str, str]:
+def provenance_of(
+    run: Run, examined: ExaminedVideo, clips: Sequence[ClipEvidence]
+) -> dict[str, str]:
     """Return facts about the file, its clips and the run, by name."""
     return _file_facts(examined) | (_clip_facts(run, clips) if clips else {}) | _run_facts(run)
 
@@ -44,13 +46,13 @@ def confusion_in_test(run: Run) -> tuple[int, int, int, int] | None:
         return None
 
 
-def _file_facts(examined: Examined) -> dict[str, str]:
-    if facts := examined.facts:
+def _file_facts(examined: ExaminedVideo) -> dict[str, str]:
+    if metadata := examined.metadata:
         return {
-            "sha256 of the file": facts.sha256,
-            "size of the file": readable_bytes(facts.n_bytes),
-            "duration": f"{facts.duration:.2f} s",
-            "picture": f"{facts.width}x{facts.height} pixels, {facts.fps:.4g} frames/s",
+            "sha256 of the file": metadata.sha256,
+            "size of the file": readable_bytes(metadata.n_bytes),
+            "duration": f"{metadata.duration:.2f} s",
+            "picture": f"{metadata.width}x{metadata.height} pixels, {metadata.fps:.4g} frames/s",
         }
     with contextlib.suppress(ValueError, OSError):
         path = Path(examined.prediction.path)

@@ -77,24 +77,24 @@ class Curve:
         return int(np.nanargmax(self.values))
 
 
-def curves_of(clips: Sequence[ClipEvidence], threshold: float, band: Band | None) -> list[Curve]:
+def curves_of(clips: Sequence[ClipEvidence], threshold: float, band: Band) -> list[Curve]:
     """Return the curves of a page: probability, motion anomaly where known, and contribution.
 
     Args:
         clips: clips of one video, all of one length.
         threshold: probability from which on a video is called fake.
-        band: quantiles of the moments of real videos, if the run has them.
+        band: quantiles of the moments of real videos.
     """
     n, explanations = len(clips), [clip.explanation for clip in clips]
     values = np.concatenate([one.moments for one in explanations])
-    usual = usual_range(band.quantiles, band.moments) if band else None
+    usual = usual_range(band.quantiles, band.moments)
     curves = [Curve("probability", "Probability of fake", values, n, 0.0, 1.0, usual, threshold)]
 
-    known = [one.anomaly for one in explanations if one.anomaly is not None]
-    if known and not np.isnan(values := np.concatenate(known)).all():
-        usual = usual_range(band.quantiles, band.anomaly) if band else None
+    values = np.concatenate([one.anomaly for one in explanations])
+    if not np.isnan(values).all():
+        usual = usual_range(band.quantiles, band.anomaly)
         top = max(float(np.nanmax(values)), usual.high if usual else 0.0, 1.0) * 1.05
-        ranks = band.stranger_than(values) if band else None
+        ranks = band.stranger_than(values)
         title = "Strangeness of motion"
         curves.append(Curve("anomaly", title, values, n, 0.0, top, usual, stranger_than=ranks))
 

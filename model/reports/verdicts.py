@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model.explanation.anomaly import percent
-from model.prediction.predict_videos import Prediction, cautions
+from model.prediction.predict_videos import Prediction, video_warnings
 from model.run.run import Run, digest_of
 from pipeline.common.html_page import write_page
 
@@ -36,5 +36,5 @@ def write_verdicts(folder: Path, run: Run, predictions: Sequence[tuple[Predictio
         "has_anomaly": any(prediction.anomaly is not None for prediction, _ in rows),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_page(folder / INDEX, _TEMPLATE, values, {"percent": percent, "cautions": cautions})
+    write_page(folder / INDEX, _TEMPLATE, values, {"percent": percent, "cautions": video_warnings})
     return folder / INDEX

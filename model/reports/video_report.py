@@ -1,11 +1,10 @@
 """Report of one video: a self-contained page, and the evidence video beside it."""
 
 import base64
-import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from model.explanation.anomaly import percent
 from model.explanation.explain import explain_clip
 from model.explanation.explanation import Faithfulness
 from model.explanation.occlusion_over_time import load_band
-from model.prediction.predict_videos import Examined, Prediction, cautions, examine
+from model.prediction.predict_videos import ExaminedVideo, video_warnings
 from model.reports.evidence_video import (
     FAKE_COLOUR,
     REAL_COLOUR,
@@ -39,7 +38,6 @@ from model.reports.timeline import HEIGHT, Curve, curves_of
 from model.run.run import Run
 from pipeline.common.files import whole_file
 from pipeline.common.html_page import jpeg_uri, write_page
-from pipeline.workers.local import Pool
 
 MAX_VIDEO_BYTES = 13e6  # keeps a page, which holds the video in base64, below 20 MB
 STILL_SIDE = 224  # pixels, the longer side of a still
@@ -84,39 +82,19 @@ def evidence_video_of(page: Path) -> Path:
     return page.with_suffix(".mp4")
 
 
-def predict_with_reports(
-    run: Run, paths: Sequence[Path], backbone: Backbone, pool: Pool, *, folder: Path
-) -> Generator[tuple[int, Prediction], None, None]:
-    """Predict videos as `predict_unordered` does, and write a page about each.
-
-    Args:
-        run: a trained run.
-        paths: video files.
-        backbone: the run's backbone, from `model.prediction.predict_videos.backbone_of`.
-        pool: workers that decode.
-        folder: folder of the pages; created if missing.
-    """
-    with contextlib.closing(examine(run, paths, backbone, pool)) as results:
-        for number, examined in results:
-            write_video_report(run, examined, page_of(folder, paths[number]), backbone)
-            yield number, examined.prediction
-
-
-def write_video_report(
-    run: Run, examined: Examined, page: Path, backbone: Backbone | None = None
-) -> None:
+def write_video_report(run: Run, examined: ExaminedVideo, page: Path, backbone: Backbone) -> None:
     """Write the page of a video and, if the video has a probability, its evidence video.
 
     Args:
         run: the run that made the prediction.
         examined: the prediction and its clips.
         page: path of the page; its folder is created if missing.
-        backbone: the run's backbone; not needed without a probability.
+        backbone: the run's backbone.
     """
     page.parent.mkdir(parents=True, exist_ok=True)
     path = evidence_video_of(page)
     report = None
-    if examined.prediction.probability is None or backbone is None:
+    if examined.prediction.probability is None:
         path.unlink(missing_ok=True)  # may show an earlier file of this name
     else:
         report = _explain(run, examined, backbone, path)
@@ -124,7 +102,7 @@ def write_video_report(
     write_page(page, _TEMPLATE, values, {"percent": percent})
 
 
-def _explain(run: Run, examined: Examined, backbone: Backbone, path: Path) -> VideoReport:
+def _explain(run: Run, examined: ExaminedVideo, backbone: Backbone, path: Path) -> VideoReport:
     prediction, anomaly = examined.prediction, examined.anomaly
     clips = [
         ClipEvidence(
@@ -141,7 +119,7 @@ def _explain(run: Run, examined: Examined, backbone: Backbone, path: Path) -> Vi
     moments = find_key_moments(clips, curves, anomaly, fake=leans_fake)
     with whole_file(path) as temporary:
         video = write_evidence_video(clips, scales, temporary, max_bytes=MAX_VIDEO_BYTES)
-    drivers = anomaly.drivers(examined.motion)[:N_DRIVERS] if anomaly else []
+    drivers = anomaly.drivers(examined.motion)[:N_DRIVERS]
     stills = [_stills(clips[moment.clip], moment, scales) for moment in moments]
     return VideoReport(
         clips, curves, list(zip(moments, stills, strict=True)), scales, video, drivers
@@ -161,16 +139,16 @@ def _data_uri(picture: Picture) -> str:
 
 
 def _template_values(
-    run: Run, examined: Examined, report: VideoReport | None, video_name: str
+    run: Run, examined: ExaminedVideo, report: VideoReport | None, video_name: str
 ) -> dict[str, Any]:
     clips = report.clips if report else ()
     return {
         "name": Path(examined.prediction.path).name,
         "prediction": examined.prediction,
-        "warnings": [*run.config.warnings, *cautions(examined.prediction)],
+        "warnings": [*run.config.warnings, *video_warnings(examined.prediction)],
         "config": run.config,
         "confusion": confusion_in_test(run),
-        "n_reference": len(examined.anomaly.reference) if examined.anomaly else 0,
+        "n_reference": len(examined.anomaly.reference),
         "report": report,
         "player": _player_values(report) if report else {},
         "faithfulness": _mean_faithfulness(clips),

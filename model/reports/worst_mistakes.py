@@ -10,14 +10,14 @@ from pathlib import Path
 from features.backbones import Backbone
 from model.evaluation.evaluation import Evaluation
 from model.evaluation.per_video import worst_mistakes
-from model.prediction.predict_videos import examine
+from model.prediction.predict_videos import predict_unordered
 from model.reports.run_report import PAGES_FOLDER
 from model.reports.video_report import evidence_video_of, write_video_report
 from model.run.run import Run, digest_of
 from model.run.source_files import find_videos
 from pipeline.cache import Cache
 from pipeline.common.errors import PipelineError
-from pipeline.workers.local import LocalPool
+from pipeline.workers.local import Pool
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def write_mistake_pages(
     evaluation: Evaluation,
     load: Callable[[], Backbone],
     n: int,
+    pool: Pool,
     *,
     folder: Path | None = None,
-    jobs: int | None = None,
 ) -> MistakePages:
     """Write a page about each of an evaluation's worst mistakes into its folder.
 
@@ -70,8 +70,8 @@ def write_mistake_pages(
         evaluation: the run's evaluation on it.
         load: returns the run's backbone; called only if there is a page to write.
         n: largest number of pages.
+        pool: where videos are decoded.
         folder: folder in which to look for the videos as well, whatever their names.
-        jobs: processes that decode; by default one per core.
     """
     worst = [video.id for video in worst_mistakes(evaluation.videos, n)]
     pages = {video: evaluation.folder / PAGES_FOLDER / f"{video}.html" for video in worst}
@@ -82,7 +82,6 @@ def write_mistake_pages(
             evidence_video_of(page).unlink(missing_ok=True)
     to_write = [video for video in worst if not pages[video].is_file()]
     clips = {clip.video: clip for clip in cache.clips}
-    pool = LocalPool(jobs)
     paths: dict[str, Path] = {}
     missing: dict[str, str] = {}
     for video, found in find_videos(
@@ -99,7 +98,9 @@ def write_mistake_pages(
             missing |= dict.fromkeys(paths, str(error))
         else:
             videos = list(paths)
-            with contextlib.closing(examine(run, list(paths.values()), backbone, pool)) as results:
+            with contextlib.closing(
+                predict_unordered(run, list(paths.values()), backbone, pool, keep_frames=True)
+            ) as results:
                 for number, examined in results:
                     write_video_report(run, examined, pages[videos[number]], backbone)
     command = ["python", "-m", "model.evaluate", str(run.folder), "--cases", str(n)]

@@ -14,18 +14,14 @@ import torchvision
 from click.testing import CliRunner
 from threadpoolctl import threadpool_limits
 
-import model.evaluation.controls
-import model.run.plots
-import model.statistics.metrics
-import model.tuning.plots
-from data.clips import made_up_clip
+from data.clips import made_up_clip, write_shard
 from features.backbones import load_backbone
 from features.embedding import embed
 from features.motion import NAMES
 from model.fitting import fit
 from model.settings import TrainingSettings
 from model.training.sequences import Sequences
-from pipeline.cache import Cache, write_index, write_shard
+from pipeline.cache import Cache, write_index
 from pipeline.corpus.labelled_video import Video
 from pipeline.extraction.extract_corpus import extract
 from pipeline.settings import Settings
@@ -44,45 +40,12 @@ def _one_thread():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quick_numbers():
-    """Intervals from fewer draws, except where a test is about them, and fewer penalties."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model.statistics.metrics, "RESAMPLES", 10)
-        patch.setattr(model.evaluation.controls, "PENALTIES", (1e-2, 1.0))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quick_figures():
-    """Figures as they come: to arrange their parts is to draw each of them twice.
-
-    What a setting matters is averaged over fewer points.
-    """
-    save_figure = model.run.plots.save_figure
-
-    def save(figure, path):
-        figure.set_layout_engine("none")
-        save_figure(figure, path)
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (model.run.plots, model.tuning.plots):
-            patch.setattr(module, "save_figure", save)
-        patch.setattr(model.tuning.plots, "SAMPLES", 25)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
 def _one_job_is_done_here(in_process):
     """Commands that may use one process use this one: to start another takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (
-            "prediction.batch",
-            "prediction.predict_videos",
-            "reports.worst_mistakes",
-            "robustness.robustness",
-        ):
+        for command in ("evaluate", "fit", "predict"):
             patch.setattr(
-                f"model.{module}.LocalPool",
+                f"model.{command}.LocalPool",
                 lambda jobs=None: in_process if jobs == 1 else LocalPool(jobs),
             )
         yield
@@ -224,6 +187,14 @@ def quick(fast):
 def small(fabricate, easy_corpus):
     """A cache of sixteen people."""
     return fabricate(*easy_corpus(16))
+
+
+@pytest.fixture(scope="session")
+def small_run(small, quick, tmp_path_factory):
+    """The folder of a run over `small`, trained in no time. Not to be changed."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    fit(small, folder, settings=quick, device="cpu")
+    return folder
 
 
 @dataclass(frozen=True)

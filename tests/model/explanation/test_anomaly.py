@@ -13,7 +13,7 @@ from model.evaluation.controls import EXPLAINED
 from model.evaluation.evaluation import evaluate
 from model.explanation.anomaly import (
     ANOMALY,
-    OF_A_CLIP,
+    CLIP_TITLES,
     fit_anomaly,
     load_anomaly,
     read_motion,
@@ -22,7 +22,6 @@ from model.explanation.anomaly import (
 from model.fitting import fit, training_folds
 from model.reports.run_report import write_report
 from model.reports.summary import table
-from model.run.run import load_run, seal
 from model.training.sequences import Sequences, load_sequences
 from pipeline.common.errors import IntegrityError
 
@@ -146,7 +145,7 @@ def test_what_drives_it_is_named_with_its_sign_and_its_share(usual):
 
 def test_the_parts_are_the_mahalanobis_distance(usual):
     (density, *_), rng = usual.clips, np.random.default_rng(2)
-    x = density.centre + rng.normal(size=(20, len(OF_A_CLIP))) * density.scale
+    x = density.centre + rng.normal(size=(20, len(CLIP_TITLES))) * density.scale
     x[:5, 3] = np.nan
     away = (x - density.centre) / density.scale - density.mean
     for row, parts in zip(away, density.parts(x), strict=True):
@@ -233,7 +232,8 @@ def test_a_run_has_it_and_a_damaged_one_is_refused(run, tmp_path):
     held = load_anomaly(fitted.folder)
     assert np.array_equal(held.reference, again.reference)
     assert np.array_equal(held.distances(motion), again.distances(motion))
-    assert load_anomaly(tmp_path) is None
+    with pytest.raises(IntegrityError, match="No such file"):
+        load_anomaly(tmp_path)
     (tmp_path / ANOMALY).write_bytes((fitted.folder / ANOMALY).read_bytes()[:-500])
     with pytest.raises(IntegrityError, match="damaged"):
         load_anomaly(tmp_path)
@@ -257,14 +257,3 @@ def test_it_stands_beside_the_detector_with_the_auc_of_scikit_learn(run):
     page = write_report(fitted, evaluation).read_text()
     assert COLUMN in table(evaluation)
     assert "it never saw a fake" in page and "it never saw a fake" in EXPLAINED[COLUMN]
-
-
-def test_a_run_of_an_earlier_version_says_that_it_has_none(run, tmp_path):
-    fitted, cache = run
-    for path in fitted.folder.iterdir():
-        if path.name != ANOMALY:
-            (tmp_path / path.name).write_bytes(path.read_bytes())
-    seal(tmp_path)
-    evaluation = evaluate(load_run(tmp_path), cache, controls=False)
-    assert COLUMN not in evaluation.metrics
-    assert "version" in evaluation.absent[COLUMN]

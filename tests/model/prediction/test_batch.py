@@ -18,7 +18,7 @@ import pytest
 from model.predict import main as predict_command
 from model.prediction.batch import list_videos, read_list
 from model.prediction.predict_videos import Prediction
-from model.prediction.results_file import COLUMNS, Results
+from model.prediction.results_file import COLUMNS, ResultsFile
 from model.run.run import load_run, seal
 from pipeline.common.csv_files import csv_text, read_csv
 from pipeline.common.errors import NothingUsable, SettingsError
@@ -195,7 +195,7 @@ def test_a_torn_last_line_is_written_again(chain, tmp_path, name):
     paths = [tmp_path / os.fsdecode(name) for name in (b"b.mp4", b'"a\n\r=1+1,\xff.mp4')]
 
     def go_on():
-        with Results(file, run) as results:
+        with ResultsFile(file, run) as results:
             todo = results.resume(paths, dict)
             for path in todo:
                 results.append(Prediction(str(path), "real", 0.25, 0.5, 2, "", ""))
@@ -244,7 +244,7 @@ def test_a_file_that_holds_something_else_is_refused_and_stays(chain, tmp_path, 
     file.write_text(content)
     with (
         pytest.raises(SettingsError, match="does not hold results of this command"),
-        Results(file, load_run(chain.folder)) as results,
+        ResultsFile(file, load_run(chain.folder)) as results,
     ):
         results.resume([tmp_path / "a.mp4"], print)
     assert file.read_text() == content
@@ -252,8 +252,11 @@ def test_a_file_that_holds_something_else_is_refused_and_stays(chain, tmp_path, 
 
 def test_another_process_at_the_same_file_is_refused(chain, tmp_path):
     run = load_run(chain.folder)
-    with Results(tmp_path / "r.csv", run), pytest.raises(SettingsError, match="another process"):
-        Results(tmp_path / "r.csv", run).__enter__()
+    with (
+        ResultsFile(tmp_path / "r.csv", run),
+        pytest.raises(SettingsError, match="another process"),
+    ):
+        ResultsFile(tmp_path / "r.csv", run).__enter__()
     with (tmp_path / "r.csv").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -264,7 +267,7 @@ def test_no_cell_is_a_formula_and_any_name_is_read_back(chain, tmp_path):
     said = Prediction(str(path), "undecidable", None, -0.5, 0, "=1+1", "@SUM(A1)")
     for file in (tmp_path / "r.csv", tmp_path / "r.jsonl"):
         for _ in range(2):
-            with Results(file, run) as results:
+            with ResultsFile(file, run) as results:
                 if results.resume([path], dict):
                     results.append(said)
         (row,) = rows_of(file).values()

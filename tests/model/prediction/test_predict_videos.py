@@ -14,8 +14,8 @@ from model.explanation.anomaly import load_anomaly, save_anomaly
 from model.explanation.stream_attribution import stream_shares
 from model.predict import main as predict_command
 from model.prediction.predict_videos import (
-    FOREIGN,
-    KNOWN,
+    SEEN_IN_TRAINING_WARNING,
+    UNFAMILIAR_MOTION_WARNING,
     Prediction,
     backbone_of,
     predict,
@@ -84,14 +84,16 @@ def test_a_test_video_gets_the_probability_of_its_evaluation(chain, run, backbon
 
 
 def test_a_probability_at_the_threshold_is_fake_and_just_below_it_real(
-    chain, run, backbone, unseen
+    chain, run, backbone, unseen, in_process
 ):
     path = chain.videos[unseen[0]["id"]]
-    (first,) = predict(run, [path], backbone, jobs=1)
+    (first,) = predict(run, [path], backbone, pool=in_process)
 
     def verdict(threshold):
         config = dataclasses.replace(run.config, threshold=threshold)
-        (found,) = predict(dataclasses.replace(run, config=config), [path], backbone, jobs=1)
+        (found,) = predict(
+            dataclasses.replace(run, config=config), [path], backbone, pool=in_process
+        )
         assert found.probability == first.probability
         return found.verdict
 
@@ -126,11 +128,13 @@ def test_a_video_that_was_trained_on_says_so_under_any_name(chain, unseen, tmp_p
     shutil.copy(chain.videos[known], copy)
     paths = [copy, chain.videos[unseen[0]["id"]]]
     done = run_command(predict_command, *arguments(chain, *paths))
-    assert done.stdout.count(f"WARNING: {KNOWN}") == 1
+    assert done.stdout.count(f"WARNING: {SEEN_IN_TRAINING_WARNING}") == 1
     of_copy, of_unseen = done.stdout.split(str(paths[1]))
-    assert KNOWN in of_copy and KNOWN not in of_unseen
+    assert SEEN_IN_TRAINING_WARNING in of_copy and SEEN_IN_TRAINING_WARNING not in of_unseen
     done = run_command(predict_command, *arguments(chain, *paths), "--json")
-    warned = [KNOWN in json.loads(line)["warning"] for line in done.stdout.splitlines()]
+    warned = [
+        SEEN_IN_TRAINING_WARNING in json.loads(line)["warning"] for line in done.stdout.splitlines()
+    ]
     assert warned == [True, False]
 
 
@@ -155,28 +159,30 @@ def test_the_sentence_says_how_strange_the_motion_is_and_never_rounds_up():
 
 
 def test_of_a_kind_of_video_that_it_does_not_know_a_verdict_says_so(
-    chain, run, backbone, unseen, tmp_path
+    chain, run, backbone, unseen, tmp_path, in_process
 ):
     path = chain.videos[unseen[0]["id"]]
-    (usual,) = predict(run, [path], backbone, jobs=1)
-    assert FOREIGN not in usual.warning
+    (usual,) = predict(run, [path], backbone, pool=in_process)
+    assert UNFAMILIAR_MOTION_WARNING not in usual.warning
     folder = shutil.copytree(chain.folder, tmp_path / "run")
     known = load_anomaly(folder)
     save_anomaly(folder, dataclasses.replace(known, reference=known.reference / 100))
     seal(folder)
-    (foreign,) = predict(load_run(folder), [path], backbone, jobs=1)
+    (foreign,) = predict(load_run(folder), [path], backbone, pool=in_process)
     assert foreign.probability == usual.probability
-    assert FOREIGN in foreign.warning
-    assert f"WARNING: {FOREIGN}" in sentence(foreign)
+    assert UNFAMILIAR_MOTION_WARNING in foreign.warning
+    assert f"WARNING: {UNFAMILIAR_MOTION_WARNING}" in sentence(foreign)
     assert foreign.sha256 == sha256_of(path)
 
 
-def test_strangeness_is_that_of_the_evaluation_and_streams_add_up(chain, run, backbone, unseen):
+def test_strangeness_is_that_of_the_evaluation_and_streams_add_up(
+    chain, run, backbone, unseen, in_process
+):
     """Of a file, from scratch, as of the cache."""
     anomaly = load_anomaly(chain.folder)
     assert len(anomaly.reference) > 2
     for row in unseen[:2]:
-        (found,) = predict(run, [chain.videos[row["id"]]], backbone, jobs=1)
+        (found,) = predict(run, [chain.videos[row["id"]]], backbone, pool=in_process)
         clips = [clip for clip in chain.cache.clips if clip.video == row["id"]]
         motion = [chain.cache.read(clip, "motion") for clip in clips]
         assert (found.anomaly, found.strangest) == anomaly.of_video(motion)
@@ -205,23 +211,25 @@ def test_a_name_that_is_no_text_is_judged_like_any_other(chain, unseen, tmp_path
         assert done.exit_code == 0, done.output
 
 
-def test_a_probability_that_is_no_number_is_undecidable(chain, run, backbone, unseen):
+def test_a_probability_that_is_no_number_is_undecidable(chain, run, backbone, unseen, in_process):
     broken = dataclasses.replace(run, ensemble=load_run(chain.folder).ensemble)
     with torch.no_grad():
         broken.ensemble.heads[0].branches[0].classify[1].bias.fill_(float("nan"))
-    (found,) = predict(broken, [chain.videos[unseen[0]["id"]]], backbone, jobs=1)
+    (found,) = predict(broken, [chain.videos[unseen[0]["id"]]], backbone, pool=in_process)
     assert (found.verdict, found.probability) == ("undecidable", None)
     assert found.reason
 
 
 def test_what_is_too_close_to_call_is_undecidable_but_shows_its_probability(
-    chain, run, backbone, unseen
+    chain, run, backbone, unseen, in_process
 ):
     path = chain.videos[unseen[0]["id"]]
 
     def judged(margin):
         config = dataclasses.replace(run.config, margin=margin)
-        (found,) = predict(dataclasses.replace(run, config=config), [path], backbone, jobs=1)
+        (found,) = predict(
+            dataclasses.replace(run, config=config), [path], backbone, pool=in_process
+        )
         return found
 
     sure, unsure = judged(0.0), judged(50.0)

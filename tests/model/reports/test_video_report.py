@@ -20,7 +20,12 @@ from model.explanation.explain import explain_clip
 from model.explanation.occlusion_over_time import load_band
 from model.fitting import fit
 from model.predict import main as predict_command
-from model.prediction.predict_videos import KNOWN, Prediction, examine, predict
+from model.prediction.predict_videos import (
+    SEEN_IN_TRAINING_WARNING,
+    Prediction,
+    predict,
+    predict_unordered,
+)
 from model.reports.evidence_video import (
     ClipEvidence,
     colour_scales,
@@ -30,7 +35,7 @@ from model.reports.evidence_video import (
 from model.reports.key_moments import find_key_moments
 from model.reports.timeline import curves_of
 from model.reports.verdicts import INDEX, write_verdicts
-from model.reports.video_report import evidence_video_of, page_of, predict_with_reports
+from model.reports.video_report import evidence_video_of, page_of, write_video_report
 from model.run.run import digest_of
 
 
@@ -43,7 +48,9 @@ def unseen(chain):
 
 @pytest.fixture(scope="module")
 def examined(detector, unseen, in_process):
-    ((_, one),) = examine(detector.run, [unseen], detector.backbone, in_process)
+    ((_, one),) = predict_unordered(
+        detector.run, [unseen], detector.backbone, in_process, keep_frames=True
+    )
     return one
 
 
@@ -73,8 +80,11 @@ def data_of(page):
 
 
 def page_for(run, path, backbone, pool, folder):
-    assert len(list(predict_with_reports(run, [path], backbone, pool, folder=folder))) == 1
-    return page_of(folder, path)
+    """Write the page of one video; return the prediction and the page."""
+    ((_, examined),) = predict_unordered(run, [path], backbone, pool, keep_frames=True)
+    page = page_of(folder, path)
+    write_video_report(run, examined, page, backbone)
+    return examined.prediction, page
 
 
 def judged(detector, path, in_process, folder, **config):
@@ -82,15 +92,14 @@ def judged(detector, path, in_process, folder, **config):
     run = dataclasses.replace(
         detector.run, config=dataclasses.replace(detector.run.config, **config)
     )
-    ((_, found),) = predict_with_reports(run, [path], detector.backbone, in_process, folder=folder)
-    return found, page_of(folder, path)
+    return page_for(run, path, detector.backbone, in_process, folder)
 
 
 # ------------------------------------------------------------------------------------ what it says
 
 
 def test_the_verdict_is_that_of_predict(detector, unseen, in_process, tmp_path):
-    (alone,) = predict(detector.run, [unseen], detector.backbone, jobs=1)
+    (alone,) = predict(detector.run, [unseen], detector.backbone, pool=in_process)
     found, page = judged(detector, unseen, in_process, tmp_path)
     assert found == alone
     text = text_of(page)
@@ -103,26 +112,25 @@ def test_the_verdict_is_that_of_predict(detector, unseen, in_process, tmp_path):
         assert driver.rsplit(" ", 2)[0] in text
 
 
-def test_it_says_what_the_threshold_did_in_the_runs_own_test_and_that_a_band_is_missing(
+def test_it_says_what_the_threshold_did_in_the_runs_own_test(
     detector, unseen, in_process, case_page, tmp_path
 ):
     assert "own test, on videos" not in text_of(case_page)  # nobody has evaluated that run
-    assert "does not know how real videos compare" not in text_of(case_page)
     folder = shutil.copytree(detector.run.folder, tmp_path / "run")
     run = dataclasses.replace(detector.run, folder=folder)
     evaluate(run, controls=False, device="cpu")
-    (folder / "band.json").unlink()
-    text = text_of(page_for(run, unseen, detector.backbone, in_process, tmp_path / "out"))
+    text = text_of(page_for(run, unseen, detector.backbone, in_process, tmp_path / "out")[1])
     confusion = json.loads((folder / "metrics.json").read_text())["test"]["confusion"]
     real, fake = sum(confusion[:2]), sum(confusion[2:])
     said = f"{confusion[1]} of {real} real videos fake, and {confusion[3]} of {fake} fake ones."
     assert said in text
     assert run.config.threshold_rule in text
-    assert text.count("does not know how real videos compare") == 2
 
 
 def test_the_curves_are_those_of_the_explanation(detector, stairs, case_page, in_process):
-    ((_, one),) = examine(detector.run, [stairs], detector.backbone, in_process)
+    ((_, one),) = predict_unordered(
+        detector.run, [stairs], detector.backbone, in_process, keep_frames=True
+    )
     data = data_of(case_page)
     said = {curve["title"]: curve["values"] for curve in data["curves"]}
     explained = [
@@ -201,7 +209,9 @@ def test_a_run_whose_cache_has_no_frames_judges_the_same_and_shows_them(
     extraction = detector.run.config.extraction | {"keep_frames": False}
     config = dataclasses.replace(detector.run.config, extraction=extraction)
     run = dataclasses.replace(detector.run, config=config)
-    ((_, without),) = examine(run, [unseen], detector.backbone, in_process)
+    ((_, without),) = predict_unordered(
+        run, [unseen], detector.backbone, in_process, keep_frames=True
+    )
     assert without.prediction == examined.prediction
     np.testing.assert_array_equal(without.clips[0]["frames"], examined.clips[0]["frames"])
 
@@ -211,7 +221,7 @@ def test_a_detector_of_motion_alone_has_no_heat_and_says_so(
 ):
     settings = dataclasses.replace(fast, max_epochs=1, sequence_length=5, streams=("motion",))
     run = fit(chain.cache, tmp_path / "run", settings=settings, n_folds=2, device="cpu")
-    page = page_for(run, unseen, detector.backbone, in_process, tmp_path / "out")
+    _, page = page_for(run, unseen, detector.backbone, in_process, tmp_path / "out")
     assert set(data_of(page)["panes"]) == {"frames", "flow"}
     assert "There is none: the detector looks at descriptors of motion alone." in text_of(page)
     assert "heat: towards" not in text_of(page)
@@ -285,7 +295,7 @@ def test_heat_is_orange_towards_fake_and_blue_towards_real(clips):
 
 
 def test_the_moments_that_stand_out_are_the_extremes_of_the_curves(clips, detector, examined):
-    curves = curves_of(clips, 0.5, None)
+    curves = curves_of(clips, 0.5, load_band(detector.run.folder))
     by_name = {curve.name: curve for curve in curves}
     found = find_key_moments(clips, curves, examined.anomaly, fake=True)
     places = [moment.index for moment in found]
@@ -297,7 +307,7 @@ def test_the_moments_that_stand_out_are_the_extremes_of_the_curves(clips, detect
         assert f"{by_name['probability'].values[moment.index]:.2f}" in moment.reasons[0]
         (name, _, sd), *_ = examined.anomaly.drivers_at(clip.motion, moment.row)
         assert f"{name} {sd:+.1f} sd" in moment.reasons[1]
-    towards_real = find_key_moments(clips, curves[-1:], None, fake=False, n=1)
+    towards_real = find_key_moments(clips, curves[-1:], examined.anomaly, fake=False, n=1)
     assert towards_real[0].index == int(np.argmin(curves[-1].values))
 
 
@@ -347,7 +357,12 @@ def test_the_command_writes_a_page_of_each_video(detector, unseen, tmp_path, run
 def test_the_probablest_fakes_come_first(detector, tmp_path):
     run = detector.run
     judged = [
-        (Prediction(f"{name}.mp4", verdict, p, 0.5, 1, "", KNOWN * (name == "b")), Path(name))
+        (
+            Prediction(
+                f"{name}.mp4", verdict, p, 0.5, 1, "", SEEN_IN_TRAINING_WARNING * (name == "b")
+            ),
+            Path(name),
+        )
         for name, verdict, p in (
             ("a", "real", 0.2),
             ("b", "fake", 0.9),
@@ -358,7 +373,9 @@ def test_the_probablest_fakes_come_first(detector, tmp_path):
     text = text_of(write_verdicts(tmp_path / "new", run, judged))
     assert re.findall(r"([a-d])\.mp4", text) == ["b", "d", "a", "c"]
     assert "2 called fake, 1 called real, 1 undecidable" in text
-    assert text.count(KNOWN) == 1 and all(warning in text for warning in run.config.warnings)
+    assert text.count(SEEN_IN_TRAINING_WARNING) == 1 and all(
+        warning in text for warning in run.config.warnings
+    )
     assert "what is strange" not in text, "nothing is known of motion"
 
 
