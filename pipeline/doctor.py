@@ -22,7 +22,7 @@ from pipeline.common.cli import Command
 from pipeline.common.errors import SettingsError
 from pipeline.common.files import readable_bytes
 from pipeline.common.versions import version_of
-from pipeline.faces.models import NAME, URL, kept_model, model_folder
+from pipeline.faces.models import YUNET_FILE_NAME, YUNET_URL, model_folder, stored_model
 from pipeline.workers.local import available_cores
 
 DISTRIBUTION = "deepfake-motion"
@@ -218,12 +218,12 @@ def _weights() -> Finding:
 
 
 def _faces() -> Finding:
-    if kept_model():
-        return Finding("face model", f"YuNet, {model_folder() / NAME}")
+    if stored_model():
+        return Finding("face model", f"YuNet, {model_folder() / YUNET_FILE_NAME}")
     return Finding(
         "face model",
         "YuNet is not there; --crop face downloads it, or falls back to OpenCV's Haar cascade",
-        f"without internet put {URL} into {model_folder()}",
+        f"without internet put {YUNET_URL} into {model_folder()}",
     )
 
 

@@ -1,12 +1,12 @@
-"""A steady crop about a face: detect it now and then, follow it, keep one box for the whole clip.
+"""A steady crop about a face.
 
 A box that follows a face from frame to frame makes motion that is not there. So faces are detected
-a few times a second, the same face is followed through the clip, and the clip keeps one box: all
-places where it was, with a margin.
+twice a second, one face is followed through the clip, and the clip gets one box: all places where
+that face was, with a margin.
 """
 
 from pipeline.faces.detection import Detections, Detector, detector_of
-from pipeline.faces.following import Followed, Look, choose
+from pipeline.faces.following import FaceTrack, Look, choose
 from pipeline.faces.models import DETECTORS, FaceModel, find_model, model_of
 from pipeline.faces.policy import FaceCrop, NoFace, SeveralFaces, steady_box
 from pipeline.faces.search import Search
@@ -17,7 +17,7 @@ __all__ = [
     "Detector",
     "FaceCrop",
     "FaceModel",
-    "Followed",
+    "FaceTrack",
     "Look",
     "NoFace",
     "Search",

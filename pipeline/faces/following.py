@@ -1,4 +1,4 @@
-"""Following one face through a clip: which detections are the same person's."""
+"""Following one face through a clip: which detections belong to the same person."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,73 +10,70 @@ from pipeline.common.errors import Rejected
 from pipeline.faces.detection import Detections
 from pipeline.faces.policy import FaceCrop
 
-NEAR = 1.0  # sizes of the face that it may move between two moments that are looked at
-ALIKE = 2.0  # times larger or smaller that it may become meanwhile
-BESIDE = 0.5  # another face counts if it is that large, beside the one that is followed,
-STAYS = 0.25  # and is there in that share of the moments
+MAX_SHIFT = 1.0  # between two looks, in sizes of the face; a face farther away is another one
+MAX_GROWTH = 2.0  # ratio of a face's sizes at two looks; beyond it, it is another one
+MIN_OTHER_SIZE = 0.5  # of the chosen face's size; a smaller face beside it does not count,
+MIN_OTHER_SHARE = 0.25  # nor does one that is found at a smaller share of the looks
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was found at one moment.
+    """Faces detected in one frame.
 
     Attributes:
-        time: in seconds.
-        faces: in pixels of the upright picture.
-        whole: whether all of the picture was searched; else the surroundings of a known face.
+        time: seconds.
+        faces: in pixels of the upright frame.
     """
 
     time: float
     faces: Detections
-    whole: bool = True
 
 
 @dataclass(frozen=True)
-class Followed:
-    """Where a face was.
+class FaceTrack:
+    """Where one face was.
 
     Attributes:
-        table: (M, 7) float32, a row for each moment that was looked at: seconds; x, y, width and
-            height in pixels of the upright picture, and score of the face, all 0 where it was not
-            found; how many faces there were.
+        table: (M, 7) float32, a row per look: seconds; x, y, width and height of the face in pixels
+            of the upright frame, and its score, all 0 where it was not found; number of faces.
     """
 
     table: npt.NDArray[np.float32]
 
     @property
     def seen(self) -> npt.NDArray[np.bool_]:
-        """Whether the face was found at a moment, (M,)."""
+        """Whether a look found the face, (M,)."""
         return self.table[:, 5] > 0
 
     @property
     def boxes(self) -> npt.NDArray[np.float64]:
-        """Where it was found, (n, 4): x, y, width, height."""
+        """Its places, (n, 4): x, y, width, height."""
         return self.table[self.seen, 1:5].astype(np.float64)
 
     @property
     def share(self) -> float:
-        """Of the moments, those at which it was found."""
+        """Share of the looks that found it."""
         return float(self.seen.mean())
 
     @property
     def n_faces(self) -> int:
-        """The most faces that were seen at one moment."""
+        """Largest number of faces in one frame."""
         return int(self.table[:, 6].max())
 
     def at(self, times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Where it was at any times, (n, 4), by linear interpolation; it must have been found."""
-        known = self.table[self.seen, 0]
-        return np.stack([np.interp(times, known, column) for column in self.boxes.T], axis=1)
+        """Interpolate its place at given times, (n, 4); it must have been found once."""
+        seen_at = self.table[self.seen, 0]
+        return np.stack([np.interp(times, seen_at, column) for column in self.boxes.T], axis=1)
 
 
 @dataclass(eq=False)
 class _Track:
-    moments: list[int] = field(default_factory=list)
+    looks: list[int] = field(default_factory=list)
     boxes: list[npt.NDArray[np.float64]] = field(default_factory=list)  # (5,) each
 
     @property
     def weight(self) -> float:
-        """How much it is the clip's subject: its size and score, over all its moments."""
+        """How much it is the clip's subject: size times score, summed over its looks."""
         return float(sum(np.sqrt(box[2] * box[3]) * box[4] for box in self.boxes))
 
     @property
@@ -84,16 +81,16 @@ class _Track:
         return float(np.median([np.sqrt(box[2] * box[3]) for box in self.boxes]))
 
 
-def choose(looks: Sequence[Look], crop: FaceCrop) -> Followed:
-    """Follow the faces of a clip, and choose the one that it is about.
+def choose(looks: Sequence[Look], crop: FaceCrop) -> FaceTrack:
+    """Follow the faces of a clip and return the one that the clip is about.
 
     Args:
-        looks: what was found at each moment.
-        crop: what is to be done with none, with several, and with one that leaves.
+        looks: detections, in order of time.
+        crop: what to do with no face, with several, and with one that leaves.
 
     Returns:
-        the face with the most size and score over all moments; without any face, if the crop
-        allows for that.
+        the face with the most size and score over all looks; a track without any face if
+        ``crop.no_face`` allows that.
 
     Raises:
         Rejected: ``no face``, ``several faces`` or ``face leaves``.
@@ -101,39 +98,38 @@ def choose(looks: Sequence[Look], crop: FaceCrop) -> Followed:
     table = np.zeros((len(looks), 7), np.float32)
     table[:, 0] = [look.time for look in looks]
     table[:, 6] = [len(look.faces) for look in looks]
-    tracks = _tracks([look.faces for look in looks])
+    tracks = _tracks(looks)
     if not tracks:
         if crop.no_face == "reject":
             raise Rejected("no face", f"{crop.detector} looked at {len(looks)} moments")
-        return Followed(table)
+        return FaceTrack(table)
     chosen = max(tracks, key=lambda track: track.weight)
-    n_whole = sum(look.whole for look in looks)
     others = [
         track
         for track in tracks
         if track is not chosen
-        and track.size >= BESIDE * chosen.size
-        and len(track.moments) >= max(min(2, n_whole), STAYS * n_whole)
+        and track.size >= MIN_OTHER_SIZE * chosen.size
+        and len(track.looks) >= max(min(2, len(looks)), MIN_OTHER_SHARE * len(looks))
     ]
     if others and crop.several == "reject":
         raise Rejected("several faces", f"{len(others) + 1} that stay")
-    if len(chosen.moments) < crop.share * len(looks):
-        if crop.no_face == "whole":  # a face seen in passing is none
-            return Followed(table)
+    if len(chosen.looks) < crop.share * len(looks):
+        if crop.no_face == "whole":  # a face that only passes counts as none
+            return FaceTrack(table)
         raise Rejected(
             "face leaves",
-            f"found at {len(chosen.moments)} of {len(looks)} moments, {crop.share:.0%} are needed",
+            f"found at {len(chosen.looks)} of {len(looks)} moments, {crop.share:.0%} are needed",
         )
-    table[chosen.moments, 1:6] = chosen.boxes
-    return Followed(table)
+    table[chosen.looks, 1:6] = chosen.boxes
+    return FaceTrack(table)
 
 
-def _tracks(found: Sequence[Detections]) -> list[_Track]:
-    """Detections by whose they are: each is joined to the nearest face that was there before."""
+def _tracks(looks: Sequence[Look]) -> list[_Track]:
+    """Join each detection to the nearest face of the looks before it."""
     tracks: list[_Track] = []
-    for moment, faces in enumerate(found):
+    for n, look in enumerate(looks):
         free = list(tracks)
-        for face in sorted(faces, key=lambda face: -face[4]):
+        for face in sorted(look.faces, key=lambda face: -face[4]):
             near = [track for track in free if _continues(track.boxes[-1], face)]
             if near:
                 track = min(near, key=lambda track: _distance(track.boxes[-1], face))
@@ -141,17 +137,17 @@ def _tracks(found: Sequence[Detections]) -> list[_Track]:
             else:
                 track = _Track()
                 tracks.append(track)
-            track.moments.append(moment)
+            track.looks.append(n)
             track.boxes.append(face)
     return tracks
 
 
 def _continues(before: npt.NDArray[np.float64], face: npt.NDArray[np.float64]) -> bool:
     growth = float(np.sqrt(face[2] * face[3] / (before[2] * before[3])))
-    return _distance(before, face) <= NEAR and 1 / ALIKE <= growth <= ALIKE
+    return _distance(before, face) <= MAX_SHIFT and 1 / MAX_GROWTH <= growth <= MAX_GROWTH
 
 
 def _distance(before: npt.NDArray[np.float64], face: npt.NDArray[np.float64]) -> float:
-    """Between the middles of two faces, in sizes of the first."""
-    apart = (face[:2] + face[2:4] / 2) - (before[:2] + before[2:4] / 2)
-    return float(np.hypot(*apart) / max(before[2], before[3]))
+    """Return the distance between the centres of two faces, in sizes of the first."""
+    shift = (face[:2] + face[2:4] / 2) - (before[:2] + before[2:4] / 2)
+    return float(np.hypot(*shift) / max(before[2], before[3]))

@@ -19,8 +19,8 @@ def faces(*boxes):
     return np.array([[x, y, size, size, score] for x, y, size, score in boxes], float)
 
 
-def looks(found, times=TIMES, whole=True):
-    return [Look(time, some, whole) for time, some in zip(times, found, strict=True)]
+def looks(found, times=TIMES):
+    return [Look(time, some) for time, some in zip(times, found, strict=True)]
 
 
 def test_the_largest_face_is_followed_through_the_clip():

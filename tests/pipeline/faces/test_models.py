@@ -15,15 +15,15 @@ from pipeline.common.errors import IntegrityError, SettingsError
 from pipeline.faces import FaceCrop, detector_of, find_model, models
 
 CONTENT = b"a face detector"
-YUNET = models.YUNET
+YUNET = models.YUNET_SHA256
 
 
 @pytest.fixture(autouse=True)
 def at_home(tmp_path, monkeypatch):
     """A place for files that nobody has used, and another file in the place of YuNet's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(models, "YUNET", hashlib.sha256(CONTENT).hexdigest())
-    return tmp_path / "home" / "deepfake-motion" / models.NAME
+    monkeypatch.setattr(models, "YUNET_SHA256", hashlib.sha256(CONTENT).hexdigest())
+    return tmp_path / "home" / "deepfake-motion" / models.YUNET_FILE_NAME
 
 
 @pytest.fixture
@@ -39,7 +39,9 @@ def served(tmp_path, monkeypatch):
     handler = functools.partial(Handler, directory=str(tmp_path / "served"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(models, "URL", f"http://127.0.0.1:{server.server_port}/model.onnx")
+        monkeypatch.setattr(
+            models, "YUNET_URL", f"http://127.0.0.1:{server.server_port}/model.onnx"
+        )
         yield tmp_path / "served" / "model.onnx", requests
         server.shutdown()
 
@@ -61,7 +63,7 @@ def test_another_file_than_expected_is_not_used(served, at_home):
 
 
 def test_without_it_the_cascade_finds_faces_and_that_is_said(monkeypatch, caplog):
-    monkeypatch.setattr(models, "URL", "http://127.0.0.1:9/nothing")
+    monkeypatch.setattr(models, "YUNET_URL", "http://127.0.0.1:9/nothing")
     found = find_model("auto")
     assert found.detector == "haar"
     assert hashlib.sha256(found.content).hexdigest() == found.sha256
@@ -71,7 +73,7 @@ def test_without_it_the_cascade_finds_faces_and_that_is_said(monkeypatch, caplog
 
 
 def test_a_file_that_is_given_is_checked_and_kept(tmp_path, at_home, monkeypatch):
-    monkeypatch.setattr(models, "URL", "http://127.0.0.1:9/nothing")
+    monkeypatch.setattr(models, "YUNET_URL", "http://127.0.0.1:9/nothing")
     file = tmp_path / "mine.onnx"
     file.write_bytes(CONTENT)
     assert find_model(str(file)).detector == "yunet"
@@ -108,8 +110,8 @@ def test_the_real_file_finds_real_faces(sample_videos, monkeypatch):
     folder = os.environ.get("SAMPLE_MODELS")
     if not folder:
         pytest.skip("needs YuNet's file: set SAMPLE_MODELS to the folder that holds it")
-    monkeypatch.setattr(models, "YUNET", YUNET)
-    model = find_model(str(Path(folder) / models.NAME))
+    monkeypatch.setattr(models, "YUNET_SHA256", YUNET)
+    model = find_model(str(Path(folder) / models.YUNET_FILE_NAME))
     detect = detector_of(FaceCrop(), model.content)
     capture = cv2.VideoCapture(str(sample_videos / "people" / "asl_book.mkv"))
     (face,) = detect(capture.read()[1])
