@@ -14,14 +14,6 @@ Frame = npt.NDArray[np.uint8]  # (H, W, 3), RGB
 AVX_512 = 13  # OpenCV's number for this processor feature
 
 
-def x264_params(*params: str) -> dict[str, str]:
-    """Return the encoder option that hands parameters to x264, in x264's notation."""
-    if cv2.checkHardwareSupport(AVX_512):
-        # With it, PyAV 18's x264 now and then gives other bytes for the same frames.
-        params = ("asm=avx2", *params)
-    return {"x264-params": ":".join(params)} if params else {}
-
-
 def write_h264(
     path: Path,
     frames: Iterable[tuple[int, Frame]],
@@ -52,7 +44,11 @@ def write_h264(
     Raises:
         ValueError: there are no frames.
     """
-    options = {"preset": preset} | x264_params(*x264)
+    params = list(x264)
+    if cv2.checkHardwareSupport(AVX_512):
+        # With it, PyAV 18's x264 now and then gives other bytes for the same frames.
+        params.insert(0, "asm=avx2")
+    options = {"preset": preset, "x264-params": ":".join(params)}
     if crf is not None:
         options["crf"] = str(crf)
     rate = Fraction(fps).limit_denominator(1001)
