@@ -1,4 +1,4 @@
-"""The command that trains a detector over a cache of embeddings."""
+"""Command that trains a detector on a cache of embeddings."""
 
 import functools
 from pathlib import Path
@@ -19,6 +19,7 @@ from model.run.run import read_config
 from model.settings import FUSIONS, HEADS, POOLINGS, STREAMS, Scope, TrainingSettings
 from pipeline.cache import Cache
 from pipeline.common.cli import Command, some_of
+from pipeline.workers.local import LocalPool
 
 DEFAULTS = TrainingSettings()
 
@@ -28,7 +29,7 @@ DEFAULTS = TrainingSettings()
     "embeddings",
     required=False,
     type=click.Path(path_type=Path),
-    help="A cache that features.embed made.",
+    help="Cache made by features.embed.",
 )
 @cloup.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run."
@@ -38,8 +39,7 @@ DEFAULTS = TrainingSettings()
     "original",
     metavar="RUN",
     type=click.Path(path_type=Path),
-    help="Train a run once more: its embeddings, settings as they were found, folds and seed. The "
-    "weights are the same.",
+    help="Repeat a run with its embeddings, tuned settings, folds and seed, for the same weights.",
 )
 @cloup.option_group(
     "Tuning",
@@ -48,14 +48,14 @@ DEFAULTS = TrainingSettings()
         metavar="N",
         type=click.IntRange(0),
         default=0,
-        help="Trials of the Gaussian-process search. The same command goes on with a search that "
-        "was stopped.",
+        help="Number of trials of the Gaussian-process search. The same command resumes an "
+        "interrupted search.",
     ),
     cloup.option(
         "--search",
         type=click.Choice(get_args(Scope)),
         default="architecture",
-        help="training: learning rate, batch size, sequence length, weight decay, dropout and "
+        help="training: tune learning rate, batch size, sequence length, weight decay, dropout and "
         "hidden size. architecture: also layers, direction, pooling, head, streams and fusion.",
     ),
     cloup.option(
@@ -63,120 +63,124 @@ DEFAULTS = TrainingSettings()
         metavar="N",
         type=click.IntRange(1),
         default=1,
-        help="Trials side by side, each in a process with one thread. They share the device. "
-        "Another N is another search.",
+        help="Run N trials in parallel, each in a process with one thread, on the same device. "
+        "Another N gives another search.",
     ),
     cloup.option(
         "--time-budget",
         metavar="MINUTES",
         type=click.FloatRange(0, min_open=True),
-        help="No trial starts after it, once one went well.",
+        help="Start no trial after this time, once one has succeeded.",
     ),
     cloup.option(
         "--warm-start",
         metavar="RUN",
         type=click.Path(path_type=Path),
-        help="Try the three best settings of an earlier run's search first.",
+        help="Try the three best settings of another run's search first.",
     ),
     cloup.option(
         "--folds",
         metavar="K",
         type=click.IntRange(2),
         default=3,
-        help="Validation folds, disjoint in identities. One head is trained per fold.",
+        help="Number of validation folds, disjoint in identities; one head is trained per fold.",
     ),
-    cloup.option("--seed", metavar="N", type=int, default=0, help="Of folds, search and training."),
+    cloup.option(
+        "--seed", metavar="N", type=int, default=0, help="Seed of folds, search and training."
+    ),
 )
 @cloup.option_group(
-    "The head (where --tune starts from)",
+    "The head and its training (the start of --tune)",
     cloup.option(
         "--head",
         type=click.Choice(HEADS),
         default=DEFAULTS.head,
-        help="What looks at the order of time; mean: nothing does.",
+        help="Temporal model; mean ignores the order of time.",
     ),
     cloup.option(
         "--fusion",
         type=click.Choice(FUSIONS),
         default=DEFAULTS.fusion,
-        help="early: streams are joined before. late: each has a head of its own.",
+        help="early: join streams before the head. late: average logits of one head per stream.",
     ),
     cloup.option(
         "--streams",
         metavar="STREAMS",
         default=",".join(DEFAULTS.streams),
         callback=some_of(STREAMS),
-        help=f"Some of {', '.join(STREAMS)}, side by side.",
+        help=f"Streams to join: some of {', '.join(STREAMS)}.",
     ),
     cloup.option(
         "--learning-rate",
         metavar="X",
         type=click.FloatRange(0, 1, min_open=True),
         default=DEFAULTS.learning_rate,
-        help="Of AdamW.",
+        help="Learning rate of AdamW.",
     ),
     cloup.option(
         "--batch-size",
         metavar="N",
         type=click.IntRange(1),
         default=DEFAULTS.batch_size,
-        help="Clips.",
+        help="Clips per step.",
     ),
     cloup.option(
         "--sequence-length",
         metavar="N",
         type=click.IntRange(1),
         default=DEFAULTS.sequence_length,
-        help="Flow maps that it sees at once.",
+        help="Flow maps in a temporal crop.",
     ),
     cloup.option(
         "--weight-decay",
         metavar="X",
         type=click.FloatRange(0, 1),
         default=DEFAULTS.weight_decay,
-        help="Of AdamW.",
+        help="Weight decay of AdamW.",
     ),
     cloup.option(
         "--dropout",
         metavar="X",
         type=click.FloatRange(0, 0.95),
         default=DEFAULTS.dropout,
-        help="Before, between and after its layers.",
+        help="Dropout before, between and after layers.",
     ),
     cloup.option(
         "--hidden",
         metavar="N",
         type=click.IntRange(1),
         default=DEFAULTS.hidden,
-        help="Width of its layers.",
+        help="Width of layers.",
     ),
     cloup.option(
         "--layers",
         metavar="N",
         type=click.IntRange(1, 8),
         default=DEFAULTS.layers,
-        help="Of these.",
+        help="Number of layers.",
     ),
-    cloup.option("--bidirectional", is_flag=True, help="An LSTM or a GRU reads both ways."),
+    cloup.option(
+        "--bidirectional", is_flag=True, help="Read sequences in both directions (LSTM and GRU)."
+    ),
     cloup.option(
         "--pooling",
         type=click.Choice(POOLINGS),
         default=DEFAULTS.pooling,
-        help="From its outputs over time to one vector.",
+        help="Reduction over time to one vector.",
     ),
     cloup.option(
         "--max-epochs",
         metavar="N",
         type=click.IntRange(1),
         default=DEFAULTS.max_epochs,
-        help="Per fold.",
+        help="Highest number of epochs per fold.",
     ),
     cloup.option(
         "--patience",
         metavar="N",
         type=click.IntRange(1),
         default=DEFAULTS.patience,
-        help="Epochs without a better validation loss before training stops.",
+        help="Stop after N epochs without a better validation loss.",
     ),
     cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ..."),
 )
@@ -186,15 +190,16 @@ DEFAULTS = TrainingSettings()
         "--max-fpr",
         metavar="SHARE",
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        help="The threshold lets at most this share of the real validation videos be called fake.  "
-        "[default: as many errors on real as on fake ones]",
+        help="Choose the threshold for at most this false-positive rate on validation videos.  "
+        "[default: equal error rate]",
     ),
     cloup.option(
         "--abstain",
         metavar="SHARE",
         type=click.FloatRange(0, 1, max_open=True),
         default=0.0,
-        help="This share of the validation videos, nearest to the threshold, is too close to call.",
+        help="Share of the validation videos, nearest to the threshold, to treat as too close to "
+        "call.",
     ),
 )
 @cloup.option_group(
@@ -227,12 +232,12 @@ def main(
     allow_leaks: bool,
     **settings: object,
 ) -> None:
-    """Train a detector over a cache of EMBEDDINGS, tune it, and evaluate it on unseen identities.
+    """Train a detector on a cache of EMBEDDINGS and evaluate it on unseen identities.
 
-    One head is trained per validation fold and stopped early there; together they are the
-    detector. Its operating threshold is where their errors on the validation folds are equal.
-    Test split and holdout are read when the model is final. Where the videos and the backbone's
-    weights are to be had, pages about the worst mistakes there are written as well.
+    The detector is an ensemble of one head per validation fold, each stopped early there. The
+    operating threshold is at the equal error rate on the validation folds. Test split and holdout
+    are read once the model is final. If the videos and the backbone's weights are available, pages
+    about the worst mistakes are written as well.
 
     \b
     Example:
@@ -242,7 +247,7 @@ def main(
         raise click.UsageError("--warm-start and --time-budget are for tuning: give --tune N")
     if original:
         _refuse_beside_from(context)
-        read_config(original)  # and see that it is there, before what takes long
+        read_config(original)  # an error here comes before the slow imports
     elif embeddings is None:
         raise click.UsageError("EMBEDDINGS is missing: a cache that features.embed made")
     given = Cache(embeddings, "embed") if embeddings else None
@@ -291,7 +296,9 @@ def main(
         run, cache, controls=not no_controls, device=device, allow_leaks=allow_leaks
     )
     load = functools.partial(backbone_of, run, weights, device)
-    written = write_mistake_pages(run, cache, evaluation, load, cases) if cases else None
+    written = None
+    if cases:
+        written = write_mistake_pages(run, cache, evaluation, load, cases, LocalPool())
     report = write_report(run, evaluation)
     click.echo(headline(evaluation))
     if written:
@@ -300,7 +307,7 @@ def main(
 
 
 def _refuse_beside_from(context: click.Context) -> None:
-    """An option that --from decides must not be given beside it."""
+    """Raise an error if an option is given that --from determines."""
     free = {"embeddings", "output", "original", "device", "debug"}
     free |= {"allow_leaks", "no_controls", "cases", "weights"}
     for option in context.command.params:

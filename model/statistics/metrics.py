@@ -54,30 +54,33 @@ class _RocCounts:
     """
 
     thresholds: Scores  # (K,) distinct scores, descending
-    true_positives: Scores  # (K,)
-    false_positives: Scores  # (K,)
+    true_positives: Scores  # (K + 1,) from 0
+    false_positives: Scores  # (K + 1,) from 0
 
     @classmethod
     def of(cls, labels: Labels, scores: Scores) -> "_RocCounts":
         order = np.argsort(-scores, kind="stable")
-        ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-        true_positives = labels[order].cumsum()[ends].astype(np.float64)
-        return cls(scores[order][ends], true_positives, ends + 1 - true_positives)
+        thresholds = scores[order]
+        ends = np.append(np.flatnonzero(thresholds[1:] != thresholds[:-1]), len(scores) - 1)
+        true_positives, false_positives = np.zeros((2, len(ends) + 1))
+        true_positives[1:] = labels[order].cumsum()[ends]
+        false_positives[1:] = ends + 1 - true_positives[1:]
+        return cls(thresholds[ends], true_positives, false_positives)
 
     def auc_roc(self) -> float:
-        x = np.append(0, self.false_positives) / self.false_positives[-1]
-        y = np.append(0, self.true_positives) / self.true_positives[-1]
-        return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
+        x = self.false_positives / self.false_positives[-1]
+        y = self.true_positives / self.true_positives[-1]
+        return float(np.sum((x[1:] - x[:-1]) * (y[1:] + y[:-1]) / 2))
 
     def average_precision(self) -> float:
-        precision = self.true_positives / (self.true_positives + self.false_positives)
-        gained = np.diff(np.append(0, self.true_positives)) / self.true_positives[-1]
-        return float(np.sum(gained * precision))
+        hits = self.true_positives
+        precision = hits[1:] / (hits[1:] + self.false_positives[1:])
+        return float(np.sum((hits[1:] - hits[:-1]) / hits[-1] * precision))
 
     def equal_error(self) -> tuple[float, int]:
         """Return the equal error rate and its row; row -1 calls no video fake."""
-        false_positive_rate = np.append(0, self.false_positives) / self.false_positives[-1]
-        false_negative_rate = 1 - np.append(0, self.true_positives) / self.true_positives[-1]
+        false_positive_rate = self.false_positives / self.false_positives[-1]
+        false_negative_rate = 1 - self.true_positives / self.true_positives[-1]
         best = int(np.argmin(np.abs(false_positive_rate - false_negative_rate)))
         return float((false_positive_rate[best] + false_negative_rate[best]) / 2), best - 1
 

@@ -3,8 +3,6 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import av
@@ -70,37 +68,28 @@ def corpus(sample_videos, tmp_path_factory):
     return folder
 
 
-def run(folder, module, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # threads of others would only be waited for
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    print(f"$ python -m {module} {' '.join(map(str, arguments))}\n{done.stdout}")
-    return done.stdout
-
-
 @pytest.mark.slow
-def test_from_real_clips_to_verdicts(corpus):
+def test_from_real_clips_to_verdicts(corpus, run_as_main, monkeypatch):
+    def run(module, *arguments):
+        code, output = run_as_main(module, *arguments)
+        assert code == 0, output
+        return output
+
+    monkeypatch.chdir(corpus)
     models = os.environ.get("SAMPLE_MODELS")
     weights = Path(models, "mobilenet_v2_imagenet.pth") if models else "random:0"
     given = ["--weights", weights] if models else []
 
-    run(corpus, "pipeline.extract", "corpus.csv", "-o", "clips", "--size", "128", "--frames", "16")
+    run("pipeline.extract", "corpus.csv", "-o", "clips", "--size", "128", "--frames", "16")
     embedded = run(
-        corpus, "features.embed", "clips", "-o", "embeddings",
+        "features.embed", "clips", "-o", "embeddings",
         "--backbone", "mobilenet_v2", "--weights", weights,
     )  # fmt: skip
     assert "18 clips, flow and frames as vectors of 1280 numbers" in embedded
-    run(corpus, "model.fit", "embeddings", "-o", "run", "--tune", 2, "--max-epochs", 5)
-    table = run(corpus, "model.evaluate", "run")
+    run("model.fit", "embeddings", "-o", "run", "--tune", 2, "--max-epochs", 5)
+    table = run("model.evaluate", "run")
     videos = [corpus / "again_fake.mp4", corpus / "clips" / "names.csv"]
-    verdicts = run(corpus, "model.predict", "run", *videos, "--json", *given)
+    verdicts = run("model.predict", "run", *videos, "--json", *given)
 
     with h5py.File(corpus / "embeddings" / "index.h5") as index:
         T = int(index.attrs["frames"])

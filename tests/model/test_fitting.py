@@ -121,10 +121,10 @@ def test_the_threshold_is_where_errors_on_the_validation_folds_are_equal(fitted)
     assert load_run(fitted.folder).config.threshold == pytest.approx(threshold, abs=1e-6)
 
 
-def test_the_same_seed_gives_the_same_run(small, quick, tmp_path):
-    for name, seed in {"a": 0, "b": 0, "c": 1}.items():
+def test_the_same_seed_gives_the_same_run(small, small_run, quick, tmp_path):
+    for name, seed in {"b": 0, "c": 1}.items():
         refit(small, tmp_path / name, quick, seed=seed)
-    a, b, c = (tmp_path / name for name in "abc")
+    a, b, c = small_run, tmp_path / "b", tmp_path / "c"
     assert same(state(a), state(b))
     for name in ("config.json", "predictions.csv", "history.csv"):
         assert (a / name).read_bytes() == (b / name).read_bytes()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -17,9 +18,8 @@ def refit(cache, folder, fast, **changes):
     return fit(cache, folder, **options)
 
 
-def test_other_settings_are_refused_with_both_values(small, fitted, fast, quick, tmp_path):
-    refit(small, tmp_path / "run", quick)
-    before = (tmp_path / "run" / "model.pt").read_bytes()
+def test_other_settings_are_refused_with_both_values(small, small_run, fitted, quick):
+    before = (small_run / "model.pt").read_bytes()
     changes = {
         "seed was 0, now 1": {"seed": 1},
         "folds was 3, now 2": {"n_folds": 2},
@@ -30,10 +30,10 @@ def test_other_settings_are_refused_with_both_values(small, fitted, fast, quick,
     }
     for message, change in changes.items():
         with pytest.raises(SettingsError, match=message):
-            refit(small, tmp_path / "run", quick, **change)
+            refit(small, small_run, quick, **change)
     with pytest.raises(SettingsError, match="cache_sha256 was"):
-        refit(fitted.cache, tmp_path / "run", quick)
-    assert (tmp_path / "run" / "model.pt").read_bytes() == before
+        refit(fitted.cache, small_run, quick)
+    assert (small_run / "model.pt").read_bytes() == before
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(small, quick, tmp_path):
@@ -84,8 +84,8 @@ def test_of_many_pairs_that_leak_some_are_named(fabricate, easy_corpus, quick, t
     assert str(caught.value).count("person:0") == 3
 
 
-def test_only_one_process_writes_a_run(small, quick, tmp_path):
-    refit(small, tmp_path / "run", quick)
+def test_only_one_process_writes_a_run(small, small_run, quick, tmp_path):
+    shutil.copytree(small_run, tmp_path / "run")
     with (tmp_path / "run" / "begun.json").open("r+b") as file:
         assert try_lock(file)
         with pytest.raises(SettingsError, match="another process is writing"):

@@ -9,7 +9,6 @@ import pytest
 from scipy.stats import binomtest, kstest, norm
 from sklearn.metrics import roc_auc_score
 
-import model.statistics.metrics
 from model.evaluate import main as evaluate_command
 from model.evaluation.run_comparison import compare_runs
 from model.fitting import fit
@@ -29,11 +28,6 @@ def two():
     a = (common + rng.normal(size=70) + 1.2 * labels).round(1)
     b = (common + rng.normal(size=70) + 0.4 * labels).round(1)
     return labels, a, b
-
-
-@pytest.fixture
-def resamples(monkeypatch):
-    monkeypatch.setattr(model.statistics.metrics, "RESAMPLES", 200)
 
 
 def by_brute_force(labels, a, b):
@@ -100,7 +94,7 @@ def test_a_difference_without_any_spread_is_undefined_not_certain():
 # ------------------------------------------------------------------------------- paired bootstrap
 
 
-def test_the_same_detector_twice_has_no_difference_and_p_1(two, resamples):
+def test_the_same_detector_twice_has_no_difference_and_p_1(two):
     labels, a, _ = two
     one = Scored(a, 0.5)
     found = compare(labels, one, one, np.arange(70))
@@ -109,7 +103,7 @@ def test_the_same_detector_twice_has_no_difference_and_p_1(two, resamples):
     assert (found.auc_delong_p, found.auc_p, found.accuracy_p) == (1, 1, 1)
 
 
-def test_a_comparison_is_paired_and_turns_its_sign_with_its_sides(two, resamples):
+def test_a_comparison_is_paired_and_turns_its_sign_with_its_sides(two):
     labels, a, b = two
     there = compare(labels, Scored(a, 0.5), Scored(b, 0.3), np.arange(70))
     back = compare(labels, Scored(b, 0.3), Scored(a, 0.5), np.arange(70))
@@ -125,14 +119,13 @@ def test_a_comparison_is_paired_and_turns_its_sign_with_its_sides(two, resamples
     assert difference.high - difference.low < 0.9 * apart
 
 
-def test_bootstrap_and_delong_agree_where_nobody_recurs(two, monkeypatch):
-    monkeypatch.setattr(model.statistics.metrics, "RESAMPLES", 2000)
+def test_bootstrap_and_delong_agree_where_nobody_recurs(two):
     labels, a, b = two
     found = compare(labels, Scored(a, 0.5), Scored(b, 0.5), np.arange(70))
     assert found.auc_p == pytest.approx(found.auc_delong_p, abs=0.03)
 
 
-def test_linked_videos_count_once(two, resamples):
+def test_linked_videos_count_once(two):
     labels, a, b = (np.tile(values, 4) for values in two)
     linked = compare(labels, Scored(a, 0.5), Scored(b, 0.5), np.tile(np.arange(70), 4))
     alone = compare(*[labels[:70], Scored(a[:70], 0.5), Scored(b[:70], 0.5)], np.arange(70))
@@ -149,7 +142,7 @@ def test_too_few_groups_give_no_interval_and_no_p(two):
     assert said.startswith("There are too few groups")
 
 
-def test_the_sentence_says_which_is_better_or_that_nobody_knows(two, resamples):
+def test_the_sentence_says_which_is_better_or_that_nobody_knows(two):
     labels, a, _ = two
     groups = np.arange(70)
 
@@ -187,7 +180,7 @@ def runs(small, fabricate, fast, easy_corpus, tmp_path_factory):
     return folder / "a", folder / "b"
 
 
-def test_two_runs_are_compared_video_by_video(runs, run_command, resamples):
+def test_two_runs_are_compared_video_by_video(runs, run_command):
     done = run_command(evaluate_command, *runs, "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)

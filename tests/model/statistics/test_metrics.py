@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-import model.statistics.metrics
 from model.statistics.metrics import (
     Metric,
     PValue,
@@ -27,11 +26,6 @@ def scored():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 60)
     return labels, np.clip(rng.normal(0.4 + 0.2 * labels, 0.25), 0, 1).round(2)
-
-
-@pytest.fixture
-def many_resamples(monkeypatch):
-    monkeypatch.setattr(model.statistics.metrics, "RESAMPLES", 100)
 
 
 def test_every_metric_is_that_of_scikit_learn(scored):
@@ -164,7 +158,7 @@ def test_every_metric_states_how_many_videos_it_is_of(scored):
 # -------------------------------------------------------------------------------------- intervals
 
 
-def test_intervals_hold_the_value(scored, many_resamples):
+def test_intervals_hold_the_value(scored):
     labels, p = scored
     found = all_metrics(labels, p, 0.5, np.arange(60))
     for name in ("accuracy", "precision", "recall", "f1", "auc_roc", "average_precision", "brier"):
@@ -172,7 +166,7 @@ def test_intervals_hold_the_value(scored, many_resamples):
         assert metric.low < metric.value < metric.high, name
 
 
-def test_intervals_shrink_with_more_videos(scored, many_resamples):
+def test_intervals_shrink_with_more_videos(scored):
     labels, p = scored
 
     def width(copies):
@@ -183,7 +177,7 @@ def test_intervals_shrink_with_more_videos(scored, many_resamples):
     assert 1.4 < width(1) / width(4) < 2.9  # one over the root of the number
 
 
-def test_videos_that_share_an_identity_do_not_count_as_more(scored, many_resamples):
+def test_videos_that_share_an_identity_do_not_count_as_more(scored):
     labels, p = scored
     copies = np.tile(np.arange(60), 4)  # each video four times, as one group
     grouped = all_metrics(np.tile(labels, 4), np.tile(p, 4), 0.5, copies)["accuracy"]
@@ -214,7 +208,7 @@ def test_intervals_are_the_same_for_the_same_seed(scored):
     assert first["auc_roc"] != other["auc_roc"]
 
 
-def test_a_drop_of_auc_is_the_difference_and_its_interval_pairs_the_scores(scored, many_resamples):
+def test_a_drop_of_auc_is_the_difference_and_its_interval_pairs_the_scores(scored):
     labels, p = scored
     apart = np.arange(60)
     worse = 1 - p
