@@ -19,7 +19,7 @@ import torch
 
 from pipeline import farneback
 from pipeline.farneback.cpu import engine
-from pipeline.farneback.cuda import engine as in_torch
+from pipeline.farneback.cuda.engine import Engine as TorchEngine
 from pipeline.farneback.parameters import Parameters
 
 STAGES = {  # kernels of the engine
@@ -59,7 +59,7 @@ def against_opencv(name, frames):
     equal = np.mean(maps(frames, "cpu") == maps(frames, "opencv"))
     streams = [farneback.Stream(*frames.shape[1:], backend=b) for b in ("cpu", "opencv")]
     ours, theirs, ratio = alternating(
-        *(lambda s=stream: [s.magnitude_map(frame) for frame in frames] for stream in streams)
+        *(lambda s=stream: s.magnitude_maps(frames) for stream in streams)
     )
     pairs = len(frames)  # the first one goes with the last of the round before
     print(
@@ -124,9 +124,10 @@ def other_methods(frames):
 
     few = frames[:3]
     torch.set_num_threads(1)
+    torch_engine = TorchEngine(*few.shape[1:], Parameters(), "cpu")
     _, _, ratio = alternating(
         lambda: maps(few, "cpu"),
-        lambda: in_torch.magnitude_maps(few, Parameters(), "cpu"),
+        lambda: torch_engine.magnitude_maps(few),
         rounds=3,
     )
     print(f"the same in plain PyTorch on this core: ours is {ratio:.0f} times as fast")

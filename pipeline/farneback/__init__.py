@@ -1,4 +1,4 @@
-"""Dense optical flow after Farnebäck (2003): one front, one backend per way to compute it.
+"""Dense optical flow by Farnebäck's method (2003), with several backends.
 
 Example:
     >>> import numpy as np
@@ -9,10 +9,7 @@ Example:
 """
 
 import logging
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -20,13 +17,14 @@ import numpy.typing as npt
 
 from pipeline.common.errors import SettingsError
 from pipeline.farneback import cpu, cuda, opencv, opencv_cuda
-from pipeline.farneback.parameters import SMALLEST, Parameters
+from pipeline.farneback.parameters import MIN_SIDE, Parameters
 
 __all__ = [
     "BACKENDS",
     "Backend",
     "Parameters",
     "Stream",
+    "equivalent_backend",
     "flow",
     "magnitude_maps",
     "resolve",
@@ -34,9 +32,9 @@ __all__ = [
 ]
 
 Backend = Literal["cpu", "cuda", "opencv", "opencv-cuda"]
-BACKENDS: tuple[str, ...] = ("auto", "cpu", "cuda", "opencv", "opencv-cuda")
-# The same function up to rounding: `opencv-cuda` computes something else.
-EQUIVALENT = ("cpu", "cuda", "opencv")
+BACKENDS: tuple[str, ...] = ("auto", *get_args(Backend))
+# The same function up to rounding; `opencv-cuda` computes another one.
+EQUIVALENT_BACKENDS = ("cpu", "cuda", "opencv")
 
 Frames = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -45,16 +43,16 @@ _log = logging.getLogger(__name__)
 
 
 def resolve(name: str) -> Backend:
-    """The backend that a name stands for on this machine, ready for use.
+    """Return the backend that a name stands for on this machine, with its kernels compiled.
 
-    Its kernels are compiled when this returns, so that processes started later find them.
+    Processes that start later find the compiled kernels on disk.
 
     Args:
         name: a backend, or ``auto``: ``cuda`` where PyTorch sees a CUDA device, else ``cpu``.
-            Instead of ``cpu`` it is ``opencv`` where kernels cannot be compiled, with a warning.
+            Where kernels cannot be compiled, ``opencv`` replaces ``cpu``, with a warning.
 
     Raises:
-        SettingsError: no such backend, or not on this machine.
+        SettingsError: there is no such backend, or it does not work on this machine.
     """
     if name not in BACKENDS:
         raise SettingsError(f"no flow backend {name!r}", f"there are: {', '.join(BACKENDS)}")
@@ -76,31 +74,31 @@ def resolve(name: str) -> Backend:
 
 
 def equivalent_backend(name: Backend) -> Backend:
-    """A backend of this machine that computes what another one computed on another machine.
+    """Return a backend of this machine that computes the same as one on another machine.
 
     Raises:
-        SettingsError: only that one does.
+        SettingsError: no other backend does.
     """
     try:
         return resolve(name)
     except SettingsError:
-        if name not in EQUIVALENT:
+        if name not in EQUIVALENT_BACKENDS:
             raise
-        found = resolve("auto")
-        _log.warning("flow is computed by %s instead of %s, which is not here", found, name)
-        return found
+        backend = resolve("auto")
+        _log.warning("flow is computed by %s instead of %s, which is not here", backend, name)
+        return backend
 
 
 class Stream:
-    """Flow for a sequence that comes in frame by frame, in bounded memory.
+    """Flow of a sequence that comes in pieces, in bounded memory.
 
     Args:
-        height, width: of the frames.
+        height, width: size of the frames, in pixels.
         backend: see `resolve`.
-        parameters: OpenCV's. What a backend does not cover goes to OpenCV, with a warning.
+        parameters: OpenCV's. OpenCV computes what a backend does not cover, with a warning.
 
     Attributes:
-        backend: what really computes.
+        backend: the backend that computes.
 
     Example:
         >>> stream = Stream(48, 64, backend="opencv")
@@ -112,10 +110,8 @@ class Stream:
         self, height: int, width: int, *, backend: str = "auto", parameters: Parameters = DEFAULT
     ) -> None:
         self.backend: Backend = _covering(resolve(backend), height, width, parameters)
-        self._engine: Any = opencv.Engine(parameters)
-        if self.backend == "opencv-cuda":
-            self._engine = opencv_cuda.Engine(parameters)
-        elif self.backend == "cuda":
+        self._engine: Any
+        if self.backend == "cuda":
             from pipeline.farneback.cuda.engine import Engine as CudaEngine
 
             self._engine = CudaEngine(height, width, parameters)
@@ -123,9 +119,12 @@ class Stream:
             from pipeline.farneback.cpu.engine import Engine as CpuEngine
 
             self._engine = CpuEngine(height, width, parameters)
+        else:
+            module = opencv if self.backend == "opencv" else opencv_cuda
+            self._engine = module.Engine(parameters)
 
     def flow(self, frame: Frames) -> Floats | None:
-        """Take the next frame.
+        """Take the next frame and return the flow to it.
 
         Args:
             frame: (H, W) uint8, grey.
@@ -134,43 +133,43 @@ class Stream:
             (H, W, 2) float32: displacement along x and y, in pixels, from the frame before to this
             one; None for the first frame.
         """
-        return self._engine.flow(frame)  # type: ignore[no-any-return]
+        fields = self.flows(frame[None])
+        return fields[0] if len(fields) else None
 
     def flows(self, frames: Frames) -> Floats:
-        """Take the next frames, (n, H, W) uint8; a device computes their flow in one batch.
+        """Take the next frames, (n, H, W) uint8, and return the flow to each.
 
         Returns:
-            (n, H, W, 2) float32 as of `flow`, or one fewer at the beginning.
+            (n, H, W, 2) float32 as of `flow`; one fewer at the beginning of the sequence.
         """
         if self.backend == "cuda":
             return self._engine.flows(frames)  # type: ignore[no-any-return]
-        found = [field for frame in frames if (field := self.flow(frame)) is not None]
-        return np.array(found, np.float32).reshape(len(found), *frames.shape[1:], 2)
-
-    def magnitude_map(self, frame: Frames) -> tuple[Frames, tuple[float, float]] | None:
-        """Take the next frame; no field of flow is stored.
-
-        Returns:
-            the magnitude of the flow to this frame, (H, W) uint8, min-max scaled to the range of
-            an image, and the magnitudes in pixels that 0 and 255 stand for; None for the first
-            frame. A map without any contrast is 0 throughout.
-        """
-        magnitude = self._engine.magnitude(frame)
-        return None if magnitude is None else scaled(magnitude)
+        fields, n = np.empty((*frames.shape, 2), np.float32), 0
+        for frame in frames:
+            field = self._engine.flow(frame)
+            if field is not None:
+                fields[n] = field
+                n += 1
+        return fields[:n]
 
     def magnitude_maps(self, frames: Frames) -> tuple[Frames, Floats]:
-        """Take the next frames, (n, H, W) uint8; a device computes their flow in one batch.
+        """Take the next frames, (n, H, W) uint8, and return the magnitude map of the flow to each.
 
         Returns:
-            the maps, (n, H, W) uint8 or one fewer at the beginning, and what 0 and 255 stand for
-            in each, (n, 2) float32.
+            The maps, (n, H, W) uint8, each min-max scaled to the range of an image, and the
+            magnitudes that 0 and 255 stand for, (n, 2) float32 in pixels; one fewer at the
+            beginning of the sequence. A map without contrast is 0 throughout.
         """
         if self.backend == "cuda":
             return self._engine.magnitude_maps(frames)  # type: ignore[no-any-return]
-        found = [made for frame in frames if (made := self.magnitude_map(frame)) is not None]
-        maps = np.array([picture for picture, _ in found], np.uint8)
-        ranges = np.array([range_ for _, range_ in found], np.float32)
-        return maps.reshape(len(found), *frames.shape[1:]), ranges.reshape(len(found), 2)
+        maps, n = np.empty(frames.shape, np.uint8), 0
+        ranges = np.empty((len(frames), 2), np.float32)
+        for frame in frames:
+            magnitude = self._engine.magnitude(frame)
+            if magnitude is not None:
+                maps[n], ranges[n] = scaled(magnitude)
+                n += 1
+        return maps[:n], ranges[:n]
 
 
 def flow(
@@ -179,22 +178,20 @@ def flow(
     backend: str = "auto",
     parameters: Parameters = DEFAULT,
     initial: Floats | None = None,
-    threads: int = 1,
 ) -> Floats:
-    """Optical flow between each frame and the next.
+    """Return the optical flow between each frame and the next.
 
     Args:
         frames: (T, H, W) uint8, grey.
         backend: see `resolve`.
         parameters: OpenCV's.
-        initial: (T-1, H, W, 2) float32, a flow to begin with, as OpenCV takes it; by OpenCV alone.
-        threads: that share the sequence on a CPU; the result does not depend on them.
+        initial: (T-1, H, W, 2) float32, initial flow as OpenCV takes it; only OpenCV uses one.
 
     Returns:
         (T-1, H, W, 2) float32: displacement along x and y in pixels per frame.
 
     Raises:
-        ValueError: the frames are something else.
+        ValueError: the frames have another shape or dtype.
         SettingsError: the backend is not on this machine.
 
     Example:
@@ -204,81 +201,46 @@ def flow(
         >>> np.median(flow(np.stack([frame, moved])), axis=(1, 2)).round().astype(int).tolist()
         [[2, 0]]
     """
-    pairs, height, width = _checked(frames)
-    if initial is not None:
-        if backend not in ("auto", "opencv"):
-            _log.warning("an initial flow goes to OpenCV, not to %s", backend)
-        engine = opencv.Engine(parameters)
-        engine.flow(frames[0])
-        found = [engine.flow(f, start) for f, start in zip(frames[1:], initial, strict=True)]
-        return np.array(found, np.float32).reshape(pairs, height, width, 2)
-    backend = _covering(resolve(backend), height, width, parameters)
-    if backend == "cuda":
-        from pipeline.farneback.cuda import engine as on_device
-
-        return on_device.flow(frames, parameters)
-    out = np.empty((pairs, height, width, 2), np.float32)
-
-    def compute(part: range) -> None:
-        stream = Stream(height, width, backend=backend, parameters=parameters)
-        stream.flow(frames[part.start])
-        for n in part:
-            out[n] = stream.flow(frames[n + 1])
-
-    _share_out(compute, pairs, threads)
-    return out
+    height, width = _size(frames)
+    if initial is None:
+        return Stream(height, width, backend=backend, parameters=parameters).flows(frames)
+    if backend not in ("auto", "opencv"):
+        _log.warning("an initial flow goes to OpenCV, not to %s", backend)
+    engine = opencv.Engine(parameters)
+    engine.flow(frames[0])
+    fields = [engine.flow(f, start) for f, start in zip(frames[1:], initial, strict=True)]
+    return np.array(fields, np.float32).reshape(len(fields), height, width, 2)
 
 
 def magnitude_maps(
-    frames: Frames,
-    *,
-    backend: str = "auto",
-    parameters: Parameters = DEFAULT,
-    threads: int = 1,
+    frames: Frames, *, backend: str = "auto", parameters: Parameters = DEFAULT
 ) -> tuple[Frames, Floats]:
-    """Magnitude maps of the flow between each frame and the next; arguments as of `flow`.
+    """Return magnitude maps of the flow between each frame and the next; arguments as of `flow`.
 
     Returns:
-        the maps, (T-1, H, W) uint8, each min-max scaled to the range of an image, and the
-        magnitudes that 0 and 255 stand for, (T-1, 2) float32 in pixels per frame.
+        As of `Stream.magnitude_maps`: (T-1, H, W) uint8 and (T-1, 2) float32 in pixels per frame.
     """
-    pairs, height, width = _checked(frames)
-    backend = _covering(resolve(backend), height, width, parameters)
-    if backend == "cuda":
-        from pipeline.farneback.cuda import engine as on_device
-
-        return on_device.magnitude_maps(frames, parameters)
-    maps = np.empty((pairs, height, width), np.uint8)
-    ranges = np.empty((pairs, 2), np.float32)
-
-    def compute(part: range) -> None:
-        stream = Stream(height, width, backend=backend, parameters=parameters)
-        stream.magnitude_map(frames[part.start])
-        for n in part:
-            maps[n], ranges[n] = stream.magnitude_map(frames[n + 1])  # type: ignore[misc]
-
-    _share_out(compute, pairs, threads)
-    return maps, ranges
+    height, width = _size(frames)
+    return Stream(height, width, backend=backend, parameters=parameters).magnitude_maps(frames)
 
 
 def scaled(magnitude: Floats) -> tuple[Frames, tuple[float, float]]:
-    """A magnitude (H, W) float32 as a picture, uint8, and what 0 and 255 stand for."""
+    """Return a magnitude, (H, W) float32, as a uint8 map, and what 0 and 255 in it stand for."""
     low, high, _, _ = cv2.minMaxLoc(magnitude)
-    picture: Any = cv2.normalize(magnitude, None, 0, 255, cv2.NORM_MINMAX, dtype=cv2.CV_8U)  # type: ignore[call-overload]
-    return picture, (low, high)
+    scaled_map: Any = cv2.normalize(magnitude, None, 0, 255, cv2.NORM_MINMAX, dtype=cv2.CV_8U)  # type: ignore[call-overload]
+    return scaled_map, (low, high)
 
 
-def _checked(frames: Frames) -> tuple[int, int, int]:
-    """How many pairs there are, height and width."""
+def _size(frames: Frames) -> tuple[int, int]:
     if frames.ndim != 3 or frames.dtype != np.uint8:
         raise ValueError(f"frames are (T, H, W) uint8, got {frames.shape} {frames.dtype}")
-    return max(len(frames) - 1, 0), *frames.shape[1:]
+    return frames.shape[1], frames.shape[2]
 
 
 def _covering(backend: Backend, height: int, width: int, parameters: Parameters) -> Backend:
-    """The backend itself, or OpenCV for what our own do not cover."""
+    """Return the backend, or ``opencv`` if it does not cover this size or these parameters."""
     covered = (
-        min(height, width) >= SMALLEST
+        min(height, width) >= MIN_SIDE
         and (parameters.pyr_scale, parameters.winsize, parameters.poly_n) == (0.5, 15, 5)
         and parameters.flags == 0
         and parameters.iterations >= 1
@@ -294,20 +256,3 @@ def _covering(backend: Backend, height: int, width: int, parameters: Parameters)
         )
         return "opencv"
     return backend
-
-
-def _share_out(compute: Any, pairs: int, threads: int) -> None:
-    """Call a function on runs of pairs, in so many threads."""
-    parts = list(_parts(pairs, threads))
-    if len(parts) <= 1:
-        for part in parts:
-            compute(part)
-        return
-    with ThreadPoolExecutor(len(parts)) as pool:
-        list(pool.map(compute, parts))
-
-
-def _parts(n: int, of: int) -> Iterator[range]:
-    ends = np.linspace(0, n, min(of, n) + 1).astype(int).tolist() if n else []
-    for start, end in pairwise(ends):
-        yield range(start, end)

@@ -1,4 +1,4 @@
-"""OpenCV's own Farneback on the CPU: the reference, and what does all that the others do not."""
+"""OpenCV's own Farneback on the CPU: the reference, and the fallback of the other backends."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ Frame = npt.NDArray[np.uint8]
 
 
 class Engine:
-    """Flow between each frame and the one before, a pair at a time.
+    """Flow between each frame and the one before.
 
     Args:
         parameters: any that OpenCV takes.
@@ -23,21 +23,21 @@ class Engine:
         self._previous: Frame | None = None
 
     def flow(self, frame: Frame, initial: Floats | None = None) -> Floats | None:
-        """Take the next frame; the flow to it, (H, W, 2) float32, None for the first.
+        """Take the next frame and return the flow to it, (H, W, 2) float32; None for the first.
 
         Args:
             frame: (H, W) uint8, grey.
-            initial: (H, W, 2) float32 to begin with.
+            initial: (H, W, 2) float32, the initial flow.
         """
         previous, self._previous = self._previous, frame.copy()
         return None if previous is None else self._pair(previous, frame, initial)
 
     def magnitude(self, frame: Frame) -> Floats | None:
-        """Take the next frame; the magnitude of the flow to it, (H, W) float32."""
+        """Take the next frame and return the magnitude of the flow to it, (H, W) float32."""
         flow = self.flow(frame)
         if flow is None:
             return None
-        # Not cv2.magnitude: its last bits depend on where in memory the arrays happen to lie.
+        # Not cv2.magnitude: its last bits depend on the alignment of the arrays.
         return cv2.cartToPolar(*cv2.split(flow))[0]  # type: ignore
 
     def _pair(self, previous: Frame, following: Frame, initial: Floats | None) -> Floats:

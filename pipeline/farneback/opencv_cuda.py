@@ -1,7 +1,7 @@
-"""OpenCV's Farneback on a CUDA device, for an OpenCV that was built with it.
+"""OpenCV's Farneback on a CUDA device, for an OpenCV built with CUDA.
 
-It is not the same function as the one on the CPU: its pyramid is resized without half-pixel
-centres (opencv#4728), so flow differs by hundredths of a pixel on texture and by pixels on noise.
+It is another function than on the CPU: its pyramid is resized without half-pixel centres
+(opencv#4728), so flow differs by hundredths of a pixel on texture and by pixels on noise.
 """
 
 import functools
@@ -14,13 +14,13 @@ from pipeline.farneback.parameters import Floats, Parameters
 
 
 def available() -> bool:
-    """Whether this OpenCV has its CUDA modules and sees a device."""
+    """Return whether this OpenCV has CUDA modules and sees a device."""
     return hasattr(cv2, "cuda") and cv2.cuda.getCudaEnabledDeviceCount() > 0
 
 
 @functools.cache
 def _farneback(parameters: Parameters) -> Any:
-    """Kernels' parameters are global to the process (opencv#16013): one set per process."""
+    """Cache one object: its kernels' parameters are global to the process (opencv#16013)."""
     return cv2.cuda.FarnebackOpticalFlow.create(  # type: ignore[attr-defined]
         numLevels=parameters.levels,
         pyrScale=parameters.pyr_scale,
@@ -34,7 +34,7 @@ def _farneback(parameters: Parameters) -> Any:
 
 
 class Engine(opencv.Engine):
-    """As `pipeline.farneback.opencv.Engine`, on the device."""
+    """Like `pipeline.farneback.opencv.Engine`, on the device."""
 
     def _pair(
         self, previous: opencv.Frame, following: opencv.Frame, initial: Floats | None

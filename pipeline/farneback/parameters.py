@@ -1,4 +1,4 @@
-"""Farneback's parameters, and the tables that follow from them.
+"""Farneback's parameters and the tables computed from them.
 
 The method is G. Farnebäck, "Two-frame motion estimation based on polynomial expansion", SCIA 2003;
 the tables are those of OpenCV's ``modules/video/src/optflowgf.cpp``, whose flow all backends
@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-SMALLEST = 32  # pixels: OpenCV makes no level with a shorter side
-BORDER = (0.14, 0.14, 0.4472, 0.4472, 0.4472)  # weights of the outermost pixels
+MIN_SIDE = 32  # pixels: OpenCV makes no level with a shorter side
+BORDER_WEIGHTS = (0.14, 0.14, 0.4472, 0.4472, 0.4472)  # of the outermost pixels
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -21,15 +21,15 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Parameters:
-    """The arguments of ``cv2.calcOpticalFlowFarneback``, by OpenCV's names.
+    """The arguments of ``cv2.calcOpticalFlowFarneback``, under OpenCV's names.
 
     Attributes:
         pyr_scale: size of each level of the pyramid relative to the one below.
-        levels: how many levels there may be above the picture itself.
-        winsize: side of the window, in pixels, over which motion is averaged.
-        iterations: improvements of the flow at each level.
-        poly_n: side of the neighbourhood that is expanded, in pixels.
-        poly_sigma: standard deviation, in pixels, of the weights in it.
+        levels: most levels above the frame itself.
+        winsize: side of the square over which motion is averaged, in pixels.
+        iterations: iterations at each level.
+        poly_n: reach of the expanded neighbourhood around its centre, in pixels.
+        poly_sigma: standard deviation of the weights in it, in pixels.
         flags: OpenCV's, such as ``cv2.OPTFLOW_FARNEBACK_GAUSSIAN``.
     """
 
@@ -43,12 +43,12 @@ class Parameters:
 
 
 def level_sizes(height: int, width: int, parameters: Parameters) -> list[tuple[int, int]]:
-    """Heights and widths of the levels, the picture itself first."""
+    """Return the heights and widths of the levels, the frame itself first."""
     sizes = [(height, width)]
     scale = 1.0
     for _ in range(parameters.levels):
         scale *= parameters.pyr_scale
-        if min(height, width) * scale < SMALLEST:
+        if min(height, width) * scale < MIN_SIDE:
             break
         sizes.append((int(np.rint(height * scale)), int(np.rint(width * scale))))
     return sizes
@@ -56,20 +56,19 @@ def level_sizes(height: int, width: int, parameters: Parameters) -> list[tuple[i
 
 @functools.lru_cache(maxsize=64)
 def smoothing_taps(n: int, m: int, level: int) -> tuple[Ints, Floats]:
-    """Blurring and shrinking along one axis as a single linear map.
+    """Return blurring and shrinking along one axis as a single linear map.
 
-    OpenCV blurs the whole picture (``cv2.GaussianBlur``, mirrored borders) and then resizes it
-    bilinearly. Both are linear and separable, so that each pixel of the level is a weighted sum of
-    a few neighbouring pixels of the picture along each axis, and the rest need not be blurred.
-    Each level is half the size of the one below, as everywhere in our own backends.
+    OpenCV blurs the whole frame (``cv2.GaussianBlur``, mirrored borders) and then resizes it
+    bilinearly. Both are linear and separable, so each pixel of the level is a weighted sum of a few
+    neighbouring pixels of the frame along each axis. Each level has half the size of the one below.
 
     Args:
-        n: pixels of the picture.
+        n: pixels of the frame.
         m: pixels of the level.
-        level: 0 is the picture itself, which is blurred by [1/4 1/2 1/4] all the same.
+        level: 0 is the frame itself, which is blurred by [1/4 1/2 1/4] too.
 
     Returns:
-        where the sums start, (m,), and their weights, (m, taps).
+        The first pixel of each sum, (m,), and its weights, (m, taps).
     """
     sigma = (2.0**level - 1) / 2
     size = max(int(np.rint(sigma * 5)) | 1, 3)
@@ -93,10 +92,10 @@ def smoothing_taps(n: int, m: int, level: int) -> tuple[Ints, Floats]:
 
 
 def bilinear_taps(n: int, m: int) -> tuple[Ints, Floats]:
-    """Bilinear resizing from n to m pixels, as ``cv2.resize`` does it.
+    """Return the weights of bilinear resizing from n to m pixels, as in ``cv2.resize``.
 
     Returns:
-        the left one of two neighbours, (m,), and the share of the right one, (m,).
+        The left of two neighbours, (m,), and the weight of the right one, (m,).
     """
     at = (np.arange(m) + 0.5) * (n / m) - 0.5
     left = np.floor(at).astype(np.int64)
@@ -107,14 +106,14 @@ def bilinear_taps(n: int, m: int) -> tuple[Ints, Floats]:
 
 @dataclass(frozen=True)
 class Expansion:
-    """What the polynomial expansion weighs pixels with; see `expansion`.
+    """Weights of the polynomial expansion; see `expansion`.
 
     Attributes:
         g: (n+1,) a Gaussian from its centre outwards, of sum 1 over both sides.
         xg: (n+1,) the same times the distance.
         xxg: (n+1,) the same times the squared distance.
-        ig11, ig03, ig33, ig55: entries of the inverse of the moments, with which correlations
-            become coefficients.
+        ig11, ig03, ig33, ig55: entries of the inverse of the moments, which turn correlations into
+            coefficients.
     """
 
     g: Floats
@@ -127,7 +126,7 @@ class Expansion:
 
 
 def expansion(poly_n: int, poly_sigma: float) -> Expansion:
-    """The tables of OpenCV's ``FarnebackPrepareGaussian``.
+    """Return the tables of OpenCV's ``FarnebackPrepareGaussian``.
 
     A neighbourhood is approximated by r1 + r2 x + r3 y + r4 x² + r5 y² + r6 xy in the least squares
     weighted by a Gaussian. The matrix G of that problem holds moments of the Gaussian; by its
@@ -157,9 +156,9 @@ def expansion(poly_n: int, poly_sigma: float) -> Expansion:
 
 
 def border_weights(n: int) -> Floats:
-    """How much pixels count by their distance from the ends of an axis: (n,)."""
+    """Return the weights of pixels by their distance from the ends of an axis, (n,)."""
     weights = np.ones(n, np.float32)
-    for distance, weight in enumerate(BORDER):
+    for distance, weight in enumerate(BORDER_WEIGHTS):
         weights[distance] *= np.float32(weight)
         weights[n - 1 - distance] *= np.float32(weight)
     return weights

@@ -1,4 +1,4 @@
-"""The CPU engine: frames go in one after the other, flow comes out."""
+"""The CPU engine: takes frames one after the other, returns flow."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,35 +23,35 @@ from pipeline.farneback.parameters import (
     smoothing_taps,
 )
 
-SLACK = 4 * LANES  # floats before and after what is computed, that vectors may reach into
-NOTHING = np.zeros(0, np.float32)
+SLACK = 4 * LANES  # floats before and after each plane, which vectors may read or write
+NO_MAGNITUDE = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
 class _Level:
-    """Buffers and tables of one level of the pyramid; planes are flat, rows `stride` apart."""
+    """Buffers and tables of one level of the pyramid; planes are flat, `stride` floats a row."""
 
     height: int
     width: int
     stride: int
     rows: tuple[Ints, Floats]  # smoothing taps along y
-    columns: tuple[Ints, Floats]  # and along x
+    columns: tuple[Ints, Floats]  # smoothing taps along x
     border_x: Floats
     border_y: Floats
-    coefficients: tuple[Floats, Floats]  # of the two latest frames
-    guess: tuple[Floats, Floats]  # flow to begin with, along x and y
+    coefficients: tuple[Floats, Floats]  # of the last two frames, in turn
+    guess: tuple[Floats, Floats]  # initial flow along x and y
     flow: tuple[Floats, Floats]
 
 
 class Engine:
-    """Farneback's flow for one sequence of frames of one size.
+    """Farneback's flow for a sequence of frames of one size.
 
-    The pyramid and the expansion of a frame are computed once and serve both of its pairs. Memory
-    does not grow with the sequence: about 100 bytes per pixel of a frame.
+    The pyramid and the expansion of a frame are computed once for both of its pairs. It holds about
+    100 bytes per pixel of a frame.
 
     Args:
-        height, width: of the frames, 32 pixels or more.
-        parameters: with a scale of 0.5, a window of 15, neighbourhoods of 5 and no flags.
+        height, width: size of the frames, 32 pixels or more.
+        parameters: scale 0.5, window 15, neighbourhood 5 and no flags; the others are free.
     """
 
     def __init__(self, height: int, width: int, parameters: Parameters) -> None:
@@ -100,7 +100,7 @@ class Engine:
         )
 
     def flow(self, frame: npt.NDArray[np.uint8]) -> Floats | None:
-        """Take the next frame; the flow to it from the one before, None for the first.
+        """Take the next frame and return the flow to it; None for the first.
 
         Args:
             frame: (H, W) uint8, grey.
@@ -115,10 +115,10 @@ class Engine:
         return np.stack([x, y], axis=-1)
 
     def magnitude(self, frame: npt.NDArray[np.uint8]) -> Floats | None:
-        """Take the next frame; the magnitude of the flow to it, None for the first.
+        """Take the next frame and return the magnitude of the flow to it; None for the first.
 
         Returns:
-            (H, W) float32 in pixels: a view, which the next call overwrites.
+            (H, W) float32 in pixels: a view that the next call overwrites.
         """
         if not self._advance(frame, magnitude=True):
             return None
@@ -148,7 +148,7 @@ class Engine:
                 self._parameters.iterations,
                 *level.guess,
                 *level.flow,
-                self._magnitude if magnitude and number == 0 else NOTHING,
+                self._magnitude if magnitude and number == 0 else NO_MAGNITUDE,
                 self._rings,
                 self._pitch,
                 self._sums,
@@ -191,15 +191,15 @@ class Engine:
 
 
 def compile_kernels() -> None:
-    """Compile everything, or read it from numba's cache; seconds the first time, then tenths."""
+    """Compile all kernels, or load them from numba's cache: half a minute, or 0.3 s."""
     engine = Engine(64, 64, Parameters())
     for frame in np.zeros((2, 64, 64), np.uint8):
         engine.magnitude(frame)
 
 
-def kept_kernels() -> bool:
-    """Whether numba's cache holds them from an earlier process."""
-    folder = improve.stats.cache_path  # of numba: None where it cannot write one
+def has_cached_kernels() -> bool:
+    """Return whether numba's cache has kernels of an earlier process."""
+    folder = improve.stats.cache_path  # None where numba cannot write a cache
     return folder is not None and any(Path(folder).glob("iteration.improve-*.nbi"))
 
 

@@ -1,9 +1,9 @@
-"""Polynomial expansion: what a frame looks like about each of its pixels.
+"""Polynomial expansion of a frame around each of its pixels.
 
-The brightness about a pixel is approximated by r1 + r2 x + r3 y + r4 x² + r5 y² + r6 xy, in least
-squares under a Gaussian window of 11 x 11 pixels (OpenCV's ``FarnebackPolyExp``; Farnebäck 2003,
-section 2). Correlations with 1, x and x² along rows, and with the same along columns, give six
-numbers, which make the coefficients r2 to r6; r1 is never used.
+The brightness around a pixel is approximated by r1 + r2 x + r3 y + r4 x² + r5 y² + r6 xy, in least
+squares weighted by a Gaussian over 11 x 11 pixels (OpenCV's ``FarnebackPolyExp``; Farnebäck 2003,
+section 2). Correlations with 1, x and x² along rows and along columns give six numbers, from which
+the coefficients r2 to r6 follow; r1 is never used.
 """
 
 from pipeline.farneback.cpu.compiling import kernel
@@ -19,11 +19,11 @@ def expand(
     """Expand one level of one frame.
 
     Args:
-        level: flat float32 from ``start`` on, ``stride`` floats from row to row.
-        height, width: of the level.
+        level: flat float32 from ``start`` on, ``stride`` floats a row.
+        height, width: size of the level.
         weights: (3, 6) float32: g, x g and x² g at distances 0 to 5.
         inverse: (4,) float32: entries 11, 03, 33 and 55 of the inverse moments.
-        coefficients: flat float32 to write to, from ``slack`` on: for each row of the picture five
+        coefficients: flat float32 to write to, from ``slack`` on: for each row of the level five
             rows of ``stride`` floats: r3 (along y), r2 (along x), r5, r4, r6.
         rows: float32 scratch for three rows of ``row_length``.
     """
@@ -58,7 +58,7 @@ def expand(
             store(rows, mean + x, m)
             store(rows, slope + x, d)
             store(rows, curve + x, c)
-        for row in (mean, slope, curve):  # borders are repeated
+        for row in (mean, slope, curve):  # borders repeat
             left, right = rows[row], rows[row + width - 1]
             for n in range(1, REACH + 1):
                 rows[row - n] = left

@@ -1,4 +1,4 @@
-"""Improving the flow of one level: all iterations in a single stream over its rows.
+"""The iterations of one level, in a single pass over its rows.
 
 If the second frame's neighbourhood at p + d is the first one's at p, moved, then A d = b with
 
@@ -8,9 +8,8 @@ where A holds the quadratic and b the linear coefficients (Farnebäck 2003, sect
 takes G = AᵀA and h = Aᵀb at every pixel (OpenCV's ``FarnebackUpdateMatrices``), averages both over
 a window of 15 x 15 and solves for d (``FarnebackUpdateFlow_Blur``).
 
-A row of iteration i + 1 needs the window's rows of iteration i, seven below it. So the iterations
-run one after the other, seven rows apart, and of G and h only sixteen rows are kept for each: they
-never leave the processor's cache.
+A row of iteration i + 1 needs the rows of iteration i down to seven below it. So the iterations run
+seven rows apart, and each keeps sixteen rows of G and h, which stay in the processor's cache.
 """
 
 import numpy as np
@@ -43,30 +42,31 @@ from pipeline.farneback.cpu.vectors import (
 )
 
 HALF = 7  # of the window of 15 x 15
-RING = 16  # rows of G and h that are kept: the window, and the one that leaves it
-RESTART = 16  # rows after which column sums are made anew, lest rounding errors add up
+RING = 16  # rows of G and h in memory: the window, and the one that leaves it
+RESTART = 16  # rows between fresh column sums, which bounds rounding errors
 REGULARISATION = 1e-3  # added to the determinant
-SCATTERED = 36  # weighing more pixels than this for a vector is slower than lane by lane
+MAX_WEIGHED = 36  # pixels weighed for one vector; with more, lane by lane is faster
 
 
 @kernel
 def update_row(
     one, two, slack, stride, height, width, y, fx, fy, at, ring, pitch, border_x, border_y, lanes
 ):
-    """G and h for one row of pixels.
+    """Compute G and h for one row of pixels.
 
-    The second frame's coefficients are read bilinearly at p + d. Most vectors of 16 pixels move by
-    the same whole number of pixels, and read contiguously; else all pixels near any of them are
-    weighed; else each lane reads for itself. Out of the picture only the first frame counts.
+    The second frame's coefficients are interpolated bilinearly at p + d. If the 16 pixels of a
+    vector move by the same whole number of pixels, as most do, they are read contiguously; else all
+    pixels near any of them are weighed; else each lane is read alone. Outside the frame only the
+    first frame counts.
 
     Args:
-        one, two: coefficients of both frames as `expansion.expand` writes them.
-        slack, stride, height, width: of them.
-        y: the row.
+        one, two: coefficients of both frames, as `expansion.expand` writes them.
+        slack, stride, height, width: layout and size of the coefficients.
+        y: number of the row.
         fx, fy: flat float32, the flow of this row from ``at`` on.
         ring: flat float32 to write to: G11, G12, G22, h1, h2 of row y, ``pitch`` floats apart.
         border_x, border_y: (width + 16,) and (height,) weights.
-        lanes: float32 scratch for nine vectors.
+        lanes: float32 scratch of nine vectors.
     """
     number = to_floats(lane_numbers())
     unit, half, quarter = (
@@ -116,7 +116,7 @@ def update_row(
             within = inside(whole_x, np.int32(width - 1), whole_y, np.int32(height - 1))
             left, right = np.int64(least(shift, within)), np.int64(greatest(shift, within))
             top, bottom = np.int64(least(whole_y, within)), np.int64(greatest(whole_y, within))
-            if right < left or (right - left + 2) * (bottom - top + 2) <= SCATTERED:
+            if right < left or (right - left + 2) * (bottom - top + 2) <= MAX_WEIGHED:
                 relative_x = px - number
                 for j in range(top, bottom + 2):
                     wy = positive(unit - magnitude_of(py - broadcast(np.float32(j))))
@@ -178,17 +178,17 @@ def update_row(
 
 @kernel
 def solve_row(ring, pitch, height, width, y, sums, fx, fy, at):
-    """The flow of one row from G and h averaged over the window.
+    """Compute the flow of one row from G and h averaged over the window.
 
-    Column sums move down with the row: a row enters, one leaves. Sums along the row are made of
-    three, then of five of those. Borders are repeated.
+    Column sums move down with the row: one row enters, one leaves. Sums of fifteen along the row
+    are five sums of three. Borders repeat.
 
     Args:
-        ring: as `update_row` wrote it, up to seven rows below y.
+        ring: G and h from `update_row`, down to seven rows below y.
         pitch: floats between its rows.
-        height, width: of the level.
-        y: the row; rows come in order.
-        sums: flat float32, five rows of ``pitch``: the column sums, kept from row to row.
+        height, width: size of the level.
+        y: number of the row; rows come in order.
+        sums: flat float32, five rows of ``pitch``: the column sums, updated from row to row.
         fx, fy: flat float32 to write to, from ``at`` on.
     """
     unit = 5 * pitch
@@ -253,13 +253,13 @@ def solve_row(ring, pitch, height, width, y, sums, fx, fy, at):
 
 @inlined
 def threes(x, following):
-    """Sums of three neighbours, in two vectors end to end."""
+    """Return sums of three neighbours in two vectors laid end to end."""
     return x + from1(x, following) + from2(x, following)
 
 
 @inlined
 def fives(x, following):
-    """Sums of fifteen neighbours from sums of three."""
+    """Return sums of fifteen neighbours from sums of three."""
     total = x + from3(x, following) + from6(x, following)
     return total + from9(x, following) + from12(x, following)
 
@@ -287,20 +287,20 @@ def improve(
     border_y,
     lanes,
 ):
-    """All iterations of one level.
+    """Run all iterations of one level.
 
     Args:
-        one, two: coefficients of both frames; ``slack``, ``stride``, ``height``, ``width`` of them.
-        iterations: how many.
-        guess_x, guess_y: flat float32, the flow to begin with, rows ``stride`` apart.
-        fx, fy: flat float32 to write the flow to. If ``magnitude`` is wanted they are scratch.
-        magnitude: flat float32 to write its magnitude to, or empty; rows ``stride`` apart.
+        one, two: coefficients of both frames, with ``slack``, ``stride``, ``height``, ``width``.
+        iterations: number of iterations.
+        guess_x, guess_y: flat float32, the initial flow, ``stride`` floats a row.
+        fx, fy: flat float32 to write the flow to; unused if there is a ``magnitude``.
+        magnitude: flat float32 to write the magnitude to, ``stride`` floats a row, or empty.
         rings: (iterations, 16 * 5 * pitch) float32 scratch.
         sums: (iterations, 5 * pitch) float32 scratch.
         row_x, row_y, lanes: float32 scratch.
         border_x, border_y: weights, see `update_row`.
     """
-    wanted = len(magnitude) > 0
+    writes_magnitude = len(magnitude) > 0
     for t in range(height + HALF * iterations):
         if t < height:
             update_row(
@@ -343,7 +343,7 @@ def improve(
                     border_y,
                     lanes,
                 )
-            elif wanted:
+            elif writes_magnitude:
                 solve_row(rings[i], pitch, height, width, y, sums[i], row_x, row_y, 0)
                 for x in range(0, width, LANES):
                     u, v = load(row_x, x), load(row_y, x)

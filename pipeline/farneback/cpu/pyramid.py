@@ -1,8 +1,8 @@
-"""The levels of the pyramid: each a blurred and shrunk copy of the frame itself.
+"""The levels of the pyramid: blurred and shrunk copies of the frame.
 
-OpenCV blurs the frame at its full size for every level, and then throws most of that away
-(``GaussianBlur`` and ``resize`` in ``FarnebackOpticalFlowImpl::calc``). Here both are one weighted
-sum per pixel of the level; `pipeline.farneback.parameters.smoothing_taps` gives the weights.
+OpenCV blurs the frame at full size for every level and then discards most of it (``GaussianBlur``
+and ``resize`` in ``FarnebackOpticalFlowImpl::calc``). Here both are one weighted sum per pixel of
+the level, with the weights of `pipeline.farneback.parameters.smoothing_taps`.
 """
 
 import numpy as np
@@ -13,16 +13,16 @@ from pipeline.farneback.cpu.vectors import LANES, broadcast, even, load, load_by
 
 @kernel
 def blur(frame, height, width, pitch, level, start, stride, row):
-    """The lowest level: the frame blurred by [1/4 1/2 1/4] along both axes, mirrored at borders.
+    """Make the lowest level: blur the frame by [1/4 1/2 1/4] along both axes, mirrored at borders.
 
     Args:
-        frame: flat uint8, ``pitch`` bytes from row to row.
-        height, width: of the frame.
-        level: flat float32 to write to, from ``start`` on, ``stride`` floats from row to row.
+        frame: flat uint8, ``pitch`` bytes a row.
+        height, width: size of the frame.
+        level: flat float32 to write to, from ``start`` on, ``stride`` floats a row.
         row: float32 scratch, two vectors longer than a row.
     """
     quarter, half = broadcast(np.float32(0.25)), broadcast(np.float32(0.5))
-    at = LANES  # the row lies here in the scratch
+    at = LANES  # where the row begins in the scratch
     for y in range(height):
         above = (y - 1 if y > 0 else 1) * pitch
         here = y * pitch
@@ -39,14 +39,14 @@ def blur(frame, height, width, pitch, level, start, stride, row):
 
 @kernel
 def shrink(frame, width, pitch, first_row, rows, first_column, columns, level, start, stride, row):
-    """A higher level: weighted sums of rows, then of columns.
+    """Make a higher level by weighted sums of rows, then of columns.
 
     Args:
-        frame: flat uint8, ``pitch`` bytes from row to row.
-        width: of the frame.
-        first_row, rows: (h,) where each row's sum starts, and (h, taps) weights.
-        first_column, columns: (w,) and (w, taps), the same for columns.
-        level: flat float32 to write to, from ``start`` on, ``stride`` floats from row to row.
+        frame: flat uint8, ``pitch`` bytes a row.
+        width: width of the frame.
+        first_row, rows: (h,) first frame row of each sum, and (h, taps) weights.
+        first_column, columns: the same for columns, (w,) and (w, taps).
+        level: flat float32 to write to, from ``start`` on, ``stride`` floats a row.
         row: float32 scratch, two vectors longer than a row of the frame.
     """
     h, w = len(first_row), len(first_column)
@@ -60,7 +60,7 @@ def shrink(frame, width, pitch, first_row, rows, first_column, columns, level, s
             store(row, x, total)
         out = start + y * stride
         done = 0
-        if halves and w > 2 * LANES:  # four taps, two pixels apart: all but the ends at once
+        if halves and w > 2 * LANES:  # fast path: four taps, two pixels apart
             done = LANES
             while done < w - LANES:
                 at = 2 * done - 1

@@ -1,4 +1,4 @@
-"""From the flow of one level to a first guess at the next: twice the size, twice as fast."""
+"""From the flow of one level to the initial flow of the next: twice the size and length."""
 
 import numpy as np
 
@@ -13,11 +13,11 @@ def enlarge(
     """Resize one component of the flow bilinearly and double it (OpenCV's ``resize`` and ``*=``).
 
     Args:
-        small: flat float32, ``small_stride`` floats from row to row.
-        small_height, small_width: of it.
-        above, down: (h,) the upper one of two rows, and the share of the lower one.
-        left, right: (w,) the same for columns.
-        large: flat float32 to write to, ``stride`` floats from row to row.
+        small: flat float32, ``small_stride`` floats a row.
+        small_height, small_width: size of the component.
+        above, down: (h,) the upper of two rows, and the weight of the lower one.
+        left, right: (w,) the left of two columns, and the weight of the right one.
+        large: flat float32 to write to, ``stride`` floats a row.
         row: float32 scratch for two rows.
     """
     h, w = len(above), len(left)
@@ -32,7 +32,7 @@ def enlarge(
             store(row, x, load(small, upper + x) * of_upper + load(small, lower + x) * of_lower)
         row[small_width] = row[small_width - 1]
         out = y * stride
-        if w == 2 * small_width:  # shares are 1/4 and 3/4 in turn
+        if w == 2 * small_width:  # fast path: weights are 1/4 and 3/4 in turn
             for x in range(0, small_width, LANES):
                 near_left = load(row, x) * rest + load(row, x + 1) * quarter
                 store(row, half + x, near_left)

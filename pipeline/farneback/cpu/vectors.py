@@ -1,10 +1,10 @@
-"""Vectors of 16 numbers for numba, so that kernels say what runs side by side.
+"""Vectors of 16 numbers for numba kernels.
 
-LLVM maps them to whatever the processor has: one AVX-512 register, two of AVX, four of SSE or Neon.
-In a kernel ``+ - * /`` work on them lane by lane; the functions below do the rest. Products and
-sums may be fused (FMA), nothing else is rearranged.
+LLVM maps them to the registers of the processor: one of AVX-512, two of AVX, four of SSE or Neon.
+``+ - * /`` work lane by lane; the functions below do the rest. Products and sums may be fused
+(FMA), nothing is reordered.
 
-Numba's cache on disk does not see this file change: touch the kernels if you edit it.
+Numba's cache on disk does not notice changes of this file: touch the kernels after an edit.
 """
 
 import operator
@@ -63,20 +63,20 @@ def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any, vector
 
 @intrinsic
 def broadcast(typing, x):
-    """A float32 in every lane."""
+    """Return a float32 in every lane."""
     return floats(types.float32), lambda c, b, sig, args: _repeat(b, args[0], _FLOATS)
 
 
 @intrinsic
 def lane_numbers(typing):
-    """0, 1, 2, ... as integers."""
+    """Return 0, 1, 2, ... as integers."""
     numbers = ir.Constant(_INTS, list(range(LANES)))
     return ints(), lambda c, b, sig, args: numbers
 
 
 @intrinsic
 def load(typing, array, index):
-    """16 neighbouring float32 of a flat array."""
+    """Return 16 neighbouring float32 of a flat array."""
 
     def generate(context, builder, signature, args):
         at = _place(context, builder, signature.args[0], args[0], args[1], _FLOATS)
@@ -87,7 +87,7 @@ def load(typing, array, index):
 
 @intrinsic
 def load_bytes(typing, array, index):
-    """16 neighbouring uint8 of a flat array, as float32."""
+    """Return 16 neighbouring uint8 of a flat array as float32."""
 
     def generate(context, builder, signature, args):
         at = _place(context, builder, signature.args[0], args[0], args[1], _BYTES)
@@ -98,7 +98,7 @@ def load_bytes(typing, array, index):
 
 @intrinsic
 def store(typing, array, index, value):
-    """Write 16 float32 side by side into a flat array."""
+    """Write 16 float32 to neighbouring elements of a flat array."""
 
     def generate(context, builder, signature, args):
         at = _place(context, builder, signature.args[0], args[0], args[1], _FLOATS)
@@ -110,7 +110,7 @@ def store(typing, array, index, value):
 
 @intrinsic
 def first(typing, x):
-    """The integer in lane 0."""
+    """Return the integer in lane 0."""
 
     def generate(context, builder, signature, args):
         return builder.extract_element(args[0], ir.Constant(_I32, 0))
@@ -173,7 +173,7 @@ square_root = _llvm(f"llvm.sqrt.v{LANES}f32")
 
 @intrinsic
 def positive(typing, x):
-    """The value where it is above 0, else 0."""
+    """Return the value where it is above 0, else 0."""
 
     def generate(context, builder, signature, args):
         zero = ir.Constant(_FLOATS, [ir.Constant(_F32, 0.0)] * LANES)
@@ -184,7 +184,7 @@ def positive(typing, x):
 
 @intrinsic
 def to_ints(typing, x):
-    """Whole numbers as integers; what is beyond a billion, or no number, as one that far out."""
+    """Convert whole numbers to integers, clipped to ±1e9; NaN becomes -1e9."""
 
     def generate(context, builder, signature, args):
         def limit(value):
@@ -200,13 +200,13 @@ def to_ints(typing, x):
 
 @intrinsic
 def to_floats(typing, x):
-    """Integers as float32."""
+    """Convert integers to float32."""
     return floats(ints), lambda c, b, sig, args: b.sitofp(args[0], _FLOATS)
 
 
 @intrinsic
 def inside(typing, x, width, y, height):
-    """-1 in the lanes with 0 <= x < width and 0 <= y < height, else 0."""
+    """Return -1 in the lanes with 0 <= x < width and 0 <= y < height, else 0."""
 
     def generate(context, builder, signature, args):
         in_row = builder.icmp_unsigned("<", args[0], _repeat(builder, args[1], _INTS))
@@ -218,7 +218,7 @@ def inside(typing, x, width, y, height):
 
 @intrinsic
 def where(typing, mask, x, y):
-    """X in the lanes of the mask, elsewhere y."""
+    """Return x in the lanes of the mask, elsewhere y."""
 
     def generate(context, builder, signature, args):
         chosen = builder.icmp_signed("!=", args[0], ir.Constant(_INTS, [0] * LANES))
@@ -232,7 +232,7 @@ def where(typing, mask, x, y):
 
 @intrinsic
 def all_are(typing, x, value, y, other):
-    """Whether every lane of x is ``value`` and every lane of y is ``other``."""
+    """Return whether every lane of x is ``value`` and every lane of y is ``other``."""
 
     def generate(context, builder, signature, args):
         same = builder.and_(
@@ -261,12 +261,12 @@ def _extreme(name: str, neutral: int) -> Callable[..., Any]:
     return reduction
 
 
-least = _extreme(f"llvm.vector.reduce.smin.v{LANES}i32", 10**6)  # of the lanes of a mask
+least = _extreme(f"llvm.vector.reduce.smin.v{LANES}i32", 10**6)  # over the lanes of a mask
 greatest = _extreme(f"llvm.vector.reduce.smax.v{LANES}i32", -(10**6))
 
 
 def _shuffle(lanes: list[int]) -> Callable[..., Any]:
-    """Pick lanes from two vectors laid end to end."""
+    """Return a function that picks lanes from two vectors laid end to end."""
     mask = ir.Constant(_INTS, lanes)
 
     @intrinsic

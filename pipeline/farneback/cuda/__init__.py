@@ -1,4 +1,4 @@
-"""Farneback's flow on a CUDA device, by PyTorch and Triton."""
+"""Farneback's flow on a CUDA device, with PyTorch and Triton."""
 
 import ctypes
 import functools
@@ -6,8 +6,8 @@ import functools
 
 @functools.cache
 def why_not() -> str:
-    """What is in the way of a CUDA device, or nothing."""
-    try:  # looking for the driver spares machines without one the import of PyTorch
+    """Return why no CUDA device can be used, or ``""``."""
+    try:  # machines without a driver need not import PyTorch
         ctypes.CDLL("libcuda.so.1")
     except OSError:
         return "there is no NVIDIA driver"

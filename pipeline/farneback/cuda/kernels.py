@@ -1,11 +1,11 @@
 """Farneback's flow as Triton kernels: `torch_ops` with its steps fused, for CUDA devices.
 
-Plain PyTorch writes every intermediate picture to memory and reads it back. Here one kernel makes a
-level, one expands it, and an iteration takes two: the first reads both expansions and the flow, and
-adds up matrices down the columns in registers; the second adds those sums up along the rows and
-solves. Per pixel and pair an iteration moves 48 bytes in and 20 out, then 20 in and 8 out; over
-three iterations and all levels that is about 380 bytes, and an expansion takes about 40 more per
-frame. Triton needs a C compiler on the machine, once.
+Plain PyTorch writes every intermediate image to memory and reads it back. Here one kernel makes a
+level, one expands it, and an iteration takes two: the first reads both expansions and the flow and
+sums matrices down the columns in registers; the second sums those along the rows and solves. Per
+pixel and pair an iteration moves 48 bytes in and 20 out, then 20 in and 8 out: about 380 bytes over
+three iterations and all levels, and about 40 more per frame for an expansion. Triton needs a C
+compiler on the machine, once.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ import triton.language as tl
 
 from pipeline.farneback.cuda.torch_ops import REACH, Tables
 
-BLOCK = 128  # pixels that a program works on side by side
-ROWS = 32  # of a column that a program sums up; the first of them takes fifteen rows
+BLOCK = 128  # neighbouring pixels per program
+ROWS = 32  # rows of a column per program; the first costs fifteen rows, the others two
 
 
 def expand(frames: torch.Tensor, tables: Tables) -> list[torch.Tensor]:
-    """The polynomial expansion of frames (N, H, W) uint8; see `torch_ops.expand`."""
+    """Return the polynomial expansion of frames (N, H, W) uint8; see `torch_ops.expand`."""
     N, H, W = frames.shape
     e = tables.expansion
     weights = torch.tensor([*e.g, *e.xg, *e.xxg], device=frames.device)
@@ -54,21 +54,21 @@ def expand(frames: torch.Tensor, tables: Tables) -> list[torch.Tensor]:
 
 
 def flow(one: Sequence[torch.Tensor], two: Sequence[torch.Tensor], tables: Tables) -> torch.Tensor:
-    """The flow between pairs of frames, (P, 2, H, W); see `torch_ops.flow`."""
-    found: torch.Tensor | None = None
+    """Return the flow between pairs of frames, (P, 2, H, W); see `torch_ops.flow`."""
+    field: torch.Tensor | None = None
     for level, first, second in reversed(list(zip(tables.levels, one, two, strict=True))):
         P, (h, w) = len(first), (level.height, level.width)
-        if found is None:
-            found = first.new_zeros(P, 2, h, w)
+        if field is None:
+            field = first.new_zeros(P, 2, h, w)
         else:
-            found = 2 * F.interpolate(found, size=(h, w), mode="bilinear", align_corners=False)
+            field = 2 * F.interpolate(field, size=(h, w), mode="bilinear", align_corners=False)
         sums = torch.empty(P, 5, h, w, device=first.device)
         for _ in range(tables.iterations):
             chunks = triton.cdiv(h, ROWS)
             _sum_columns[(P * chunks, triton.cdiv(w, BLOCK))](
                 first.contiguous(),
                 second.contiguous(),
-                found,
+                field,
                 level.border,
                 sums,
                 h,
@@ -77,9 +77,9 @@ def flow(one: Sequence[torch.Tensor], two: Sequence[torch.Tensor], tables: Table
                 ROWS,
                 BLOCK,
             )
-            _solve[(P, triton.cdiv(h * w, BLOCK))](sums, found, h, w, BLOCK)
-    assert found is not None
-    return found
+            _solve[(P, triton.cdiv(h * w, BLOCK))](sums, field, h, w, BLOCK)
+    assert field is not None
+    return field
 
 
 @triton.jit
@@ -98,7 +98,7 @@ def _make_level(
     COLUMN_TAPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Weighted sums over a few rows and columns of a frame: blurred and shrunk at once."""
+    """Blur and shrink a frame in one step: weighted sums over a few rows and columns."""
     n = tl.program_id(0).to(tl.int64)
     pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     there = pixel < h * w
@@ -129,7 +129,7 @@ def _expand_level(
     REACH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Six weighted sums over 11 x 11 pixels, whose neighbours come from the cache."""
+    """Make six weighted sums over 11 x 11 pixels; the cache serves the neighbours."""
     n = tl.program_id(0).to(tl.int64)
     pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     there = pixel < h * w
@@ -170,7 +170,7 @@ def _expand_level(
 
 @triton.jit
 def _matrices(one, two, flow, border, n, y, x, h, w):
-    """G11, G12, G22, h1, h2 at a row of pixels; see `torch_ops`."""
+    """Return G11, G12, G22, h1, h2 at a row of pixels; see `torch_ops`."""
     there = x < w
     plane = h * w
     at = y * w + x
@@ -231,7 +231,7 @@ def _sum_columns(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Matrices added up over 15 rows, for some rows of some columns; rows enter and leave."""
+    """Sum matrices over 15 rows, for ROWS rows of some columns: one row enters, one leaves."""
     n = (tl.program_id(0) // chunks).to(tl.int64)
     begin = (tl.program_id(0) % chunks) * ROWS
     x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -258,7 +258,7 @@ def _sum_columns(
 
 @triton.jit
 def _solve(sums, flow, h, w, BLOCK: tl.constexpr):
-    """Column sums added up over 15 columns, and the flow that follows from their mean."""
+    """Sum the column sums over 15 columns, and solve for the flow."""
     n = tl.program_id(0).to(tl.int64)
     pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     plane = h * w

@@ -1,8 +1,8 @@
 """Farneback's flow in plain PyTorch, for many frames at once, on any device.
 
-Every step is a sum of shifted or gathered pictures, pixel by pixel: no matrix product or
-convolution whose order of summation might depend on how many frames there are. So the result does
-not depend on how a sequence was cut into batches.
+Every step is a sum of shifted or gathered images, pixel by pixel: no matrix product or convolution
+whose order of summation could depend on the number of frames. So the result does not depend on how
+a sequence was cut into batches.
 """
 
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ REGULARISATION = 1e-3
 
 @dataclass(frozen=True)
 class Level:
-    """One level of the pyramid, and what it takes to compute it; tensors are on the device."""
+    """Size and weights of one level of the pyramid; tensors are on the device."""
 
     height: int
     width: int
-    first_row: torch.Tensor  # (h,) int64, where each row's sum starts
+    first_row: torch.Tensor  # (h,) int64, first frame row of each sum
     rows: torch.Tensor  # (h, taps)
     first_column: torch.Tensor  # (w,) int64
     columns: torch.Tensor  # (w, taps)
@@ -39,12 +39,12 @@ class Level:
 
 
 class Tables:
-    """What follows from a size and `Parameters`, on a device.
+    """Tables computed from a frame size and `Parameters`, on a device.
 
     Args:
-        height, width: of the frames.
-        parameters: as `pipeline.farneback.Stream` covers them.
-        device: where tensors live.
+        height, width: size of the frames, in pixels.
+        parameters: parameters that `pipeline.farneback.Stream` does not hand to OpenCV.
+        device: device of the tensors.
     """
 
     def __init__(
@@ -63,33 +63,33 @@ class Tables:
 
 
 def expand(frames: torch.Tensor, tables: Tables) -> list[torch.Tensor]:
-    """The polynomial expansion of frames at every level.
+    """Return the polynomial expansion of frames at every level.
 
     Args:
         frames: (N, H, W) uint8.
-        tables: for their size.
+        tables: tables for their size.
 
     Returns:
-        for each level (N, 5, h, w) float32: r3 (along y), r2 (along x), r5, r4, r6; see
+        For each level (N, 5, h, w) float32: r3 (along y), r2 (along x), r5, r4, r6; see
         `pipeline.farneback.cpu.expansion`.
     """
-    pictures = frames.float()
-    return [_expand(_shrink(pictures, level), tables.expansion) for level in tables.levels]
+    images = frames.float()
+    return [_expand(_shrink(images, level), tables.expansion) for level in tables.levels]
 
 
-def _shrink(pictures: torch.Tensor, level: Level) -> torch.Tensor:
-    """Blur and resize (N, H, W) to (N, h, w) as sums of rows and of columns."""
-    tall = pictures.new_zeros(())
+def _shrink(images: torch.Tensor, level: Level) -> torch.Tensor:
+    """Blur and resize (N, H, W) to (N, h, w) by sums of rows and of columns."""
+    tall = images.new_zeros(())
     for t in range(level.rows.shape[1]):
-        tall = tall + pictures[:, level.first_row + t] * level.rows[:, t, None]
-    small = pictures.new_zeros(())
+        tall = tall + images[:, level.first_row + t] * level.rows[:, t, None]
+    small = images.new_zeros(())
     for t in range(level.columns.shape[1]):
         small = small + tall[:, :, level.first_column + t] * level.columns[:, t]
     return small
 
 
-def _expand(pictures: torch.Tensor, e: Expansion) -> torch.Tensor:
-    mean, slope, curve = _moments(pictures, e, dim=1)
+def _expand(images: torch.Tensor, e: Expansion) -> torch.Tensor:
+    mean, slope, curve = _moments(images, e, dim=1)
     m, x, xx = _moments(mean, e, dim=2)
     y, xy, _ = _moments(slope, e, dim=2)
     yy, _, _ = _moments(curve, e, dim=2)
@@ -104,13 +104,13 @@ def _expand(pictures: torch.Tensor, e: Expansion) -> torch.Tensor:
 
 
 def _moments(
-    pictures: torch.Tensor, e: Expansion, dim: int
+    images: torch.Tensor, e: Expansion, dim: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sums of (N, h, w) along one axis weighted by g, x g and x² g; borders are repeated."""
-    n = pictures.shape[dim]
+    """Return sums of (N, h, w) along one axis, weighted by g, x g and x² g; borders repeat."""
+    n = images.shape[dim]
     padding = (0, 0, REACH, REACH) if dim == 1 else (REACH, REACH, 0, 0)
-    padded = F.pad(pictures[:, None], padding, mode="replicate")[:, 0]
-    mean = pictures * float(e.g[0])
+    padded = F.pad(images[:, None], padding, mode="replicate")[:, 0]
+    mean = images * float(e.g[0])
     slope, curve = torch.zeros_like(mean), torch.zeros_like(mean)
     for k in range(1, REACH + 1):
         before, after = (padded.narrow(dim, REACH + shift, n) for shift in (-k, k))
@@ -121,37 +121,37 @@ def _moments(
 
 
 def flow(one: Sequence[torch.Tensor], two: Sequence[torch.Tensor], tables: Tables) -> torch.Tensor:
-    """The flow between pairs of frames.
+    """Return the flow between pairs of frames.
 
     Args:
-        one: expansions of P first frames, as `expand` gives them.
-        two: of P second frames.
-        tables: for their size.
+        one: expansions of the P first frames, from `expand`.
+        two: expansions of the P second frames.
+        tables: tables for their size.
 
     Returns:
         (P, 2, H, W) float32: displacement along x and y in pixels.
     """
-    found: torch.Tensor | None = None
+    field: torch.Tensor | None = None
     for level, first, second in reversed(list(zip(tables.levels, one, two, strict=True))):
         size = (level.height, level.width)
-        if found is None:
-            found = first.new_zeros(len(first), 2, *size)
+        if field is None:
+            field = first.new_zeros(len(first), 2, *size)
         else:
-            found = 2 * F.interpolate(found, size=size, mode="bilinear", align_corners=False)
+            field = 2 * F.interpolate(field, size=size, mode="bilinear", align_corners=False)
         for _ in range(tables.iterations):
-            found = _solve(_window_mean(_matrices(first, second, found, level)))
-    assert found is not None
-    return found
+            field = _solve(_window_mean(_matrices(first, second, field, level)))
+    assert field is not None
+    return field
 
 
 def _matrices(
-    first: torch.Tensor, second: torch.Tensor, found: torch.Tensor, level: Level
+    first: torch.Tensor, second: torch.Tensor, field: torch.Tensor, level: Level
 ) -> torch.Tensor:
-    """G11, G12, G22, h1, h2 of every pixel, (P, 5, h, w); see `farneback.cpu.iteration`."""
+    """Return G11, G12, G22, h1, h2 of every pixel, (P, 5, h, w); see `farneback.cpu.iteration`."""
     P, (h, w) = len(first), (level.height, level.width)
-    dx, dy = found[:, 0], found[:, 1]
-    x = torch.arange(w, device=found.device, dtype=torch.float32) + dx
-    y = torch.arange(h, device=found.device, dtype=torch.float32)[:, None] + dy
+    dx, dy = field[:, 0], field[:, 1]
+    x = torch.arange(w, device=field.device, dtype=torch.float32) + dx
+    y = torch.arange(h, device=field.device, dtype=torch.float32)[:, None] + dy
     left, top = x.floor(), y.floor()
     within = (left >= 0) & (left < w - 1) & (top >= 0) & (top < h - 1)  # (P, h, w)
     wx, wy = (x - left)[:, None], (y - top)[:, None]
@@ -184,7 +184,7 @@ def _matrices(
 
 
 def _window_mean(matrices: torch.Tensor) -> torch.Tensor:
-    """Means over 15 x 15 pixels; borders are repeated."""
+    """Return means over 15 x 15 pixels; borders repeat."""
     half = WINDOW // 2
     padded = F.pad(matrices, (half, half, half, half), mode="replicate")
     return F.avg_pool2d(F.avg_pool2d(padded, (WINDOW, 1), 1), (1, WINDOW), 1)
@@ -196,9 +196,9 @@ def _solve(means: torch.Tensor) -> torch.Tensor:
     return torch.stack([(g11 * h2 - g12 * h1) * inverse, (g22 * h1 - g12 * h2) * inverse], dim=1)
 
 
-def maps(found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Magnitude maps of flow (P, 2, H, W): (P, H, W) uint8, and their ranges (P, 2) float32."""
-    magnitude = (found * found).sum(1).sqrt()
+def maps(field: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return magnitude maps, (P, H, W) uint8, and ranges, (P, 2) float32, of flow (P, 2, H, W)."""
+    magnitude = (field * field).sum(1).sqrt()
     ranges = torch.stack([magnitude.amin((1, 2)), magnitude.amax((1, 2))], dim=1)
     low, high = ranges[:, 0, None, None], ranges[:, 1, None, None]
     contrast = high - low

@@ -19,14 +19,22 @@ from tests.pipeline.farneback import gate
 DEVICES = ["cpu", *([] if cuda.why_not() else ["cuda"])]
 
 
+def flow_of(frames, device="cpu"):
+    return engine.Engine(*frames.shape[1:], Parameters(), device).flows(frames)
+
+
+def maps_of(frames, device="cpu"):
+    return engine.Engine(*frames.shape[1:], Parameters(), device).magnitude_maps(frames)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
     "case", [case for case in gate.CASES if not case.startswith("texture 31x")]
 )
 def test_the_engine_passes_the_gate(case, device):
     frames = gate.CASES[case]()
-    flow = engine.flow(frames, Parameters(), device)
-    maps, ranges = engine.magnitude_maps(frames, Parameters(), device)
+    flow = flow_of(frames, device)
+    maps, ranges = maps_of(frames, device)
     found = gate.compare(frames, flow, maps)
     assert found.pass_gate(), found
     magnitude = np.sqrt((flow * flow).sum(-1))
@@ -38,38 +46,29 @@ def test_the_engine_passes_the_gate(case, device):
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_the_cut_into_batches_does_not_show(monkeypatch, size, device):
     frames = gate.noise_over_a_still_picture(64, 72, 8)
-    whole = engine.flow(frames, Parameters(), device)
+    whole = flow_of(frames, device)
     monkeypatch.setattr(engine, "_pairs_that_fit", lambda pixels, device: size)
-    np.testing.assert_array_equal(engine.flow(frames, Parameters(), device), whole)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_a_stream_gives_what_batches_give(device):
-    frames = gate.texture(64, 72, 5)
-    stream = engine.Engine(64, 72, Parameters(), device)
-    found = [stream.flow(frame) for frame in frames]
-    assert found[0] is None
-    np.testing.assert_array_equal(np.stack(found[1:]), engine.flow(frames, Parameters(), device))
-    stream = engine.Engine(64, 72, Parameters(), device)
-    magnitudes = [stream.magnitude(frame) for frame in frames][1:]
-    flow = np.stack(found[1:])
-    np.testing.assert_allclose(np.stack(magnitudes), np.sqrt((flow**2).sum(-1)), atol=1e-6)
+    np.testing.assert_array_equal(flow_of(frames, device), whole)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_maps_do_not_depend_on_how_a_sequence_comes(size, device):
+def test_results_do_not_depend_on_how_a_sequence_comes(size, device):
     frames = gate.texture(64, 72, 7)
+    pieces = [frames[k : k + size] for k in range(0, 7, size)]
     stream = engine.Engine(64, 72, Parameters(), device)
-    pieces = [stream.magnitude_maps(frames[k : k + size]) for k in range(0, 7, size)]
-    maps, ranges = engine.magnitude_maps(frames, Parameters(), device)
-    np.testing.assert_array_equal(np.concatenate([m for m, _ in pieces]), maps)
-    np.testing.assert_array_equal(np.concatenate([r for _, r in pieces]), ranges)
+    fields = [stream.flows(piece) for piece in pieces]
+    np.testing.assert_array_equal(np.concatenate(fields), flow_of(frames, device))
+    stream = engine.Engine(64, 72, Parameters(), device)
+    found = [stream.magnitude_maps(piece) for piece in pieces]
+    maps, ranges = maps_of(frames, device)
+    np.testing.assert_array_equal(np.concatenate([m for m, _ in found]), maps)
+    np.testing.assert_array_equal(np.concatenate([r for _, r in found]), ranges)
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(monkeypatch, caplog):
     frames = gate.texture(64, 64, 9)
-    expected = engine.flow(frames, Parameters(), "cpu")
+    expected = flow_of(frames)
     real, tried = torch_ops.expand, []
 
     def of_a_small_device(part, tables):
@@ -80,7 +79,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(monkeypatch, caplog):
 
     monkeypatch.setattr(torch_ops, "expand", of_a_small_device)
     with caplog.at_level(logging.WARNING):
-        found = engine.flow(frames, Parameters(), "cpu")
+        found = flow_of(frames)
     np.testing.assert_array_equal(found, expected)
     assert tried == [8, 4, 2, 2, 2, 2]
     assert "going on with 2 pairs at once" in caplog.text
@@ -92,11 +91,11 @@ def test_a_single_pair_that_does_not_fit_is_an_error(monkeypatch):
 
     monkeypatch.setattr(torch_ops, "expand", full)
     with pytest.raises(torch.OutOfMemoryError):
-        engine.flow(gate.texture(64, 64, 3), Parameters(), "cpu")
+        flow_of(gate.texture(64, 64, 3))
 
 
 def test_no_frames_have_no_flow():
-    assert engine.flow(np.zeros((1, 64, 64), np.uint8), Parameters(), "cpu").shape == (0, 64, 64, 2)
+    assert flow_of(np.zeros((1, 64, 64), np.uint8)).shape == (0, 64, 64, 2)
 
 
 TRITON = pytest.mark.skipif(not find_spec("triton"), reason="needs Triton")
@@ -171,4 +170,4 @@ def test_auto_is_the_device():
     assert farneback.resolve("auto") == "cuda"
     frames = gate.texture(100, 120)
     flow = farneback.flow(frames)
-    np.testing.assert_array_equal(flow, engine.flow(frames, Parameters()))
+    np.testing.assert_array_equal(flow, flow_of(frames, "cuda"))
