@@ -1,4 +1,4 @@
-"""The command-line options that say how to split a corpus."""
+"""Command-line options of a split."""
 
 import functools
 from collections.abc import Callable
@@ -9,19 +9,17 @@ import cloup
 
 from pipeline.splits.protocols import Splitting
 
-_SPLITTING = Splitting()
-
-
+_DEFAULTS = Splitting()
 SPLIT_HELP = """
 How to split. identity: by the shares below. official: as FaceForensics++, Celeb-DF and DFDC
-publish it; what leaks into test is dropped from val and train. published: the same, leaks and all.
-fold:I/K: fold I of K tests. leave-out:NAME: train on all manipulations but this, test on this.
-test-on:SOURCE: train on all sources but this, test on this.
+publish it, without train and val videos that leak into test. published: the same with its leaks.
+fold:I/K: test on fold I of K. leave-out:NAME: test on this manipulation, train on the others.
+test-on:SOURCE: test on this source, train on the others.
 """
 
 
 def splitting_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say how to split; the command gets one `Splitting`."""
+    """Add the options of a split to a command, which gets one `Splitting`."""
 
     @functools.wraps(command)
     def parsed(split: str, test: float, val: float, holdout: int, seed: int, **others: Any) -> Any:
@@ -30,29 +28,33 @@ def splitting_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     return cloup.option_group(
         "Splits (no identity is on two sides)",
-        cloup.option("--split", metavar="HOW", default=_SPLITTING.by, help=SPLIT_HELP),
+        cloup.option("--split", metavar="HOW", default=_DEFAULTS.by, help=SPLIT_HELP),
         cloup.option(
             "--test",
             metavar="SHARE",
             type=click.FloatRange(0, 0.9),
-            default=_SPLITTING.test,
+            default=_DEFAULTS.test,
             help="Share for testing.",
         ),
         cloup.option(
             "--val",
             metavar="SHARE",
             type=click.FloatRange(0, 0.9),
-            default=_SPLITTING.val,
-            help="Share for validation; 0 lets model.fit make folds of the training videos.",
+            default=_DEFAULTS.val,
+            help="Share for validation; with 0, model.fit makes folds of the training videos.",
         ),
         cloup.option(
             "--holdout",
             metavar="N",
             type=click.IntRange(0),
-            default=_SPLITTING.holdout,
-            help="This many real and as many fake videos are held out besides.",
+            default=_DEFAULTS.holdout,
+            help="Hold out this many real and as many fake videos besides.",
         ),
         cloup.option(
-            "--seed", metavar="N", type=int, default=_SPLITTING.seed, help="Decides what is open."
+            "--seed",
+            metavar="N",
+            type=int,
+            default=_DEFAULTS.seed,
+            help="Another seed, another split.",
         ),
     )(parsed)

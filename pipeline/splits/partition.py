@@ -1,14 +1,14 @@
-"""Identity-disjoint splits: which video is on which side, so that no identity is on two.
+"""Splits in which no group key, such as an identity, is on two sides.
 
-Identities are partitioned, not videos: a video stays if all its identities came to one side, and is
-dropped if it straddles. Videos that share identities form components. Components are placed whole,
-and nothing is dropped, wherever the fractions allow that; otherwise the large ones are cut through
-by local search. The small ones then fill what is short, in the order of their hashes, so that a new
-video hardly moves an old one.
+Group keys are partitioned, not videos: a video is kept if all its keys are on one side, and dropped
+if it straddles. Videos that share keys form components. Components are placed whole, and nothing is
+dropped, wherever the fractions allow that; otherwise the large ones are cut by local search. The
+small ones then fill what the sides lack, in the order of their hashes, so that a new video hardly
+moves an old one.
 """
 
 import operator
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -18,22 +18,23 @@ from scipy.sparse import csr_array
 from pipeline.common.errors import SettingsError
 from pipeline.corpus.labelled_video import FAKE, SPLITS
 from pipeline.splits.local_search import (
-    FREE,
+    NO_SIDE,
     Bools,
     Floats,
     Ints,
     components,
     count_by_side,
+    in_order_of_appearance,
     place,
     sides_of_sets,
 )
 
 HOLDOUT = SPLITS.index("holdout")
-CANDIDATES = 16  # for the holdout
+MAX_CANDIDATES = 16  # for the holdout
 
 
 def partition(
-    identities: Sequence[Collection[str]],
+    group_keys: Sequence[Collection[str]],
     labels: Sequence[int],
     *,
     seed: int = 0,
@@ -43,36 +44,36 @@ def partition(
     fixed: Sequence[str | None] | None = None,
     names: Sequence[str] | None = None,
 ) -> list[str | None]:
-    """Put every video into train, val, test or holdout, so that no identity is in two of them.
+    """Put every video into train, val, test or holdout, so that no group key is in two of them.
 
-    In this order: train and test get both labels; the holdout gets exactly `holdout` videos of
-    each label, or stays empty where that would take a label from another split; few videos are
+    In order of priority: train and test get both labels; the holdout gets exactly `holdout` videos
+    of each label, or stays empty where that would take a label from another split; few videos are
     dropped, and the shares of each label come near the fractions. Components are cut only where
     whole ones cannot give every label between half and twice its fraction.
 
-    The result depends on the seed and the videos, not on their order. A new video with a new
-    identity moves at most one component across each boundary (train-val, val-test), and only one
-    that has its label alone; besides, the holdout may change. Components with both labels, or with
-    more than about 1/32 of a label's videos, stay until that label's count passes a power of two.
+    The result depends on the seed and the videos, not on their order. A new video with a new key
+    moves at most one component across each boundary (train-val, val-test), and only one with no
+    label but its own; besides, the holdout may change. Components with both labels, or with more
+    than about 1/32 of a label's videos, stay until that label's count passes a power of two.
 
     Args:
-        identities: N collections: who is in each video, and what else ties it to others; if empty,
-            the video itself. What only comes along with something else decides nothing.
+        group_keys: N collections; a video without keys is tied to no other. A key that only comes
+            along with another one has no influence.
         labels: N labels, 0 real, 1 fake.
-        seed: of the hashes that order the identities.
+        seed: of the hashes that order the keys.
         test: share of each label's videos for test.
-        val: share of each label's videos for val; what is left is train.
+        val: share of each label's videos for val; the rest is for train.
         holdout: number of videos of each label to hold out.
-        fixed: N splits to keep, empty or None where the choice is free; identities follow.
-        names: N distinct names. They tell apart videos with the same identities or with none;
-            without them, the order of such videos does.
+        fixed: N splits to keep, empty or None where the choice is free; keys follow their videos.
+        names: N distinct names, which order videos with the same keys or none; by default their
+            position does.
 
     Returns:
         N splits, None for a dropped video.
 
     Raises:
         SettingsError: the fractions leave nothing to train on, or `fixed` has an unknown split or
-            puts one identity into two.
+            puts one key into two.
         ValueError: the sequences differ in length, or a label is neither 0 nor 1.
 
     Example:
@@ -84,40 +85,40 @@ def partition(
             f"test {test:g}, val {val:g} and holdout {holdout} leave nothing to train on.",
             "Give fractions from 0, together below 1.",
         )
-    graph = _graph(identities, labels, names, seed)
+    graph = _graph(group_keys, labels, names, seed)
     members, counts = graph.members, graph.counts
     fractions = np.array([1 - test - val, test, val])
     pinned = _pinned(graph, fixed)
-    open_ = members @ (pinned == HOLDOUT) == 0
-    sides = place(members[open_], counts[open_], fractions, pinned)
-    chosen = False
+    usable = members @ (pinned == HOLDOUT) == 0
+    sides = place(members[usable], counts[usable], fractions, pinned)
+    with_holdout = None
     if holdout and not (pinned == HOLDOUT).any():
-        sides, chosen = _hold_out(graph, fractions, pinned, sides, holdout)
-    sides = _rescue(members, sides)
+        with_holdout = _hold_out(graph, fractions, pinned, sides, holdout)
+    sides = _rescue(members, sides if with_holdout is None else with_holdout)
     split = sides_of_sets(members, sides)[graph.set_of_video]  # (N,)
-    if chosen:
+    if with_holdout is not None:
         for label in (0, 1):
             held = np.flatnonzero((split == HOLDOUT) & (np.asarray(labels) == label)).tolist()
             if names is not None:
                 held.sort(key=lambda video: _hash(names[video], seed))
-            split[held[holdout:]] = FREE
-    return [None if s == FREE else SPLITS[s] for s in split]
+            split[held[holdout:]] = NO_SIDE
+    return [None if s == NO_SIDE else SPLITS[s] for s in split]
 
 
 def folds(
-    identities: Sequence[Collection[str]], labels: Sequence[int], k: int, *, seed: int = 0
+    group_keys: Sequence[Collection[str]], labels: Sequence[int], k: int, *, seed: int = 0
 ) -> list[tuple[Ints, Ints]]:
-    """Split for cross-validation: k times training and validation videos without a common identity.
+    """Split for cross-validation: k times training and validation videos without a common key.
 
-    Every fold has every label on both sides. A video is in the validation set of one fold, or of
-    none if its identities had to be separated; a fold trains on all videos that share no identity
-    with its own validation part. Where the identities do not allow k folds there are fewer.
+    Every fold has every label on both sides. A video validates in one fold, or in none if it
+    straddles; a fold trains on all videos that share no key with its own validation videos. Where
+    the keys do not allow k folds there are fewer.
 
     Args:
-        identities: N collections, as in `partition`.
+        group_keys: N collections, as in `partition`.
         labels: N labels, 0 real, 1 fake.
         k: number of folds, at least 2.
-        seed: of the hashes that order the identities.
+        seed: of the hashes that order the keys.
 
     Returns:
         At most k pairs (train, validation) of ascending video indices, int64.
@@ -134,11 +135,11 @@ def folds(
     """
     if k < 2:
         raise SettingsError(f"{k} folds cannot validate anything.", "Ask for 2 or more.")
-    graph = _graph(identities, labels, None, seed)
+    graph = _graph(group_keys, labels, None, seed)
     members, counts = graph.members, graph.counts
-    M = members.shape[1]
+    M = len(graph.keys)
     for n in range(min(k, M), 1, -1):
-        sides = place(members, counts, np.full(n, 1 / n), np.full(M, FREE))
+        sides = place(members, counts, np.full(n, 1 / n), np.full(M, NO_SIDE))
         inside = members @ np.eye(n)[sides]  # (E, n)
         parts = [inside == 0, inside == members.sum(1)[:, None]]  # training, validation
         if all((part.T @ counts > 0).all() for part in parts):
@@ -151,11 +152,11 @@ def folds(
     )
 
 
-def groups(identities: Sequence[Collection[str]]) -> Ints:
-    """Number the connected components: videos that share identities, directly or in a chain.
+def groups(group_keys: Sequence[Collection[str]]) -> Ints:
+    """Number the connected components: videos that share keys, directly or in a chain.
 
     Args:
-        identities: N collections; an empty one is a component of its own.
+        group_keys: N collections; an empty one is a component of its own.
 
     Returns:
         (N,) int64, from 0 in the order of first appearance.
@@ -164,64 +165,66 @@ def groups(identities: Sequence[Collection[str]]) -> Ints:
         >>> groups([{"ann"}, {"cy"}, {"bo", "di"}, {"ann", "bo"}]).tolist()
         [0, 1, 0, 0]
     """
-    graph = _graph(identities, [0] * len(identities), None, 0)
-    of_sets = components(graph.members)[graph.members.indices[graph.members.indptr[:-1]]]
-    component = of_sets[graph.set_of_video]
-    _, first, number = np.unique(component, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[number]
+    graph = _graph(group_keys, [0] * len(group_keys), None, 0)
+    component_of_set = sides_of_sets(graph.members, components(graph.members))
+    return in_order_of_appearance(component_of_set[graph.set_of_video])
 
 
 @dataclass(frozen=True)
 class _Graph:
-    """N videos as E distinct sets of M identities, which are in the order of their hashes."""
+    """N videos as a hypergraph of E distinct sets of M group keys."""
 
-    identities: list[str]  # M
+    keys: list[str]  # M, in the order of their hashes
     members: csr_array  # (E, M) 0 or 1
     counts: Floats  # (E, 2) videos of each label with exactly this set
     set_of_video: Ints  # (N,)
 
 
 def _graph(
-    identities: Sequence[Collection[str]],
+    group_keys: Sequence[Collection[str]],
     labels: Sequence[int],
     names: Sequence[str] | None,
     seed: int,
 ) -> _Graph:
     if not set(labels) <= {0, 1}:
         raise ValueError(f"labels are 0 and 1, got {sorted(set(labels) - {0, 1})}")
-    if any(isinstance(who, str) for who in identities):
-        raise ValueError("identities are collections of strings, got a bare string")
-    alone = range(len(labels)) if names is None else names
-    videos = zip(identities, labels, alone, strict=True)
-    who = _decisive([set(ids) or {f"\0{name}"} for ids, _, name in videos])
-    ordered = sorted(set().union(*who), key=lambda identity: (_hash(identity, seed), identity))
-    index = {identity: i for i, identity in enumerate(ordered)}
-    keys = [tuple(sorted(index[identity] for identity in ids)) for ids in who]
-    sets = sorted(set(keys))
-    row = {key: e for e, key in enumerate(sets)}
-    set_of_video = np.array([row[key] for key in keys], np.int64)
+    if any(isinstance(keys, str) for keys in group_keys):
+        raise ValueError("group keys are collections of strings, got a bare string")
+    videos = zip(group_keys, labels, range(len(labels)) if names is None else names, strict=True)
+    own_key = "\0{}".format  # of a video that has no other
+    of_videos = _without_idle_keys([set(keys) or {own_key(name)} for keys, _, name in videos])
+    ordered = sorted(set().union(*of_videos), key=lambda key: (_hash(key, seed), key))
+    column = {key: i for i, key in enumerate(ordered)}
+    columns = [tuple(sorted(column[key] for key in keys)) for keys in of_videos]
+    sets = sorted(set(columns))
+    row = {key_set: e for e, key_set in enumerate(sets)}
+    set_of_video = np.array([row[key_set] for key_set in columns], np.int64)
     counts = np.zeros((len(sets), 2))
     np.add.at(counts, (set_of_video, np.asarray(labels, np.int64)), 1)
     starts = np.cumsum([0, *map(len, sets)])
-    flat = np.array([i for key in sets for i in key], np.int64)
+    flat = np.array([i for key_set in sets for i in key_set], np.int64)
     members = csr_array((np.ones(len(flat)), flat, starts), shape=(len(sets), len(ordered)))
     return _Graph(ordered, members, counts, set_of_video)
 
 
-def _decisive(who: Sequence[set[str]]) -> list[set[str]]:
-    """Leave out what only comes along with something else, so that it decides nothing.
+def _keys_of_sets(members: csr_array) -> list[Ints]:
+    return np.split(members.indices, members.indptr[1:-1])
 
-    The original of a fake, say, where all that show it show the same actor too.
+
+def _without_idle_keys(of_videos: Sequence[set[str]]) -> list[set[str]]:
+    """Leave out every key that only comes along with another one, so that it has no influence.
+
+    For example the original of a fake, where all videos of that original show the same actor too.
     """
-    together: dict[str, set[str]] = {}  # what all videos with this identity have in common
-    for ids in who:
-        for identity in ids:
-            together[identity] = together.get(identity, ids) & ids
+    common: dict[str, set[str]] = {}  # key → keys of every video that has it
+    for keys in of_videos:
+        for key in keys:
+            common[key] = common.get(key, keys) & keys
     idle: set[str] = set()
-    for identity in sorted(together, reverse=True):
-        if together[identity] - idle - {identity}:
-            idle.add(identity)
-    return [ids - idle for ids in who]
+    for key in sorted(common, reverse=True):
+        if common[key] - idle - {key}:
+            idle.add(key)
+    return [keys - idle for keys in of_videos]
 
 
 def _hash(text: str, seed: int) -> bytes:
@@ -229,20 +232,21 @@ def _hash(text: str, seed: int) -> bytes:
 
 
 def _pinned(graph: _Graph, fixed: Sequence[str | None] | None) -> Ints:
-    """Side of every identity that a fixed video decides, (M,), else FREE."""
-    pinned = np.full(len(graph.identities), FREE)
+    """Return the side of every key that a fixed video decides, (M,), else NO_SIDE."""
+    pinned = np.full(len(graph.keys), NO_SIDE)
     if fixed is None:
         return pinned
+    keys_of_set = _keys_of_sets(graph.members)
     for e, split in dict.fromkeys(zip(graph.set_of_video.tolist(), fixed, strict=True)):
         if not split:
             continue
         if split not in SPLITS:
             raise SettingsError(f"Unknown split {split!r}.", f"Use one of {', '.join(SPLITS)}.")
         side = SPLITS.index(split)
-        for i in graph.members.indices[graph.members.indptr[e] : graph.members.indptr[e + 1]]:
-            if pinned[i] not in (FREE, side):
+        for i in keys_of_set[e]:
+            if pinned[i] not in (NO_SIDE, side):
                 raise SettingsError(
-                    f"{graph.identities[i]} is given to {SPLITS[pinned[i]]} and to {split}.",
+                    f"{graph.keys[i]} is given to {SPLITS[pinned[i]]} and to {split}.",
                     "Give all videos of an identity the same split.",
                 )
             pinned[i] = side
@@ -251,42 +255,40 @@ def _pinned(graph: _Graph, fixed: Sequence[str | None] | None) -> Ints:
 
 def _hold_out(
     graph: _Graph, fractions: Floats, pinned: Ints, sides: Ints, holdout: int
-) -> tuple[Ints, bool]:
-    """Move identities to the holdout without taking a label from another side.
-
-    Returns the sides, (M,), and whether there is a holdout now.
-    """
+) -> Ints | None:
+    """Return the sides, (M,), with keys moved to the holdout; None if another side lost a label."""
     members, counts = graph.members, graph.counts
     for taken in _holdouts(members, counts, sides, pinned, holdout):
-        return np.where(taken, HOLDOUT, sides), True
-    # Every candidate starves a side of this placement: set one aside first, and place the rest.
+        return np.where(taken, HOLDOUT, sides)
+    # Every candidate takes a label from a side as placed: hold one out first, and place the rest.
     covered = count_by_side(sides_of_sets(members, sides), counts, HOLDOUT) > 0
     for taken in _holdouts(members, counts, np.zeros_like(sides), pinned, holdout):
         rest = members @ taken == 0
         placed = place(members[rest], counts[rest], fractions, np.where(taken, HOLDOUT, pinned))
         kept = count_by_side(sides_of_sets(members, placed), counts, HOLDOUT)
         if (kept > 0)[covered].all():
-            return placed, True
-    return sides, False
+            return placed
+    return None
 
 
 def _holdouts(
     members: csr_array, counts: Floats, sides: Ints, pinned: Ints, holdout: int
-) -> Iterator[Bools]:
-    """Sets of identities, (M,), with enough videos to hold out, from the least loss upwards."""
+) -> list[Bools]:
+    """Return sets of keys, (M,), with enough videos to hold out, from the least loss upwards."""
     size = members.sum(1)  # (E,)
     side = sides_of_sets(members, sides)
     kept = count_by_side(side, counts, HOLDOUT)  # (sides, 2)
     share = counts / np.maximum(kept, 1)[side]
-    worth = np.where(np.isin(side, range(HOLDOUT)), share.sum(1), 0)  # (E,) what leaving it costs
-    usable = members @ (pinned != FREE) == 0
+    worth = np.where(np.isin(side, range(HOLDOUT)), share.sum(1), 0)  # (E,) loss if it leaves
+    usable = members @ (pinned != NO_SIDE) == 0
 
     def cheapest(taken: Bools, label: int) -> Ints:
-        """Rows of sets that add videos of a label; of equal ones the last, far from boundaries."""
+        """Return rows of sets that add videos of a label; of equal ones the last come first."""
         outside = members @ ~taken
         cost = members @ np.where(taken, 0, members.T @ worth) - np.maximum(outside - 1, 0) * worth
         rows = np.flatnonzero(usable & (outside > 0) & (counts[:, label] > 0))
-        return rows[np.lexsort((-rows, cost[rows].round(12)))][:CANDIDATES]
+        # The last sets are far from the boundaries between the sides.
+        return rows[np.lexsort((-rows, cost[rows].round(12)))][:MAX_CANDIDATES]
 
     candidates = []
     for first in cheapest(np.zeros(len(sides), bool), FAKE):
@@ -300,17 +302,18 @@ def _holdouts(
         left = count_by_side(side[~touched], counts[~touched], HOLDOUT)
         if not short.any() and (left > 0)[kept > 0].all():
             candidates.append((worth[touched].sum().round(12), taken))
-    yield from (taken for _, taken in sorted(candidates, key=operator.itemgetter(0)))
+    return [taken for _, taken in sorted(candidates, key=operator.itemgetter(0))]
 
 
 def _rescue(members: csr_array, sides: Ints) -> Ints:
-    """Move identities that are in no kept set to where that keeps one."""
-    kept = sides_of_sets(members, sides) != FREE
+    """Move keys that are in no kept set to where that keeps one."""
+    kept = sides_of_sets(members, sides) != NO_SIDE
     sides, idle = sides.copy(), members.T @ kept == 0  # (M,)
+    keys_of_set = _keys_of_sets(members)
     for e in np.flatnonzero(~kept & (members @ idle > 0)):
-        who = members.indices[members.indptr[e] : members.indptr[e + 1]]
-        possible = np.unique(sides[who[~idle[who]]])
+        keys = keys_of_set[e]
+        possible = np.unique(sides[keys[~idle[keys]]])
         if len(possible) <= 1 and HOLDOUT not in possible:
-            sides[who] = possible[0] if len(possible) else sides[who].min()
-            idle[who] = False
+            sides[keys] = possible[0] if len(possible) else sides[keys].min()
+            idle[keys] = False
     return sides
