@@ -1,10 +1,10 @@
-"""One labelled video of a corpus, and what is known of it before anybody has opened it."""
+"""One labelled video of a corpus, as paths and lists describe it before it is decoded."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 REAL, FAKE = 0, 1
-LABELS = {"0": REAL, "real": REAL, "1": FAKE, "fake": FAKE}  # as a CSV file may say it
+LABELS = {"0": REAL, "real": REAL, "1": FAKE, "fake": FAKE}  # in a CSV file
 LABEL_NAMES = ("real", "fake")  # by label
 SPLITS = ("train", "test", "val", "holdout")
 _EXTENSIONS = """
@@ -16,30 +16,38 @@ EXTENSIONS = frozenset(f".{name}" for name in _EXTENSIONS.split())
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One labelled file of a corpus.
+    """One labelled file of a corpus. Empty strings and tuples stand for what is not known.
 
-    ``identities`` are whoever must not be on two sides of a split; empty means that nobody is
-    known. ``given`` is set only where the corpus prescribes a split. The rest is remembered where a
-    layout states it.
+    Attributes:
+        path: the file.
+        label: 0 real, 1 fake.
+        identities: people who must not be on two sides of a split.
+        given: split that a CSV file prescribes.
+        source: dataset, or the name of the folder or CSV file that lists it.
+        manipulation: method of a fake, in its dataset's words: Face2Face.
+        compression: raw, c23 or c40.
+        original: recording that it shows: a real video its own, a fake that of its target.
+        official: train, val or test, if its dataset publishes a split.
+        leads_to: target, if it is a link that leads out of the corpus and is not followed.
     """
 
     path: Path
-    label: int  # 0 real, 1 fake
+    label: int
     identities: tuple[str, ...] = ()
-    given: str = ""  # the split that a CSV file prescribes, or nothing
-    source: str = ""  # the dataset, or the name of the folder or CSV file it was found by
-    manipulation: str = ""  # how a fake was made, as its dataset calls it: Face2Face
-    compression: str = ""  # raw, c23 or c40
-    original: str = ""  # the recording it shows: a real video its own, a fake that of its target
-    official: str = ""  # train, val or test, where its dataset publishes a split
-    leads_to: str = ""  # where, if it is a link that leads out of the corpus and is not followed
+    given: str = ""
+    source: str = ""
+    manipulation: str = ""
+    compression: str = ""
+    original: str = ""
+    official: str = ""
+    leads_to: str = ""
 
     @property
     def group_keys(self) -> tuple[str, ...]:
-        """All that links it to other videos, so that they must be on one side of a split."""
+        """Keys that must not be on two sides of a split: its identities and its original."""
         return (*self.identities, *([self.original] if self.original else []))
 
 
 def looks_like_video(path: Path) -> bool:
-    """Whether a file's extension is one that videos have."""
+    """Return whether a file has a video's extension."""
     return path.suffix.lower() in EXTENSIONS

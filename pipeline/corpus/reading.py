@@ -1,4 +1,4 @@
-"""Which videos there are, whether they are real or fake, and whose face they show."""
+"""Videos of a corpus: found in folders and CSV files, with their labels and group keys."""
 
 import csv
 import dataclasses
@@ -14,6 +14,7 @@ from pipeline.corpus import layouts
 from pipeline.corpus.labelled_video import (
     EXTENSIONS,
     FAKE,
+    LABEL_NAMES,
     LABELS,
     REAL,
     SPLITS,
@@ -30,65 +31,63 @@ def read_corpus(
     """Find the videos of a corpus.
 
     Args:
-        roots: folders, searched all the way down: of datasets that are recognised, or whose own
-            names or those of their subfolders say what they hold (``*REAL*`` and ``*original*``,
-            ``*FAKE*`` and ``*manipulated*``; the folder nearest to the file decides); and CSV
-            files with the columns ``path``, ``label``, and perhaps ``identity``, ``split``,
-            ``original``, ``source``, ``manipulation`` and ``compression``.
-        layout: which dataset's names and lists to go by, one of `pipeline.corpus.layouts.CHOICES`.
+        roots: folders, searched recursively: of datasets that are recognised, or whose own names or
+            those of their subfolders give the label (``*REAL*`` and ``*original*``, ``*FAKE*`` and
+            ``*manipulated*``; the folder nearest to the file decides); and CSV files with the
+            columns ``path``, ``label``, and optionally ``identity``, ``split``, ``original``,
+            ``source``, ``manipulation`` and ``compression``.
+        layout: dataset whose names and lists are read, one of `pipeline.corpus.layouts.CHOICES`.
         follow_links: whether symbolic links may lead out of the roots.
 
     Returns:
-        the videos sorted by path. Files that are no videos by their extension are among them, and
-        so are links that are not followed, so that they are accounted for; hidden files are not.
+        the videos, sorted by path. Files without a video's extension and links that are not
+        followed are included, so that they are accounted for; hidden files are not.
 
     Raises:
-        SettingsError: a root is missing or holds nothing of the given layout, a folder does not
-            say whether it is real or fake, a CSV or a dataset's list cannot be read, two roots
-            disagree about a file, or the splits that are given leak.
+        SettingsError: a root is missing or holds nothing of the given layout, a folder has no
+            label, a CSV file or a dataset's list cannot be read, two roots disagree about a file,
+            or the prescribed splits leak.
         OSError: a folder cannot be read.
-        NothingUsable: no video at all, or only one of the two labels.
+        NothingUsable: there is no video, or there are only real or only fake ones.
     """
-    walls = _Walls(roots, follow_links)
-    found: dict[Path, Video] = {}
+    guard = _LinkGuard(roots, follow_links)
+    by_path: dict[Path, Video] = {}
     for root in roots:
         if root.is_dir():
-            videos = _from_folder(root, layout, walls)
+            videos = _read_folders(root, layout, guard)
         elif root.suffix.lower() == ".csv" and root.is_file():
-            videos = _from_csv(root, layout, walls)
+            videos = _read_table(root, layout, guard)
         else:
             what = "is neither a folder nor a CSV file" if root.exists() else "does not exist"
             raise SettingsError(f"{root} {what}", "give folders of videos, or CSV files")
         for video in videos:
-            other = found.setdefault(_absolute(video.path), video)
-            if (other.label, other.group_keys, other.given) != (
-                video.label,
-                video.group_keys,
-                video.given,
+            other = by_path.setdefault(_absolute(video.path), video)
+            if any(
+                getattr(video, f) != getattr(other, f) for f in ("label", "group_keys", "given")
             ):
                 raise SettingsError(
                     f"{video.path} is listed twice, with different labels, identities or splits",
                     "list it once",
                 )
-    videos = sorted(found.values(), key=lambda video: os.fsencode(video.path))
-    _check_both_labels(roots, videos)
-    ties, given = [video.group_keys for video in videos], [video.given for video in videos]
-    if straddling := find_leaks(ties, given, [str(video.path) for video in videos]):
+    videos = sorted(by_path.values(), key=lambda video: os.fsencode(video.path))
+    _check_both_labels(", ".join(map(str, roots)), videos)
+    group_keys, given = [video.group_keys for video in videos], [video.given for video in videos]
+    if leaks := find_leaks(group_keys, given, [str(video.path) for video in videos]):
         raise SettingsError(
-            f"the splits given leak: {straddling[0]}",
+            f"the splits given leak: {leaks[0]}",
             "give all videos of an identity the same split",
         )
     return videos
 
 
 @dataclass(frozen=True)
-class Found:
-    """What is below a folder, without hidden files.
+class VideoFiles:
+    """Files below a folder, without hidden ones.
 
     Attributes:
-        videos: by their extension, sorted; links that are not followed are among them.
-        outside: where these links lead.
-        others: files that are no videos by their extension.
+        videos: files with a video's extension, sorted, and links that are not followed.
+        outside: targets of these links.
+        others: files without a video's extension.
     """
 
     videos: tuple[Path, ...]
@@ -96,95 +95,71 @@ class Found:
     others: tuple[Path, ...]
 
 
-def find_videos(root: Path, inside: Sequence[Path] = (), *, follow_links: bool = False) -> Found:
+def find_videos(
+    root: Path, inside: Sequence[Path] = (), *, follow_links: bool = False
+) -> VideoFiles:
     """Find the videos below a folder, whatever they show.
 
     Args:
-        root: searched all the way down.
+        root: folder, searched recursively.
         inside: other folders that links may lead into.
-        follow_links: whether they may lead anywhere.
+        follow_links: whether links may lead anywhere.
 
     Raises:
         OSError: a folder cannot be read.
         NothingUsable: there is no video.
     """
-    walls = _Walls([root, *inside], follow_links)
+    guard = _LinkGuard([root, *inside], follow_links)
     videos: list[Path] = []
     outside: dict[Path, str] = {}
     others: list[Path] = []
-    for _, files, led_out in _folders(root, walls):
-        links = {p: to for p, to in led_out.items() if looks_like_video(p) or p.is_dir()}
-        here = [file for file in files if looks_like_video(file)]
-        taken = {*here, *links}
-        others += (path for path in (*files, *led_out) if path not in taken)
-        videos += here
-        outside |= links
+    for _, files, links in _walk(root, guard):
+        for file in files:
+            (videos if looks_like_video(file) else others).append(file)
+        for link, target in links.items():
+            if looks_like_video(link) or link.is_dir():
+                outside[link] = target
+            else:
+                others.append(link)
     if not videos:
         raise _no_video(str(root), len(outside))
-    return Found(tuple(sorted((*videos, *outside), key=os.fsencode)), outside, tuple(others))
+    return VideoFiles(tuple(sorted((*videos, *outside), key=os.fsencode)), outside, tuple(others))
 
 
-def _no_video(searched: str, led_out: int) -> NothingUsable:
-    return NothingUsable(
-        f"no video in {searched}{_not_counting(led_out)}",
-        f"looked for files ending in {' '.join(sorted(EXTENSIONS))}",
-    )
+def known_by_path(paths: Iterable[Path], layout: str = layouts.AUTO) -> dict[Path, Video]:
+    """Return what datasets' layouts say of single files, which need not exist.
+
+    Args:
+        paths: of videos.
+        layout: as in `read_corpus`.
+
+    Returns:
+        the files that a layout explains. Their labels are only what names suggest.
+    """
+    by_folder: dict[Path, list[Path]] = {}
+    for path in paths:
+        by_folder.setdefault(path.parent, []).append(path)
+    known: dict[Path, Video] = {}
+    for path, videos in by_folder.items():
+        # With some label, a layout goes by the names of files even where folders say nothing.
+        folder = Folder(path, tuple(videos), label=REAL, whole=False)
+        known |= {video.path: video for video in layouts.read(folder, layout)}
+    return known
 
 
-def _not_counting(led_out: int) -> str:
-    if not led_out:
-        return ""
-    return f" (not counting {led_out} links that lead out of it: --follow-links)"
+def names_in(row: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the identities in a CSV row's column ``identity``, separated there by ``;``."""
+    return tuple(name.strip() for name in _cell(row, "identity").split(";") if name.strip())
 
 
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 - must not follow links, as resolve() does
-
-
-class _Walls:
-    """The folders that a corpus may not be led out of by links."""
-
-    def __init__(self, roots: Iterable[Path], follow_links: bool) -> None:
-        folders = [root if root.is_dir() else root.parent for root in roots]
-        self._inside = [os.path.realpath(folder) for folder in folders]
-        self._open = follow_links
-        self._folder_of_rows = functools.cache(self._look_at_folder)
-
-    def leads_to(self, path: Path, *also: str) -> str:
-        """Where a path really is, if that is outside, also of the folders ``also``; else ``""``."""
-        real = os.path.realpath(path)
-        return "" if self._open or self._is_inside(real, *also) else real
-
-    def of_row(self, path: Path, csv_folder: Path) -> str:
-        """The same for a row of a CSV file, which may name any folder, but not by a link."""
-        if self._open:
-            return ""
-        folder, named = self._folder_of_rows(path.parent, csv_folder)
-        if os.path.islink(path):  # noqa: PTH114 - is_symlink() fails on names that are too long
-            return self.leads_to(path, *([folder] if named else []))
-        return "" if named or self._is_inside(folder) else str(Path(folder, path.name))
-
-    def _look_at_folder(self, folder: Path, csv_folder: Path) -> tuple[str, bool]:
-        """Where a folder really is, and whether its name says that it is not beside the CSV."""
-        absolute = str(_absolute(folder))
-        return os.path.realpath(folder), not _is_below(absolute, str(_absolute(csv_folder)))
-
-    def _is_inside(self, real: str, *also: str) -> bool:
-        return any(_is_below(real, folder) for folder in (*self._inside, *also))
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
-
-
-def _from_folder(root: Path, layout: str, walls: _Walls) -> list[Video]:
+def _read_folders(root: Path, layout: str, guard: "_LinkGuard") -> list[Video]:
     videos: list[Video] = []
     unlabelled = set()
     explained = False
-    for path, files, outside in _folders(root, walls):
+    for path, files, links in _walk(root, guard):
         label = _label_of(path, root)
-        videos += [Video(link, REAL, leads_to=where) for link, where in outside.items()]
-        folder = Folder(path, tuple(file for file in files if looks_like_video(file)), label)
+        videos += [Video(link, REAL, leads_to=target) for link, target in links.items()]
+        folder = Folder(path, tuple(filter(looks_like_video, files)), label)
         known = {video.path: video for video in layouts.read(folder, layout)}
         explained |= bool(known)
         source = next(iter(known.values())).source if known else _source(root)
@@ -198,7 +173,7 @@ def _from_folder(root: Path, layout: str, walls: _Walls) -> list[Video]:
     if layout in layouts.LAYOUTS and not explained:
         raise SettingsError(
             f"{root} holds no videos in the layout {layout}",
-            f"looked for {layouts.LAYOUTS[layout].looks_for}",
+            f"looked for {layouts.LAYOUTS[layout].LOOKS_FOR}",
         )
     if unlabelled:
         listed = ", ".join(str(folder) for folder in sorted(unlabelled)[:10])
@@ -210,24 +185,23 @@ def _from_folder(root: Path, layout: str, walls: _Walls) -> list[Video]:
     return videos
 
 
-def _folders(root: Path, walls: _Walls) -> Iterator[tuple[Path, list[Path], dict[Path, str]]]:
-    """Every folder below a root, none twice: its files, and links that lead outside, and where."""
+def _walk(root: Path, guard: "_LinkGuard") -> Iterator[tuple[Path, list[Path], dict[Path, str]]]:
+    """Yield every folder below a root once: its files, and the targets of links that lead out."""
     seen: set[str] = set()  # a link may lead back up
     for folder, subfolders, names in os.walk(root, onerror=_raise, followlinks=True):
-        if (place := os.path.realpath(folder)) in seen:
+        if (real := os.path.realpath(folder)) in seen:
             subfolders.clear()
             continue
-        seen.add(place)
+        seen.add(real)
         subfolders[:] = sorted(
             (name for name in subfolders if not name.startswith(".")),
             key=lambda name: (Path(folder, name).is_symlink(), name),
         )
-        shown = [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
-        below = [Path(folder, name) for name in subfolders]
-        links = [path for path in (*shown, *below) if path.is_symlink()]
-        outside = {path: where for path in links if (where := walls.leads_to(path))}
+        files = [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+        links = filter(Path.is_symlink, (*files, *(Path(folder, name) for name in subfolders)))
+        outside = {link: target for link in links if (target := guard.target_outside(link))}
         subfolders[:] = [name for name in subfolders if Path(folder, name) not in outside]
-        yield Path(folder), [path for path in shown if path not in outside], outside
+        yield Path(folder), [path for path in files if path not in outside], outside
 
 
 def _raise(error: OSError) -> None:
@@ -235,13 +209,13 @@ def _raise(error: OSError) -> None:
 
 
 def _source(root: Path) -> str:
-    """The name of a root; of the folder above, if its own only says real or fake."""
+    """Return the name of a root; of the folder above, if its own only gives the label."""
     root = _absolute(root)
     return root.name if _label_of(root, root) is None else root.parent.name
 
 
 def _label_of(folder: Path, root: Path) -> int | None:
-    """The label that the nearest telling folder name gives, from ``folder`` up to ``root``."""
+    """Return the label in the nearest folder name that has one, from ``folder`` up to ``root``."""
     for part in (folder, *folder.parents):
         name = (part.name or part.resolve().name).lower()
         real = "real" in name or "original" in name
@@ -253,28 +227,7 @@ def _label_of(folder: Path, root: Path) -> int | None:
     return None
 
 
-def known_by_path(paths: Iterable[Path], layout: str = layouts.AUTO) -> dict[Path, Video]:
-    """What the layouts of known datasets say of single files, which need not exist.
-
-    Args:
-        paths: of videos.
-        layout: as in `read_corpus`.
-
-    Returns:
-        the videos that are explained, by path. Their labels are only what names suggest.
-    """
-    by_folder: dict[Path, list[Path]] = {}
-    for path in paths:
-        by_folder.setdefault(path.parent, []).append(path)
-    known: dict[Path, Video] = {}
-    for path, videos in by_folder.items():
-        # Given some label, a layout goes by the names of files even where folders say nothing.
-        folder = Folder(path, tuple(videos), label=REAL, whole=False)
-        known |= {video.path: video for video in layouts.read(folder, layout)}
-    return known
-
-
-def _from_csv(path: Path, layout: str, walls: _Walls) -> list[Video]:
+def _read_table(path: Path, layout: str, guard: "_LinkGuard") -> list[Video]:
     try:
         rows = read_csv(path)
     except (OSError, csv.Error) as error:
@@ -307,40 +260,76 @@ def _from_csv(path: Path, layout: str, walls: _Walls) -> list[Video]:
                 manipulation=_cell(row, "manipulation"),
                 compression=_cell(row, "compression"),
                 original=f"{path.stem}:{original}" if original else "",
-                leads_to=walls.of_row(video_path, path.parent),
+                leads_to=guard.target_of_row(video_path, path.parent),
             )
         )
     known = known_by_path((video.path for video in videos), layout)
     unknown = Video(path, REAL, source=path.stem)
-    return [_filled_in(video, known.get(video.path, unknown)) for video in videos]
+    return [_completed(video, known.get(video.path, unknown)) for video in videos]
 
 
 def _cell(row: Mapping[str, str], column: str) -> str:
     return (row.get(column) or "").strip()
 
 
-def names_in(row: Mapping[str, str]) -> tuple[str, ...]:
-    """The identities that a row of a CSV gives in its column ``identity``, separated by ``;``."""
-    return tuple(name.strip() for name in _cell(row, "identity").split(";") if name.strip())
-
-
-def _filled_in(video: Video, known: Video) -> Video:
-    """What a CSV says of a file, and what is known of it by its name where the CSV is silent."""
+def _completed(video: Video, known: Video) -> Video:
+    """Fill in what a dataset's layout knows of a file where its CSV row is empty."""
     fields = ("identities", "source", "manipulation", "compression", "original", "official")
-    silent = {field: getattr(known, field) for field in fields if not getattr(video, field)}
-    return dataclasses.replace(video, **silent)
+    empty = {field: getattr(known, field) for field in fields if not getattr(video, field)}
+    return dataclasses.replace(video, **empty)
 
 
-def _check_both_labels(roots: Iterable[Path], videos: Sequence[Video]) -> None:
-    searched = ", ".join(str(root) for root in roots)
-    usable = [v for v in videos if looks_like_video(v.path) and not v.leads_to]
-    led_out = len([video for video in videos if video.leads_to])
-    if not usable:
-        raise _no_video(searched, led_out)
-    searched += _not_counting(led_out)
-    labels = {video.label for video in usable}
+class _LinkGuard:
+    """Finds links that lead out of the folders of a corpus, unless they may."""
+
+    def __init__(self, roots: Iterable[Path], follow_links: bool) -> None:
+        folders = [root if root.is_dir() else root.parent for root in roots]
+        self._inside = [os.path.realpath(folder) for folder in folders]
+        self._follow_links = follow_links
+        # A CSV file has many rows and few folders.
+        self._resolve = functools.cache(os.path.realpath)
+        self._make_absolute = functools.cache(os.path.abspath)
+
+    def target_outside(self, path: Path, *also_inside: str) -> str:
+        """Return where a path really is if that is outside, else an empty string."""
+        real = os.path.realpath(path)
+        return "" if self._follow_links or self._is_inside(real, *also_inside) else real
+
+    def target_of_row(self, path: Path, csv_folder: Path) -> str:
+        """Do the same for a row of a CSV file, which may name any folder, but not by a link."""
+        if self._follow_links:
+            return ""
+        folder = self._resolve(path.parent)
+        named = not _is_below(self._make_absolute(path.parent), self._make_absolute(csv_folder))
+        if os.path.islink(path):  # noqa: PTH114 - is_symlink() fails on names that are too long
+            return self.target_outside(path, *([folder] if named else []))
+        return "" if named or self._is_inside(folder) else str(Path(folder, path.name))
+
+    def _is_inside(self, real: str, *also_inside: str) -> bool:
+        return any(_is_below(real, folder) for folder in (*self._inside, *also_inside))
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - must not follow links, as resolve() does
+
+
+def _check_both_labels(searched: str, videos: Sequence[Video]) -> None:
+    labels = {v.label for v in videos if looks_like_video(v.path) and not v.leads_to}
+    n_outside = sum(bool(video.leads_to) for video in videos)
+    if not labels:
+        raise _no_video(searched, n_outside)
     if len(labels) == 1:
-        missing = "fake" if REAL in labels else "real"
-        raise NothingUsable(
-            f"no {missing} video in {searched}", f"give a folder of {missing} videos as well"
-        )
+        raise _no_video(searched, n_outside, LABEL_NAMES[1 - labels.pop()])
+
+
+def _no_video(searched: str, n_outside: int, label: str = "") -> NothingUsable:
+    outside = f" (not counting {n_outside} links that lead out of it: --follow-links)"
+    message = f"video in {searched}{outside if n_outside else ''}"
+    if label:
+        return NothingUsable(f"no {label} {message}", f"give a folder of {label} videos as well")
+    endings = " ".join(sorted(EXTENSIONS))
+    return NothingUsable(f"no {message}", f"looked for files ending in {endings}")

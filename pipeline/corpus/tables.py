@@ -1,4 +1,4 @@
-"""Counting a corpus: tables of what it holds, readable on a terminal and as Markdown."""
+"""Tables of what a corpus holds, readable on a terminal and as Markdown."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from pipeline.corpus.labelled_video import FAKE, REAL, SPLITS
 
 
 class Counted(Protocol):
-    """What the tables count of a video or a clip."""
+    """A video or a clip, as the tables count it."""
 
     @property
     def label(self) -> int: ...  # noqa: D102
@@ -23,7 +23,7 @@ class Counted(Protocol):
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown, its columns aligned; numbers are put to the right."""
+    """Format a Markdown table; columns are aligned, those of numbers to the right."""
     cells = [[str(value).replace("|", "\\|") for value in row] for row in rows]
     right = [bool(cells) and all(row[n].isdecimal() for row in cells) for n in range(len(header))]
     width = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
@@ -39,7 +39,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def by_kind(videos: Sequence[Counted]) -> str:
-    """Videos by source, manipulation, compression and label."""
+    """Count videos by source, manipulation, compression and label."""
     kinds: dict[tuple[str, str, str], Counter[int]] = {}
     for video in videos:
         kind = (video.source, video.manipulation, video.compression)
@@ -52,7 +52,7 @@ def by_kind(videos: Sequence[Counted]) -> str:
 
 
 def split_rows(videos: Sequence[Counted], splits: Sequence[str | None]) -> list[dict[str, Any]]:
-    """``split`` (empty: none), ``real``, ``fake`` and ``identities`` of each that has videos."""
+    """Count ``real``, ``fake`` and ``identities`` of each ``split`` with videos; empty: dropped."""
     rows = []
     for split in (*SPLITS, ""):
         here = [video for video, s in zip(videos, splits, strict=True) if (s or "") == split]
@@ -64,7 +64,7 @@ def split_rows(videos: Sequence[Counted], splits: Sequence[str | None]) -> list[
 
 
 def by_split(videos: Sequence[Counted], splits: Sequence[str | None]) -> str:
-    """Videos and identities of each split, and of none."""
+    """Count the videos and identities of each split, and of the dropped videos."""
     rows = [
         [row["split"] or "none (dropped)", row["real"], row["fake"], row["identities"]]
         for row in split_rows(videos, splits)
@@ -75,24 +75,24 @@ def by_split(videos: Sequence[Counted], splits: Sequence[str | None]) -> str:
 def split_lines(
     videos: Sequence[Counted], splits: Sequence[str | None], how: Mapping[str, Any]
 ) -> list[str]:
-    """What came of a split, a line each.
+    """Summarise a split, one line for each side.
 
     Args:
-        videos: N of them.
-        splits: N splits, empty or None for those in none.
-        how: the settings of `pipeline.splits.protocols.Splitting`.
+        videos: N videos.
+        splits: N splits, empty or None for a dropped video.
+        how: settings of the split, as the JSON of `pipeline.splits.protocols.Splitting`.
     """
     lines = []
+    rows = {row["split"]: row for row in split_rows(videos, splits)}
     for split in (*SPLITS, ""):
-        labels = Counter(v.label for v, s in zip(videos, splits, strict=True) if (s or "") == split)
         name = split or "in no split (what ties them to others straddles, or the holdout is full)"
-        if labels:
-            lines.append(f"  {name}: {labels[REAL]} real, {labels[FAKE]} fake")
+        if split in rows:
+            lines.append(f"  {name}: {rows[split]['real']} real, {rows[split]['fake']} fake")
         elif split in ("test", "val", "holdout") and how[split] and how["by"] == "identity":
             lines.append(f"  {name}: none, the identities do not allow it")
     return lines
 
 
 def identities(videos: Iterable[Counted]) -> set[str]:
-    """Everybody who is known to be in one of the videos."""
+    """Return the identities in any of the videos."""
     return {identity for video in videos for identity in video.identities}

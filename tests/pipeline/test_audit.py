@@ -21,7 +21,7 @@ def csv(tmp_path):
 
 
 def found(path, **options):
-    return {leak.tie for leak in audit(path, **options).leaks()}
+    return {leak.key for leak in audit(path, **options).leaks()}
 
 
 def test_a_clean_split_is_one_line_and_0(csv, run_command):
@@ -54,7 +54,7 @@ def test_the_seven_leaks_of_the_official_split_of_ffpp_are_found(csv, one, other
     originals = "original_sequences/youtube/c23/videos"
     path = csv(f"path,split\n{originals}/{one}.mp4,train\n{originals}/{other}.mp4,test\n")
     (leak,) = audit(path).leaks()
-    assert leak.tie == f"ffpp:{one}+{other}"
+    assert leak.key == f"ffpp:{one}+{other}"
     assert leak.sides == {
         "train": [f"{originals}/{one}.mp4"],
         "test": [f"{originals}/{other}.mp4"],
@@ -109,12 +109,12 @@ def test_rows_without_a_split_are_on_no_side_and_words_for_sides_are_free(csv):
 def test_videos_of_whom_nobody_is_known_are_counted(csv):
     path = csv("path,split\nDFD/01__a.mp4,train\nx.mp4,test\n")
     done = CliRunner().invoke(main, [str(path)])
-    assert "2 videos, 1 identities, 1 videos of whom none is known" in done.output
+    assert "2 videos, 1 identities, 1 videos without a known identity" in done.output
 
 
 def test_the_layout_can_be_said(csv):
     path = csv("path,split\n004.mp4,train\n004_071.mp4,test\n")
-    with pytest.raises(NothingUsable, match="nobody is known of the 2 videos") as error:
+    with pytest.raises(NothingUsable, match="no identity is known in the 2 videos") as error:
         audit(path)
     assert "--layout" in error.value.hint
     assert found(path, layout="ffpp") == {"ffpp:004"}

@@ -1,4 +1,4 @@
-"""The datasets whose folders are recognised: one file each, and this table of them."""
+"""Datasets whose folders are recognised: one module each, and this table of them."""
 
 from collections.abc import Sequence
 
@@ -6,32 +6,27 @@ from pipeline.corpus.labelled_video import Video
 from pipeline.corpus.layouts import celebdf, dfd, dfdc, ffpp
 from pipeline.corpus.layouts.folder import Folder, Layout
 
-LAYOUTS = {
-    "dfd": Layout(dfd.recognises, dfd.read, dfd.LOOKS_FOR),
-    "ffpp": Layout(ffpp.recognises, ffpp.read, ffpp.LOOKS_FOR),
-    "celebdf": Layout(celebdf.recognises, celebdf.read, celebdf.LOOKS_FOR),
-    "dfdc": Layout(dfdc.recognises, dfdc.read, dfdc.LOOKS_FOR),
-}
+LAYOUTS: dict[str, Layout] = {"dfd": dfd, "ffpp": ffpp, "celebdf": celebdf, "dfdc": dfdc}
 AUTO, FOLDERS = "auto", "folders"
 CHOICES = (AUTO, *LAYOUTS, FOLDERS)
 
 
 def read(folder: Folder, layout: str = AUTO) -> list[Video]:
-    """The videos of a folder that a dataset's layout explains; the others say nothing.
+    """Return the videos of a folder that a dataset's layout explains.
 
     Args:
         folder: to be read.
-        layout: one of `LAYOUTS`, asked whether it recognises the folder or not; ``auto`` for all
-            that do; ``folders`` for none.
+        layout: one of `LAYOUTS`, used whether it recognises the folder or not; ``auto`` for all
+            that recognise it; ``folders`` for none.
 
     Raises:
         SettingsError: a list that belongs to the dataset is damaged or incomplete.
     """
-    layouts: Sequence[Layout] = [LAYOUTS[layout]] if layout in LAYOUTS else []
+    used: Sequence[Layout] = [LAYOUTS[layout]] if layout in LAYOUTS else []
     if layout == AUTO:
-        layouts = [layout for layout in LAYOUTS.values() if layout.recognises(folder)]
-    found: dict[object, Video] = {}
-    for each in layouts:
+        used = [each for each in LAYOUTS.values() if each.recognises(folder)]
+    by_path: dict[object, Video] = {}
+    for each in used:
         for video in each.read(folder):
-            found.setdefault(video.path, video)
-    return list(found.values())
+            by_path.setdefault(video.path, video)
+    return list(by_path.values())

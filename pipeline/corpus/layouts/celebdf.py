@@ -22,14 +22,14 @@ _FOLDERS = {"celeb-real", "youtube-real", "celeb-synthesis"}
 
 
 def recognises(folder: Folder) -> bool:
-    """By the names of its folders; or by its ids, in a folder that says what it holds."""
+    """Return whether a folder has one of its names, or a label and videos with its ids."""
     ids = any(_CELEBRITY.fullmatch(p.stem) or _FAKE.fullmatch(p.stem) for p in folder.videos)
     return _is_official(folder) or (ids and folder.label is not None)
 
 
 def read(folder: Folder) -> list[Video]:
-    """Both celebrities of a fake are its identities; its original is a video of the target."""
-    tested = _tested(folder)
+    """Take both celebrities of a fake as its identities, a video of the target as its original."""
+    test_videos = _test_videos(folder)
     videos = []
     for path in folder.videos:
         who: tuple[str, ...]
@@ -52,7 +52,7 @@ def read(folder: Folder) -> list[Video]:
                 source="celebdf",
                 manipulation="Celeb-synthesis" if fake else "",
                 original=f"celebdf:{target}_{recording}" if fake else f"celebdf:{path.stem}",
-                official="" if tested is None else "test" if path.stem in tested else "train",
+                official=_official(path.stem, test_videos),
             )
         )
     return videos
@@ -62,11 +62,17 @@ def _is_official(folder: Folder) -> bool:
     return not _FOLDERS.isdisjoint(folder.names[:2])  # some copies insert videos/
 
 
-def _tested(folder: Folder) -> set[str] | None:
-    """Names of the official test videos, or None if the list is not there.
+def _official(name: str, test_videos: set[str] | None) -> str:
+    if test_videos is None:
+        return ""
+    return "test" if name in test_videos else "train"
 
-    It has no header and the lines ``1 Celeb-real/id1_0007.mp4``, where 1 is *real*: only the names
-    are taken from it, their folders say the label.
+
+def _test_videos(folder: Folder) -> set[str] | None:
+    """Return the names of the official test videos, or None without the list.
+
+    The list has no header and lines like ``1 Celeb-real/id1_0007.mp4``, where 1 is *real*. Only the
+    names are read; the label is that of the folder.
     """
     path = folder.nearest(LIST, levels=3)
     if path is None:

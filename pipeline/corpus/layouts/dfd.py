@@ -2,7 +2,7 @@
 
 Real ``01__exit_phone_room.mp4`` is actor 01 in a scene, and fake
 ``24_23__exit_phone_room__YR5OVD4S.mp4`` is that scene of actor 24, the target, with the face of
-actor 23, the source. The names tell nearly all, so copies may call their folders what they like:
+actor 23, the source. The names say nearly everything, so copies may have other folders:
 ``original_sequences/actors/c23/videos``, ``DFD_manipulated_sequences``, ``..._actors_c23``,
 ``DFD_REAL``.
 """
@@ -19,7 +19,7 @@ _FOLDER = re.compile(r"dfd|actors|deepfakedetection")
 
 
 def recognises(folder: Folder) -> bool:
-    """By a fake's name, which is unmistakable; a real one's needs a folder that says what it is."""
+    """Return whether a name is a fake's, or a folder's name gives the dataset or a label."""
     return (
         folder.label is not None
         or any(_FOLDER.search(name) for name in folder.names)
@@ -28,7 +28,7 @@ def recognises(folder: Folder) -> bool:
 
 
 def read(folder: Folder) -> list[Video]:
-    """Who is in a video is what its name says; whether it is real, what its folder says if it does.
+    """Take the actors from a video's name, and the label from its folder or else from its name.
 
     The original of a fake is the target's video of that scene.
     """

@@ -1,9 +1,8 @@
 """The Deepfake Detection Challenge (DFDC): arXiv:2006.07397, and its preview, arXiv:1910.08854.
 
-File names say nothing, lists do: ``dfdc_train_part_0/metadata.json`` has a label for each file and
-the original of each fake, the test set has a ``metadata.json`` with ``is_fake`` or a
-``labels.csv``, the preview a ``dataset.json`` with its actors. Who is in the others nobody says: a
-fake and its original are kept together.
+Labels are in lists: ``dfdc_train_part_0/metadata.json`` has a label for each file and the original
+of each fake, the test set has a ``metadata.json`` with ``is_fake`` or a ``labels.csv``, the preview
+a ``dataset.json`` with its actors. Without actors, a fake and its original share an identity.
 """
 
 import csv
@@ -23,18 +22,18 @@ from pipeline.corpus.layouts.folder import Folder
 LOOKS_FOR = (
     "metadata.json, labels.csv or dataset.json with the videos' labels, beside or above them"
 )
-_NAME = re.compile(r"[a-z]{10}\.mp4")  # many others have a labels.csv
-LEVELS = 3  # dataset.json stands so far above method_A/1224068/..., the others one at most
+_NAME = re.compile(r"[a-z]{10}\.mp4")  # other datasets have a labels.csv, too
+MAX_LEVELS_ABOVE = 3  # of dataset.json, above method_A/1224068/...; of the others 1
 
 
 def recognises(folder: Folder) -> bool:
-    """By a list that knows one of its videos."""
+    """Return whether a list has one of its videos."""
     above, entries = _list_of(folder)
     return any(_entry(path, above, entries) for path in folder.videos)
 
 
 def read(folder: Folder) -> list[Video]:
-    """The originals, and in the preview the actors, are the identities."""
+    """Take the originals, or in the preview the actors, as identities."""
     above, entries = _list_of(folder)
     videos, unlisted = [], []
     for path in folder.videos:
@@ -69,9 +68,9 @@ def read(folder: Folder) -> list[Video]:
 
 
 def _list_of(folder: Folder) -> tuple[Path, Mapping[str, Any]]:
-    """Where the list for a folder stands, and its entries by file name or relative path."""
+    """Return the folder of the list, and its entries by file name or relative path."""
     near = folder.nearest("metadata.json", "labels.csv", levels=1)
-    path = near or folder.nearest("dataset.json", levels=LEVELS)
+    path = near or folder.nearest("dataset.json", levels=MAX_LEVELS_ABOVE)
     if path is None:
         return folder.path, {}
     return path.parent, _load(path, path.stat().st_mtime_ns)
@@ -81,12 +80,13 @@ def _list_of(folder: Folder) -> tuple[Path, Mapping[str, Any]]:
 def _load(path: Path, stamp: int) -> Mapping[str, Any]:
     try:
         if path.suffix == ".csv":
-            named = {row.get("filename") or "": dict(row) for row in read_csv(path)}
-            return named if all(map(_NAME.fullmatch, named)) else {}
+            by_name = {row.get("filename") or "": dict(row) for row in read_csv(path)}
+            return by_name if all(map(_NAME.fullmatch, by_name)) else {}
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise SettingsError(
-            f"cannot read {path}: {error}", "download it again, or say --layout if it is not DFDC's"
+            f"cannot read {path}: {error}",
+            "download it again, or give --layout if it is not DFDC's",
         ) from error
     return entries if isinstance(entries, dict) else {}
 
@@ -104,6 +104,6 @@ def _label(entry: Mapping[str, Any]) -> int | None:
 
 
 def _official(entry: Mapping[str, Any]) -> str:
-    """The lists of the test set do not say that they are."""
+    """Return the split of an entry; the lists of the test set have none."""
     split = str(entry.get("split") or entry.get("set") or "test").lower()
     return split if split in ("train", "val", "test") else ""

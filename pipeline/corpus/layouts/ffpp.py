@@ -15,7 +15,7 @@ from pipeline.corpus.layouts.folder import Folder
 
 MANIPULATIONS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
 LOOKS_FOR = f"004.mp4 in folders like youtube/c23/videos, 004_982.mp4 in {', '.join(MANIPULATIONS)}"
-# Clips cut from one YouTube video, in different official splits: one person under two numbers.
+# Clips cut from one YouTube video, in different official splits: one person with two numbers.
 SAME_VIDEO = (
     ("605", "606"),
     ("639", "640"),
@@ -32,7 +32,7 @@ _DATASET = re.compile(r"faceforensics|ff\+\+|ffpp")
 
 
 def recognises(folder: Folder) -> bool:
-    """By the names of folders: three digits alone could be anything."""
+    """Return whether folders have its names; three digits alone could be anything."""
     return (
         bool(_manipulation(folder))
         or _is_youtube(folder)
@@ -42,7 +42,7 @@ def recognises(folder: Folder) -> bool:
 
 
 def read(folder: Folder) -> list[Video]:
-    """Both clips of a fake are its identities, and the target is its original."""
+    """Take both clips of a fake as its identities, and the target as its original."""
     manipulation, official = _manipulation(folder), _official(folder)
     videos = []
     for path in folder.videos:
@@ -78,22 +78,22 @@ def _manipulation(folder: Folder) -> str:
 
 
 def _is_youtube(folder: Folder) -> bool:
-    """A folder of originals; a mere ``youtube`` among somebody's fakes is none."""
+    """Return whether these are originals; a mere ``youtube`` among other fakes does not say so."""
     return "youtube" in folder.names and (bool(folder.compression) or folder.label != FAKE)
 
 
 def _official(folder: Folder) -> dict[str, str]:
-    """Clip → official split, where ``splits/train.json`` and the others stand above the videos."""
-    of_clip: dict[str, str] = {}
+    """Return the official split by clip, from ``splits/train.json`` and others above the videos."""
+    split_of_clip: dict[str, str] = {}
     for split in ("train", "val", "test"):
         path = folder.nearest(f"splits/{split}.json", levels=4)
         if path is None:
             continue
         try:
             pairs = json.loads(path.read_text(encoding="utf-8"))
-            of_clip |= {str(clip): split for pair in pairs for clip in pair}
+            split_of_clip |= {str(clip): split for pair in pairs for clip in pair}
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise SettingsError(
                 f"cannot read {path}: {error}", "it is a JSON list of pairs like [['004', '982']]"
             ) from error
-    return of_clip
+    return split_of_clip

@@ -1,11 +1,11 @@
-"""What a layout is asked about: one folder, and what its name and those above it say."""
+"""One folder as a layout sees it: its videos, and what its name and those above it say."""
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from pipeline.corpus.labelled_video import Video
 
@@ -18,9 +18,9 @@ class Folder:
 
     Attributes:
         path: of the folder; it need not exist.
-        videos: whose parent it is.
-        label: what its name, or the nearest telling one above it, says: 0 real, 1 fake.
-        whole: these are all its videos, and not just those that somebody listed.
+        videos: paths in this folder.
+        label: label in its name, or in the nearest name above it that has one: 0 real, 1 fake.
+        whole: whether these are all its videos, and not just some that a CSV file lists.
     """
 
     path: Path
@@ -36,14 +36,14 @@ class Folder:
 
     @property
     def compression(self) -> str:
-        """The compression level of FaceForensics++ that a name states: raw, c23, c40 or nothing."""
+        """FaceForensics++'s compression level in a name: raw, c23, c40 or nothing."""
         for name in self.names:
             if level := _COMPRESSION.search(name):
                 return level[1].replace("c0", "raw")
         return ""
 
     def nearest(self, *names: str, levels: int) -> Path | None:
-        """The first of these files in the folder itself, or up to so many levels above it."""
+        """Return the first of these files in the folder, or up to ``levels`` folders above it."""
         for folder in (self.path, *Path(os.path.abspath(self.path)).parents[:levels]):  # noqa: PTH100
             for name in names:
                 if (folder / name).is_file():
@@ -51,16 +51,17 @@ class Folder:
         return None
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How one dataset names and orders its videos.
+class Layout(Protocol):
+    """A module that knows how one dataset names and orders its videos.
 
     Attributes:
-        recognises: whether a folder is one of this dataset's.
-        read: its videos among those of a folder, with all that their names and lists say.
-        looks_for: what is recognised, in words for whoever gave another folder.
+        LOOKS_FOR: names that it recognises, for an error message.
     """
 
-    recognises: Callable[[Folder], bool]
-    read: Callable[[Folder], list[Video]]
-    looks_for: str
+    LOOKS_FOR: str
+
+    def recognises(self, folder: Folder) -> bool:
+        """Return whether a folder belongs to this dataset."""
+
+    def read(self, folder: Folder) -> list[Video]:
+        """Return this dataset's videos in a folder, with what their names and lists say."""

@@ -32,7 +32,7 @@ def test_every_pair_on_two_sides_that_shares_something_is_told_once(rows):
     assert set(told) == expected
     assert len(told) == len(expected)
     leaks = find_leaks(ties, splits)
-    assert {leak.tie for leak in leaks} == {tie for _, shared in expected for tie in shared}
+    assert {leak.key for leak in leaks} == {tie for _, shared in expected for tie in shared}
     assert sum(leak.n_pairs for leak in leaks) == sum(len(shared) for _, shared in expected)
 
 

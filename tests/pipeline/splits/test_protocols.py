@@ -135,7 +135,7 @@ def test_the_leaks_of_an_official_split_are_repaired_for_the_test_set():
     ]
     published = split(videos, "published", holdout=0)
     assert published == [video.official for video in videos]
-    assert [leak.tie for leak in leaks(videos, published)] == ["ffpp:000+079"]
+    assert [leak.key for leak in leaks(videos, published)] == ["ffpp:000+079"]
     repaired = split(videos, "official", holdout=0)
     dropped = [v for v, side in zip(videos, repaired, strict=True) if side is None]
     assert leaks(videos, repaired) == []

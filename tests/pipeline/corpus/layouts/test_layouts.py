@@ -313,8 +313,7 @@ def test_the_example_of_a_new_layout_in_the_documentation_works(root, tmp_path, 
     (tmp_path / "studio.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     studio = importlib.import_module("studio")
-    layout = layouts.Layout(studio.recognises, studio.read, studio.LOOKS_FOR)
-    monkeypatch.setitem(layouts.LAYOUTS, "studio", layout)
+    monkeypatch.setitem(layouts.LAYOUTS, "studio", studio)
     touch(root, "takes/ann-01.mp4", "swaps/ann-01_bo.mp4", "REAL/ann-01.mp4")
     assert rows(
         read_corpus([root / "takes", root / "swaps"]), "label", "identities", "original"
