@@ -1,20 +1,43 @@
 """Explanation of the verdict on a clip: where and when it comes from."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
 from features.backbones import Backbone
-from features.embedding import embed_clip, stream_pictures
+from features.embedding import embed_clip, stream_images
 from model.explanation.anomaly import Anomaly
-from model.explanation.explanation import Explanation
-from model.explanation.faithfulness import faithfulness_of, log_odds
+from model.explanation.faithfulness import Faithfulness, faithfulness_of, log_odds
 from model.explanation.heatmaps import heat_of, slope_of
 from model.explanation.occlusion_over_time import by_moment, contributions, span_probabilities
 from model.run.run import Run
 from model.training.sequences import join_streams
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Explanation of the verdict on one clip, of M = T-1 moments: one for each flow map.
+
+    Attributes:
+        log_odds: calibrated log-odds of being fake.
+        moments: probability of being fake of the span around each moment by itself, (M,) float64.
+        contribution: fall of the log-odds of being fake if that span is left out, (M,) float64.
+        heat: stream → first-order contribution of each cell of the backbone's own grid to the
+            log-odds of being fake, (M, h, w) float32.
+        anomaly: distance of each moment from usual motion, (M,) float64; 1 is usual.
+        faithfulness: stream → faithfulness of its heatmaps; empty unless asked for.
+    """
+
+    log_odds: float
+    moments: npt.NDArray[np.float64]
+    contribution: npt.NDArray[np.float64]
+    heat: Mapping[str, npt.NDArray[np.float32]]
+    anomaly: npt.NDArray[np.float64]
+    faithfulness: Mapping[str, Faithfulness]
 
 
 def explain_clip(
@@ -39,7 +62,7 @@ def explain_clip(
     embedded = embed_clip(arrays, backbone, options)
     x = torch.from_numpy(join_streams(embedded, run.config.streams))
     slope = slope_of(run, x)
-    pictures = {s: stream_pictures(arrays, s, options) for s in options.streams}
+    pictures = {s: stream_images(arrays, s, options) for s in options.streams}
     heat = {
         stream: heat_of(backbone, shown, slope.for_stream(run, stream), options.every)
         for stream, shown in pictures.items()

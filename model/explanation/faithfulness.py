@@ -1,6 +1,7 @@
 """Faithfulness of heatmaps: how the verdict changes if the hottest cells are covered."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -8,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from features.backbones import Backbone, Pictures
+from features.backbones import Backbone, Images
 from features.embedding import half
-from model.explanation.explanation import Faithfulness
 from model.run.run import Run
 from model.training.sequences import join_streams
 
@@ -18,12 +18,27 @@ COVERED_SHARE = 0.2  # of the cells of each map
 RANDOM_DRAWS = 3
 
 
+@dataclass(frozen=True)
+class Faithfulness:
+    """Fall of a clip's log-odds when its hottest cells are covered, and when random cells are.
+
+    Attributes:
+        share: share of the cells of each map that are covered, 0..1.
+        hottest: fall of the verdict's log-odds when the hottest cells are covered.
+        random: the same when as many random cells are covered, mean of several draws.
+    """
+
+    share: float
+    hottest: float
+    random: float
+
+
 def faithfulness_of(
     run: Run,
     backbone: Backbone,
     embedded: Mapping[str, npt.NDArray[Any]],
     stream: str,
-    pictures: Pictures,
+    pictures: Images,
     heat: npt.NDArray[np.float32],
 ) -> Faithfulness:
     """Measure the effect of covering the cells that speak most for the verdict, and random ones.
@@ -73,7 +88,7 @@ def highest_cells(values: npt.NDArray[np.float64], share: float) -> npt.NDArray[
     return (ranks >= flat.shape[1] - n).reshape(values.shape)
 
 
-def blur_cells(pictures: Pictures, cells: npt.NDArray[np.bool_]) -> Pictures:
+def blur_cells(pictures: Images, cells: npt.NDArray[np.bool_]) -> Images:
     """Blur cells of pictures: they keep their mean colour and brightness, not their detail.
 
     Args:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from features.backbones import Backbone, Pictures
+from features.backbones import Backbone, Images
 from features.last_map import weighted_maps
 from model.run.run import Run
 from model.training.heads import Head, clip_logits
@@ -66,7 +66,7 @@ def slope_of(run: Run, x: torch.Tensor) -> Slope:
     return Slope(gradient.numpy(), added.numpy())
 
 
-def heat_of(backbone: Backbone, pictures: Pictures, slope: Slope, every: int = 1) -> Floats:
+def heat_of(backbone: Backbone, pictures: Images, slope: Slope, every: int = 1) -> Floats:
     """Return the first-order contribution of each cell of each picture to the log-odds of fake.
 
     Contributions are relative to the training mean. Where the network averages its last map, a

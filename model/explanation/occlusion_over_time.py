@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 from scipy.special import expit
 
 from model.explanation.anomaly import Anomaly
-from model.explanation.explanation import Band
 from model.run.run import Run
 from model.training.heads import Head, clip_logits
 from model.training.sequences import Sequences
@@ -28,6 +27,34 @@ QUANTILES = tuple(n / 200 for n in range(201))
 SPAN_SHARE = 0.25  # of a clip's rows
 MIN_SPAN = 8  # rows, of clips that have as many
 COPIES_AT_ONCE = 16  # of a clip; bounds the memory
+
+
+@dataclass(frozen=True)
+class Band:
+    """Quantiles over moments of real videos, by heads and densities that did not see them.
+
+    Attributes:
+        quantiles: ascending, from 0 to 1.
+        moments: `Explanation.moments` at these quantiles.
+        anomaly: `Explanation.anomaly` at these quantiles.
+    """
+
+    quantiles: tuple[float, ...]
+    moments: tuple[float, ...]
+    anomaly: tuple[float, ...]
+
+    def stranger_than(self, anomaly: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
+        """Return the share of moments of real videos that are less unusual, to half a percent.
+
+        Args:
+            anomaly: `Explanation.anomaly`, (M,).
+
+        Returns:
+            (M,), NaN where the motion is unknown; None if that of all real videos is.
+        """
+        if np.isnan(self.anomaly).any():
+            return None
+        return np.interp(anomaly, self.anomaly, self.quantiles)
 
 
 def span_length(length: int, crop_length: int) -> int:

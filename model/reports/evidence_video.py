@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.embedding import scaled_maps
-from model.explanation.explanation import Explanation
+from model.explanation.explain import Explanation
 from pipeline.video.encode import write_h264
 
 PANE_SIDE = 224  # pixels, the longer side of a pane
@@ -137,7 +137,7 @@ def _draw_heat(frame: Picture, heat: npt.NDArray[np.float32], limit: float) -> P
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
     smooth = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     strength = np.clip(smooth / (limit or 1.0), -1, 1)[..., None]
-    colour = np.where(strength > 0, np.float32(FAKE_COLOUR), np.float32(REAL_COLOUR))
+    colour = np.where(strength > 0, *np.array([FAKE_COLOUR, REAL_COLOUR], np.float32))
     alpha = MAX_HEAT_OPACITY * np.abs(strength)
     return np.rint(grey * (1 - alpha) + colour * alpha).astype(np.uint8)
 

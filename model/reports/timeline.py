@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from model.explanation.explanation import Band
+from model.explanation.occlusion_over_time import Band
 from model.reports.evidence_video import ClipEvidence
 
 HEIGHT = 100  # of a plot in SVG units; its width is the number of moments

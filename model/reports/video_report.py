@@ -15,7 +15,7 @@ import numpy.typing as npt
 from features.backbones import Backbone
 from model.explanation.anomaly import percent
 from model.explanation.explain import explain_clip
-from model.explanation.explanation import Faithfulness
+from model.explanation.faithfulness import Faithfulness
 from model.explanation.occlusion_over_time import load_band
 from model.prediction.predict_videos import ExaminedVideo, video_warnings
 from model.reports.evidence_video import (

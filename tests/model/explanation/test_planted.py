@@ -10,11 +10,11 @@ from features.backbones import load_backbone
 from features.last_map import weighted_maps
 from features.motion import NAMES
 from model.explanation.anomaly import fit_anomaly
-from model.explanation.explanation import Band
 from model.explanation.faithfulness import faithfulness_of, highest_cells
 from model.explanation.heatmaps import heat_of, slope_of
 from model.explanation.occlusion_over_time import (
     BAND,
+    Band,
     by_moment,
     contributions,
     fit_band,
