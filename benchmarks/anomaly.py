@@ -1,13 +1,12 @@
-"""Do fakes move more strangely than real videos of people who were never seen?
+"""Do fakes move more unusually than real videos of people who were never seen?
 
 Run ``python -m benchmarks.anomaly EMBEDDINGS...`` with caches of embeddings, each of a corpus with
-people of its own. Each is split into five folds by identity; in turn, the density of real motion is
-learned from four of them, as `model.fit` does, and the videos of the fifth are compared with it.
-Every video is judged once.
+people of its own. Each is split into five folds by identity. In turn, a density of real motion is
+fitted to four of them, as `model.fit` does, and compared with the videos of the fifth.
 
-It prints the AUC of their quantiles among real training videos, with the 95% interval of a
-bootstrap over groups of linked videos, how many real ones are stranger than 95% of real training
-videos, and the same of moments.
+It prints the AUC of the videos' quantiles among real training videos, with the 95% interval of a
+bootstrap over groups of linked videos, how many real ones are more unusual than 95% of real
+training videos, and the same for moments.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from model.explanation.anomaly import fit_anomaly, read_motion
+from model.explanation.anomaly import UNUSUAL_QUANTILE, fit_anomaly, read_motion
 from model.fitting import training_folds
 from model.run.per_video_scores import by_video
 from model.statistics.metrics import auc_roc, with_intervals
@@ -25,82 +24,82 @@ from pipeline.cache import Cache
 from pipeline.splits.partition import groups
 from pipeline.splits.protocols import Splitting, split_clips
 
-FOLDS = 5  # of a corpus, one of which is looked at
-TRAINING_FOLDS = 4  # as model.fit has them
-RARE = 0.95
+TEST_FOLDS = 5  # of a corpus
+TRAINING_FOLDS = 4  # the default of model.fit
 
 
 def main():
-    labels, quantiles, moments, linked = [], [], [], []
+    videos = []
     for folder in map(Path, sys.argv[1:]):
-        before = len(labels)
-        for fold in range(1, FOLDS + 1):
-            for video in unseen(Cache(folder, "embed"), f"fold:{fold}/{FOLDS}"):
-                labels.append(video.label)
-                quantiles.append(video.quantile)
-                moments.append(video.moments)
-                linked.append(
-                    (f"{folder} {video.id}", *(f"{folder} {tie}" for tie in video.group_keys))
-                )
-        tell(folder, *map(np.array, (labels[before:], quantiles[before:])))
-    labels, quantiles, people = np.array(labels), np.array(quantiles), groups(linked)
-
-    def area(rows):
-        return {"AUC": auc_roc(labels[rows], quantiles[rows])}
-
-    tell("all", labels, quantiles)
-    interval = with_intervals(area, people)["AUC"]
-    print(f"  AUC {interval}: 95% interval over {people.max() + 1} groups of linked videos")
+        of_corpus = [
+            dataclasses.replace(
+                video, group_keys=tuple(f"{folder} {key}" for key in video.group_keys)
+            )
+            for fold in range(1, TEST_FOLDS + 1)
+            for video in unseen_videos(Cache(folder, "embed"), f"fold:{fold}/{TEST_FOLDS}")
+        ]
+        print_auc(folder, of_corpus)
+        videos += of_corpus
+    print_auc("all", videos)
+    labels = np.array([video.label for video in videos])
+    quantiles = np.array([video.quantile for video in videos])
+    linked = groups([video.group_keys for video in videos])
+    interval = with_intervals(lambda rows: {"AUC": auc_roc(labels[rows], quantiles[rows])}, linked)[
+        "AUC"
+    ]
+    print(f"  AUC {interval}: 95% interval over {linked.max() + 1} groups of linked videos")
     for name, label in (("real", 0), ("fake", 1)):
-        share = np.mean(
-            np.concatenate([moments[n] for n in np.flatnonzero(labels == label)]) > RARE
-        )
+        moments = np.concatenate([video.moments for video in videos if video.label == label])
+        share = np.mean(moments > UNUSUAL_QUANTILE)
         print(f"  {share:.0%} of moments of {name} videos are stranger than 95% of real ones")
 
 
-def tell(name, labels, quantiles):
-    print(f"{name}: AUC {auc_roc(labels, quantiles):.3f} of {len(labels)} unseen videos")
-    for called, label in (("real", 0), ("fake", 1)):
-        found = quantiles[labels == label]
-        print(f"  {(found > RARE).sum()} of {len(found)} {called} ones beyond 95% of real ones")
+def print_auc(name, videos):
+    labels = np.array([video.label for video in videos])
+    quantiles = np.array([video.quantile for video in videos])
+    print(f"{name}: AUC {auc_roc(labels, quantiles):.3f} of {len(videos)} unseen videos")
+    for kind, label in (("real", 0), ("fake", 1)):
+        unusual = quantiles[labels == label] > UNUSUAL_QUANTILE
+        print(f"  {unusual.sum()} of {len(unusual)} {kind} ones beyond 95% of real ones")
 
 
 @dataclasses.dataclass
-class Video:
-    """One that no density has learned from.
+class UnseenVideo:
+    """A video that no density has seen.
 
     Attributes:
-        quantile: its strangeness among real training videos, 0..1.
-        moments: (M,) the same of its moments.
+        label: 0 real, 1 fake.
+        group_keys: whatever links it to other videos.
+        quantile: its quantile among real training videos, 0..1.
+        moments: quantiles of its moments among theirs, (M,).
     """
 
-    id: str
     label: int
-    ties: tuple[str, ...]
+    group_keys: tuple[str, ...]
     quantile: float
     moments: np.ndarray
 
 
-def unseen(cache, by):
-    """The test videos of a split, compared with what the real training ones are like."""
+def unseen_videos(cache, by):
+    """Yield the test videos of a split, compared with the real training videos."""
     cache.clips = split_clips(cache.clips, Splitting(by=by))
     training = load_sequences(cache, ["motion"], ["train"])
     motion, folds = read_motion(cache, training), training_folds(training, TRAINING_FOLDS, 0)
     anomaly = fit_anomaly(motion, training, folds)
-    usual = []
+    reference = []
     for n, (_, val) in enumerate(folds):
-        alone = dataclasses.replace(anomaly, moments=anomaly.moments[n : n + 1])
-        usual += [alone.by_moment(motion[row]) for row in val if training.labels[row] == 0]
-    usual = np.sort(np.concatenate(usual))
+        of_fold = dataclasses.replace(anomaly, moments=anomaly.moments[n : n + 1])
+        reference += [of_fold.by_moment(motion[row]) for row in val if training.labels[row] == 0]
+    reference = np.sort(np.concatenate(reference))
     test = load_sequences(cache, ["motion"], ["test"])
     motion = read_motion(cache, test)
     ids, labels, distances = by_video(test.clips, anomaly.distances(motion))
     for id, label, distance in zip(ids, labels, distances, strict=True):
         rows = [n for n, clip in enumerate(test.clips) if clip.video == id]
         moments = np.concatenate([anomaly.by_moment(motion[row]) for row in rows])
-        ranks = np.searchsorted(usual, moments) / len(usual)
-        ties = test.clips[rows[0]].group_keys
-        yield Video(id, label, ties, anomaly.quantile(distance), ranks)
+        quantiles = np.searchsorted(reference, moments) / len(reference)
+        keys = (f"video:{id}", *test.clips[rows[0]].group_keys)
+        yield UnseenVideo(label, keys, anomaly.quantile(distance), quantiles)
 
 
 if __name__ == "__main__":
