@@ -107,7 +107,7 @@ def main(
         raise click.UsageError("--json is for the terminal: give -o a name that ends in .jsonl.")
     if output and report:
         raise click.UsageError(
-            "--report is not for -o, which leaves out what was judged before: give one of them."
+            "--report is not for -o, which leaves out what was predicted before: give one of them."
         )
     read_config(run)  # fails fast, before PyTorch is imported
     from model.prediction.batch import Tally, list_videos, predict_into_file, read_list
@@ -163,7 +163,7 @@ def main(
             click.echo(f"all of them: {write_verdicts(report, loaded, pages)}", err=True)
     reasons = f"{output} says why" if output else "the reasons are above"
     if not tally.n_scored:
-        raise NothingUsable("no video could be judged", reasons)
+        raise NothingUsable("no video could be predicted", reasons)
     if max_undecidable is not None and tally.share_undecidable > max_undecidable:
         raise TooManyRejects(
             f"{100 * tally.share_undecidable:.3g}% of the videos are undecidable, "

@@ -61,7 +61,7 @@ def evaluate_elsewhere(
         other: an embedding cache made with the same settings.
         controls: use heads as controls, too, not only two logistic regressions.
         device: where missing controls are trained, if the run's own cache is available.
-        allow_leaks: evaluate although it shares somebody with the training videos; every result
+        allow_leaks: evaluate although it shares group keys with the training videos; every result
             then carries a warning.
 
     Raises:

@@ -77,12 +77,12 @@ def list_videos(given: Sequence[Path], *, follow_links: bool = False) -> Listing
     listed = tuple(paths.values())
     notes = []
     if n_given > len(listed):
-        notes.append(f"{n_given - len(listed)} given more than once, judged once")
+        notes.append(f"{n_given - len(listed)} given more than once, predicted once")
     if others:
         names = one_line(first_few([str(path) for path in others], MAX_LISTED))
         notes.append(
             f"{len(others)} other files in the folders are no videos by their names ({names}); one "
-            "that is given itself is judged"
+            "that is given itself is predicted"
         )
     return Listing(
         listed, {path: outside[path] for path in listed if path in outside}, tuple(notes)
@@ -159,7 +159,7 @@ class Tally:
             seconds = time.monotonic() - self.started
             text += f"\n{n_now} in {seconds:.0f} s, {seconds / n_now:.2f} s a video"
         if self.n_before:
-            text += f"\n{self.n_before} were judged before"
+            text += f"\n{self.n_before} were predicted before"
         return text
 
 

@@ -19,7 +19,7 @@ from pipeline.common.files import end_of_lines, try_lock, whole_file
 
 SUFFIXES = (".csv", ".jsonl")
 OUTSIDE = "outside the corpus"  # as in rejected.csv
-RETRIED = (*Rejected.PASSING, OUTSIDE)  # reasons that may be gone the next time
+RETRIED = (*Rejected.TRANSIENT_REASONS, OUTSIDE)  # reasons that may be gone the next time
 COLUMNS = (
     *(field.name for field in dataclasses.fields(Prediction)),
     *("n_bytes", "modified", "run", "run_sha256"),

@@ -52,18 +52,20 @@ class Perturbation:
 
 def _blur(share: float) -> str:
     """Return a Gaussian blur; ``share`` is its standard deviation over the frame's height."""
+    # Six steps are within 3% of the Gaussian's spread from 2 pixels on; one step is 25% off.
     return f"gblur=sigma={share}*{{height}}:steps=6"
 
 
 def _noise(level: float) -> str:
     """Return Gaussian noise, new for each frame, of a standard deviation in 1/255 of full scale."""
-    # FFmpeg's strength is an integer, sqrt(3) times the standard deviation.
+    # FFmpeg's strength is an integer, sqrt(3) times the standard deviation (to within 5%).
     return f"noise=alls={round(level * math.sqrt(3))}:allf=t:all_seed=0"
 
 
 def _gamma(exponent: float) -> str:
     """Return an exponent for each colour; above 1 is darker."""
-    return "lutrgb=" + ":".join(f"{colour}=gammaval({exponent})" for colour in "rgb")
+    # lutrgb cuts decimals off: 0.5 more rounds.
+    return "lutrgb=" + ":".join(f"{colour}=gammaval({exponent})+0.5" for colour in "rgb")
 
 
 PERTURBATIONS = (

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
@@ -139,22 +140,27 @@ def sweep(
         )
     provenance = _provenance(run, backbone)
     scores = _resume(run, files, provenance)
-    todo = {name: one for name, one in _perturbations().items() if name not in scores}
+    perturbations = _perturbations()
+    todo = [name for name in perturbations if name not in scores]
     n_files = len(clips) - lost.total()
     with tqdm(total=n_files * len(todo), desc="sweep", unit="video", disable=None) as bar:
-        for name, perturbation in todo.items():
+        for name in todo:
             bar.set_postfix_str(name)
-            predicted = _predict(run, files, perturbation, backbone, pool, bar.update)
+            predicted = _predict(run, files, perturbations[name], backbone, pool, bar.update)
             scores[name] = [
                 ScoredCopy(clip.video, clip.label, name, *predicted[clip.video]) for clip in clips
             ]
-            scores = {name: scores[name] for name in _perturbations() if name in scores}
             header = [field.name for field in dataclasses.fields(ScoredCopy)]
-            rows = [dataclasses.astuple(copy) for copies in scores.values() for copy in copies]
-            write_csv(run.folder / SCORES, header, rows)
-    result = _result(run, split, clips, scores, lost)
+            copies = [copy for one in perturbations for copy in scores.get(one, [])]
+            write_csv(run.folder / SCORES, header, map(dataclasses.astuple, copies))
+    result = _result(run, split, clips, {name: scores[name] for name in perturbations}, lost)
     _write_json(run, provenance | dataclasses.asdict(result))
-    _plot(run, result)
+    points = {
+        f"{name} ({outcome.scored})": (outcome.auc_roc, outcome.accuracy)
+        for name, outcome in result.outcomes.items()
+    }
+    title = f"{split} split, {len(clips)} videos (how many are scored)"
+    plot_sweep(points, title, result.threshold, run.folder / PLOT, result.warnings)
     return result
 
 
@@ -213,11 +219,11 @@ def _resume(
         probability = float(row["probability"]) if row["probability"] else None
         copy = ScoredCopy(row["id"], int(row["label"]), name, probability, row["status"])
         scores.setdefault(name, []).append(copy)
-    lost = {video: file if isinstance(file, str) else "" for video, file in files.items()}
+    lost = [(video, file if isinstance(file, str) else "") for video, file in files.items()]
     return {
         name: copies
         for name, copies in scores.items()
-        if {copy.id: copy.status if copy.status in LOST else "" for copy in copies} == lost
+        if [(copy.id, copy.status if copy.status in LOST else "") for copy in copies] == lost
     }
 
 
@@ -263,15 +269,18 @@ def _result(
     scores: Mapping[str, Sequence[ScoredCopy]],
     lost: Mapping[str, int],
 ) -> Sweep:
-    group_numbers = groups([clip.group_keys for clip in clips]).tolist()
-    group = {clip.video: n for clip, n in zip(clips, group_numbers, strict=True)}
-    unchanged = {copy.id: copy.probability for copy in scores[UNCHANGED]}
+    labels = np.array([clip.label for clip in clips], np.int64)
+    linked = groups([clip.group_keys for clip in clips])
     evaluated = {row["id"]: row["probability"] for row in read_csv(run.folder / PREDICTIONS)}
     differences = [
-        abs(probability - float(evaluated[video]))
-        for video, probability in unchanged.items()
-        if probability is not None and evaluated.get(video)
+        abs(copy.probability - float(evaluated[copy.id]))
+        for copy in scores[UNCHANGED]
+        if copy.probability is not None and evaluated.get(copy.id)
     ]
+    outcomes = {
+        name: _perturbation_result(copies, scores[UNCHANGED], labels, linked, run.config.threshold)
+        for name, copies in scores.items()
+    }
     return Sweep(
         split,
         len(clips),
@@ -279,56 +288,39 @@ def _result(
         run.config.threshold,
         run.config.warnings,
         max(differences, default=None),
-        {
-            name: _perturbation_result(copies, unchanged, group, run.config.threshold)
-            for name, copies in scores.items()
-        },
+        outcomes,
     )
 
 
 def _perturbation_result(
     copies: Sequence[ScoredCopy],
-    unchanged: Mapping[str, float | None],
-    group: Mapping[str, int],
+    unchanged: Sequence[ScoredCopy],
+    labels: npt.NDArray[np.int64],
+    linked: npt.NDArray[np.int64],
     threshold: float,
 ) -> PerturbationResult:
-    scored = [copy for copy in copies if copy.probability is not None]
-    in_both = [copy for copy in scored if unchanged[copy.id] is not None]
+    before, after = (
+        np.array([copy.probability for copy in some], np.float64) for some in (unchanged, copies)
+    )  # (V,) each, NaN without a score
+    scored, in_both = ~np.isnan(after), ~np.isnan(after - before)
+    metrics, drop = {}, UNDEFINED
+    if scored.any():
+        metrics = all_metrics(labels[scored], after[scored], threshold, linked[scored])
+    if in_both.any():
+        drop = auc_drop(labels[in_both], before[in_both], after[in_both], linked[in_both])
+    shifts = [(after - before)[in_both & (labels == label)] for label in (0, 1)]
+    shift_real, shift_fake = (float(shift.mean()) if len(shift) else None for shift in shifts)
     reasons = Counter(
         copy.status.split(":")[0]
         for copy in copies
         if copy.probability is None and copy.status not in LOST
     )
-    labels, probabilities, linked = _columns(scored, group)
-    metrics = all_metrics(labels, probabilities, threshold, linked) if scored else {}
-    labels, after, linked = _columns(in_both, group)
-    before = np.array([unchanged[copy.id] for copy in in_both], np.float64)
-    shifts = [(after - before)[labels == label] for label in (0, 1)]
-    shift_real, shift_fake = (float(shift.mean()) if len(shift) else None for shift in shifts)
     return PerturbationResult(
-        len(scored),
+        int(scored.sum()),
         dict(reasons.most_common()),
         metrics.get("auc_roc", UNDEFINED),
         metrics.get("accuracy", UNDEFINED),
-        auc_drop(labels, before, after, linked) if in_both else UNDEFINED,
+        drop,
         shift_real,
         shift_fake,
     )
-
-
-def _columns(copies: Sequence[ScoredCopy], group: Mapping[str, int]) -> tuple[Any, Any, Any]:
-    """Return labels, probabilities and numbers of groups of linked videos, (N,) each."""
-    return (
-        np.array([copy.label for copy in copies], np.int64),
-        np.array([copy.probability for copy in copies], np.float64),
-        np.array([group[copy.id] for copy in copies], np.int64),
-    )
-
-
-def _plot(run: Run, result: Sweep) -> None:
-    points = {
-        f"{name} ({outcome.scored})": (outcome.auc_roc, outcome.accuracy)
-        for name, outcome in result.outcomes.items()
-    }
-    title = f"{result.split} split, {result.videos} videos (how many are scored)"
-    plot_sweep(points, title, result.threshold, run.folder / PLOT, result.warnings)

@@ -76,7 +76,7 @@ def test_a_folder_stands_for_its_videos_sorted_and_what_is_left_out_is_said(vide
     for name in "123":
         (videos / f"x{name}.txt").touch()
     (note,) = list_videos([videos]).notes
-    assert note.startswith("4 other files") and ", ...); one that is given itself is judged" in note
+    assert note.startswith("4 other files") and ", ...); one that is given itself is predicted" in note
 
 
 def test_files_and_folders_keep_their_order_and_nothing_is_listed_twice(videos, monkeypatch):
@@ -84,7 +84,7 @@ def test_files_and_folders_keep_their_order_and_nothing_is_listed_twice(videos, 
     gone, a = Path("gone.mp4"), Path("deeper/a.mp4")
     listing = list_videos([gone, a, videos, Path("deeper"), gone])
     assert listing.paths == (gone, a, videos / "b.mp4", videos / "c.mp4")
-    assert listing.notes[0] == "3 given more than once, judged once"
+    assert listing.notes[0] == "3 given more than once, predicted once"
 
 
 def test_links_may_lead_into_the_folders_given_but_not_out_of_them(videos, chain, tmp_path):
@@ -160,13 +160,13 @@ def test_only_what_is_missing_or_has_changed_is_judged_again(videos, command, ch
         before = file.read_bytes()
         again = command(videos / "c.mp4", videos / "b.mp4", "-o", file)
         assert file.read_bytes() == before
-        assert "2 were judged before" in again.stdout
+        assert "2 were predicted before" in again.stdout
         assert "s a video" not in again.stdout
         third, fourth = list(chain.videos.values())[2:4]
         first = rows_of(file)
         shutil.copy(third if file.suffix == ".csv" else fourth, videos / "c.mp4")
         done = command(videos, "-o", file)
-        assert "1 were judged before" in done.stdout
+        assert "1 were predicted before" in done.stdout
         found = rows_of(file)
         assert len(found) == 3
         b, c = str(videos / "b.mp4"), str(videos / "c.mp4")
@@ -180,7 +180,7 @@ def test_what_may_have_been_the_machines_fault_is_tried_again(videos, command, t
     command(videos / "b.mp4", gone, "-o", file)
     assert rows_of(file)[str(gone)]["reason"] == "unreadable: No such file or directory"
     again = command(videos / "b.mp4", gone, "-o", file)
-    assert "1 were judged before" in again.stdout
+    assert "1 were predicted before" in again.stdout
     shutil.copy(videos / "b.mp4", gone)
     command(videos / "b.mp4", gone, "-o", file)
     assert (
@@ -334,7 +334,7 @@ def test_killed_and_started_again_it_ends_as_if_it_had_not_been(
     done = command(folder, "-o", file)
     assert done.exit_code == 0
     assert not list(temporary.iterdir())
-    assert f"{n_whole - 1} were judged before" in done.stdout
+    assert f"{n_whole - 1} were predicted before" in done.stdout
     found = rows_of(file)
     assert sorted(found) == [str(folder / f"{n:02}.mp4") for n in range(N)]
     undisturbed = command(*(folder / f"{n:02}.mp4" for n in range(3)), "--json")
@@ -386,7 +386,7 @@ def test_three_hundred_files_of_rubbish_are_all_reported(command, chain, tmp_pat
     done = command(folder, "-o", file, jobs=2)
     assert done.exit_code == 1
     assert "300 videos: 0 fake, 0 real, 300 undecidable" in done.stdout
-    assert "error: no video could be judged" in done.stderr
+    assert "error: no video could be predicted" in done.stderr
     rows = rows_of(file).values()
     assert Counter(row["verdict"] for row in rows) == {"undecidable": 300}
     assert all(row["reason"] for row in rows)

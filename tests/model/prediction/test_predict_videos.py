@@ -143,7 +143,7 @@ def test_if_nothing_could_be_judged_the_command_fails(chain, undecidable, run_co
     done = run_command(predict_command, *arguments(chain, short))
     assert done.exit_code == 1
     assert done.stdout == f"{short}: undecidable (too short: 5 frames, 9 are needed)\n"
-    assert "error: no video could be judged" in done.stderr
+    assert "error: no video could be predicted" in done.stderr
 
 
 def test_the_sentence_has_path_verdict_probability_and_threshold():
