@@ -85,7 +85,7 @@ def split_lines(
     lines = []
     rows = {row["split"]: row for row in split_rows(videos, splits)}
     for split in (*SPLITS, ""):
-        name = split or "in no split (what ties them to others straddles, or the holdout is full)"
+        name = split or "in no split (they share identities with two sides, or the holdout is full)"
         if split in rows:
             lines.append(f"  {name}: {rows[split]['real']} real, {rows[split]['fake']} fake")
         elif split in ("test", "val", "holdout") and how[split] and how["by"] == "identity":
