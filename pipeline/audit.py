@@ -1,4 +1,4 @@
-"""The command that says whether a split leaks."""
+"""The command that checks whether a split leaks."""
 
 import csv
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ from pipeline.corpus.layouts import AUTO
 from pipeline.corpus.leaks import Leak, Pair, find_leaks, offending_pairs
 from pipeline.corpus.reading import known_by_path, names_in
 
-_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+_IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The videos that are on a side of a split, and what links them.
+    """The videos of a split, and the keys that link them.
 
     Attributes:
-        names: N names of videos.
-        splits: N sides.
-        group_keys: N collections of whatever must not be on two sides.
-        n_identities: known in these videos.
-        n_unknown: videos of whom no identity is known.
+        names: name of each of N videos.
+        splits: side of each.
+        group_keys: keys of each that must not be on two sides.
+        n_identities: number of identities in them.
+        n_unknown: number of videos without an identity.
     """
 
     names: list[str]
@@ -39,28 +39,27 @@ class Audit:
     n_unknown: int
 
     def leaks(self) -> list[Leak]:
-        """Everything that is on two sides."""
+        """Return the keys that are on two sides."""
         return find_leaks(self.group_keys, self.splits, self.names)
 
     def pairs(self) -> Iterator[Pair]:
-        """Every pair of videos that shows a leak."""
+        """Return the pairs of videos that leak."""
         return offending_pairs(self.group_keys, self.splits, self.names)
 
 
 def audit(path: Path, layout: str = AUTO) -> Audit:
-    """Collect what has to be on one side of a split each.
+    """Read the videos of a split and their group keys.
 
     Args:
-        path: a cache, or a CSV file with the columns ``path``, ``split`` (any words) and perhaps
+        path: a cache, or a CSV file with the columns ``path``, ``split`` (any words) and optionally
             ``identity`` (several are separated by ``;``) and ``original`` (a path in this list).
-            The files need not exist: where no identity is given, it is recognised from their names,
-            as `read_corpus` would. A row may also be an image, in a folder that is named after its
-            video.
-        layout: whose names to go by, one of `pipeline.corpus.layouts.CHOICES`.
+            The files need not exist: a missing identity is derived from their names, as in
+            `read_corpus`. A row may also be an image in a folder named after its video.
+        layout: naming scheme of the files, one of `pipeline.corpus.layouts.CHOICES`.
 
     Raises:
-        SettingsError: it is neither, or lacks a column.
-        NothingUsable: nothing is in a split, or nobody is known.
+        SettingsError: the path is neither, or the file lacks a column.
+        NothingUsable: no video is in a split, or no identity is known.
     """
     if path.is_dir():
         rows = _from_cache(path)
@@ -71,38 +70,38 @@ def audit(path: Path, layout: str = AUTO) -> Audit:
     rows = [row for row in rows if row.split]
     if not rows:
         raise NothingUsable(f"no video of {path} is in a split", "fill in the column split")
-    who = [row.identities for row in rows]
-    known = {identity for identities in who for identity in identities}
-    if not known:
+    identities = {identity for row in rows for identity in row.identities}
+    if not identities:
         raise NothingUsable(
-            f"nobody is known of the {len(rows)} videos of {path}, so no leak could show",
+            f"no identity is known in the {len(rows)} videos of {path}, so no leak could show",
             "add a column identity, or say with --layout whose names these are",
         )
     return Audit(
         names=[row.name for row in rows],
         splits=[row.split for row in rows],
         group_keys=[row.group_keys for row in rows],
-        n_identities=len(known),
-        n_unknown=sum(not identities for identities in who),
+        n_identities=len(identities),
+        n_unknown=sum(not row.identities for row in rows),
     )
 
 
 @dataclass(frozen=True)
-class _Row:
+class _AuditedVideo:
     name: str
     identities: tuple[str, ...]
     group_keys: tuple[str, ...]
     split: str
 
 
-def _from_cache(folder: Path) -> list[_Row]:
-    first = {(clip.video, clip.split): clip for clip in Cache(folder).clips}
+def _from_cache(folder: Path) -> list[_AuditedVideo]:
+    videos = {(clip.video, clip.split): clip for clip in Cache(folder).clips}
     return [
-        _Row(clip.video, clip.identities, clip.group_keys, clip.split) for clip in first.values()
+        _AuditedVideo(clip.video, clip.identities, clip.group_keys, clip.split)
+        for clip in videos.values()
     ]
 
 
-def _from_csv(path: Path, layout: str) -> list[_Row]:
+def _from_csv(path: Path, layout: str) -> list[_AuditedVideo]:
     try:
         rows = read_csv(path)
     except (OSError, csv.Error) as error:
@@ -117,11 +116,11 @@ def _from_csv(path: Path, layout: str) -> list[_Row]:
                 "the first line must be path,split or path,label,identity,split",
             )
     files = [path.parent / PureWindowsPath(row["path"]).as_posix() for row in rows]
-    folders = [file.parent for file in files if file.suffix.lower() in _IMAGES]
+    folders = [file.parent for file in files if file.suffix.lower() in _IMAGE_ENDINGS]
     known = known_by_path(files, layout) | known_by_path(dict.fromkeys(folders), layout)
     audited = []
     for row, file in zip(rows, files, strict=True):
-        is_frame = file.suffix.lower() in _IMAGES and file.parent in known
+        is_frame = file.suffix.lower() in _IMAGE_ENDINGS and file.parent in known
         video = known.get(file.parent if is_frame else file)
         identities = names_in(row) or (video.identities if video else ())
         original = (row.get("original") or "").strip()
@@ -131,7 +130,8 @@ def _from_csv(path: Path, layout: str) -> list[_Row]:
             *([f"file:{original}"] if original else [video.original] if video else []),
         )
         split = row["split"].strip().lower()
-        audited.append(_Row(row["path"], identities, tuple(filter(None, group_keys)), split))
+        keys = tuple(filter(None, group_keys))
+        audited.append(_AuditedVideo(row["path"], identities, keys, split))
     return audited
 
 
@@ -145,24 +145,24 @@ def _from_csv(path: Path, layout: str) -> list[_Row]:
     "--layout",
     type=click.Choice(layouts.CHOICES),
     default=layouts.AUTO,
-    help="Whose names of files say who is in them, where no identity is given.",
+    help="Naming scheme that identities are derived from where none is given.",
 )
 def main(split: Path, layout: str) -> None:
-    """Say who is on two sides of a split: in a cache, or in anybody's list of files.
+    """Check whether the split of a cache, or of any list of files, leaks.
 
-    Prints every pair of videos on different sides that have an identity, an original, a recording
-    or a file in common. Where the list has no identities they are recognised from the names of DFD,
-    FaceForensics++ and Celeb-DF. Ends with exit code 4 if the split leaks.
+    Print every pair of videos on different sides that share an identity, an original, a recording
+    or a file. Identities that a list does not give are derived from the file names of DFD,
+    FaceForensics++ and Celeb-DF. The exit code is 4 if the split leaks.
 
     \b
     Examples:
       python -m pipeline.audit split.csv
       python -m pipeline.audit caches/dfd
     """
-    found = audit(split, layout)
-    for pair in found.pairs():
+    audited = audit(split, layout)
+    for pair in audited.pairs():
         click.echo(pair)
-    if leaks := found.leaks():
+    if leaks := audited.leaks():
         for leak in leaks:
             click.echo(leak)
         raise IntegrityError(
@@ -170,10 +170,10 @@ def main(split: Path, layout: str) -> None:
             "sides",
             "give all videos of an identity the same split, or leave out those that straddle",
         )
-    unknown = f", {found.n_unknown} videos of whom none is known" if found.n_unknown else ""
+    unknown = f", {audited.n_unknown} videos without a known identity" if audited.n_unknown else ""
     click.echo(
-        f"no identity is on two sides: {len(found.names)} videos, {found.n_identities} identities"
-        f"{unknown}"
+        f"no identity is on two sides: {len(audited.names)} videos, "
+        f"{audited.n_identities} identities{unknown}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The command that says what this machine has, what will be used of it, and what is missing."""
+"""The command that lists what this machine has, what will be used, and what is missing."""
 
 import importlib.metadata
 import os
@@ -14,7 +14,6 @@ import av
 import click
 import cloup
 import cv2
-import torch
 from packaging.requirements import Requirement
 
 from pipeline import farneback
@@ -32,34 +31,34 @@ EXTRAS = {
 }
 DECODERS = ("h264", "hevc", "mpeg4", "vp8", "vp9", "av1", "mjpeg")
 ENCODERS = ("libx264",)
-PROCESS = 400 * 10**6  # bytes of memory that a process of extraction takes
-BESIDE = 10**9  # bytes for whatever else runs
-SCARCE = 5 * 10**9  # bytes of disk
-PER_CLIP = 25 * 10**6  # bytes of 300 frames at 224x224 with their flow maps
+WORKER_BYTES = 400 * 10**6  # memory of an extraction process
+OTHER_BYTES = 10**9  # memory for other programs
+MIN_DISK_BYTES = 5 * 10**9  # below it, disk space is noted as scarce
+CLIP_BYTES = 25 * 10**6  # 300 frames at 224x224 with their flow maps, on disk
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is known about one part of a machine.
+    """The state of one part of a machine.
 
     Attributes:
-        part: its name.
-        found: what is there, and what will be used.
-        hint: what to do about what is missing; nothing if all is well.
-        needed: nothing works without it.
+        part: name of the part.
+        state: what is there, and what will be used.
+        hint: what to do if something is missing, else ``""``.
+        needed: whether nothing works without it.
     """
 
     part: str
-    found: str
+    state: str
     hint: str = ""
     needed: bool = False
 
 
 @cloup.command(cls=Command)
 def main() -> None:
-    """Say what this machine has and what will be used: libraries, cores, memory, GPU, files, disk.
+    """List what this machine has and what will be used: libraries, cores, memory, GPU, files, disk.
 
-    What is missing comes with a hint. The exit code is 2 if nothing can work without it.
+    Anything missing comes with a hint. The exit code is 2 if nothing works without it.
 
     \b
     Example:
@@ -68,7 +67,7 @@ def main() -> None:
     broken = []
     for finding in examine():
         mark = "ok" if not finding.hint else "MISSING" if finding.needed else "note"
-        click.echo(f"{mark:9}{finding.part:14}{finding.found}")
+        click.echo(f"{mark:9}{finding.part:14}{finding.state}")
         if finding.hint:
             click.echo(f"{'':23}hint: {finding.hint}")
         if finding.hint and finding.needed:
@@ -78,7 +77,7 @@ def main() -> None:
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything, one after the other."""
+    """Examine the parts of this machine, one after the other."""
     yield _python()
     yield from _libraries()
     yield from _extras()
@@ -105,15 +104,15 @@ def _libraries() -> Iterator[Finding]:
         yield Finding("libraries", "this program runs, but is not installed", install)
         return
     requirements = [Requirement(text) for text in stated]
-    right: list[str] = []
-    wrong: list[str] = []
-    for one in (r for r in requirements if not r.marker or r.marker.evaluate({"extra": ""})):
-        version = version_of(one.name)
-        fits = bool(version) and one.specifier.contains(version, prereleases=True)
-        (right if fits else wrong).append(f"{one.name} {version or 'not there'}")
-    yield Finding("libraries", ", ".join(right))
-    if wrong:
-        yield Finding("libraries", ", ".join(wrong), install, needed=True)
+    fitting: list[str] = []
+    missing: list[str] = []
+    for needed in (r for r in requirements if not r.marker or r.marker.evaluate({"extra": ""})):
+        version = version_of(needed.name)
+        fits = bool(version) and needed.specifier.contains(version, prereleases=True)
+        (fitting if fits else missing).append(f"{needed.name} {version or 'not there'}")
+    yield Finding("libraries", ", ".join(fitting))
+    if missing:
+        yield Finding("libraries", ", ".join(missing), install, needed=True)
 
 
 def _extras() -> Iterator[Finding]:
@@ -126,13 +125,12 @@ def _extras() -> Iterator[Finding]:
 
 
 def _cores() -> Finding:
-    usable, all_of_them = available_cores(), os.cpu_count() or 1
-    found = f"{usable} of {all_of_them}; so many processes extract, unless --jobs says otherwise"
-    return Finding("cores", found)
+    usable, total = available_cores(), os.cpu_count() or 1
+    return Finding("cores", f"{usable} of {total}; extraction runs a process on each, or --jobs N")
 
 
 def _memory() -> Finding:
-    """What is free, or what a container may use, whichever is less."""
+    """Return the free memory, or what a container may use, whichever is less."""
     try:
         text = Path("/proc/meminfo").read_text()
         free = int(text.split("MemAvailable:")[1].split()[0]) * 1024
@@ -149,12 +147,14 @@ def _memory() -> Finding:
             free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
         except (OSError, ValueError):  # no such limit
             continue
-    fitting = max(1, int((free - BESIDE) / PROCESS))
-    hint = f"give --jobs {fitting}" if fitting < available_cores() else ""
+    n_workers = max(1, int((free - OTHER_BYTES) / WORKER_BYTES))
+    hint = f"give --jobs {n_workers}" if n_workers < available_cores() else ""
     return Finding("memory", f"{readable_bytes(free)} free", hint)
 
 
 def _gpu() -> Finding:
+    import torch
+
     if torch.cuda.is_available():
         names = [
             f"{torch.cuda.get_device_name(n)}, "
@@ -177,11 +177,13 @@ def _flow() -> Finding:
     backend = farneback.resolve("auto")
     hint = ""
     if backend == "opencv":
-        hint = f"kernels of our own are several times as fast: {farneback.cpu.why_not()}"
+        hint = f"the backend cpu is several times as fast, but fails: {farneback.cpu.why_not()}"
     return Finding("optical flow", f"backend {backend}, OpenCV {cv2.__version__}", hint)
 
 
 def _precision() -> Finding:
+    import torch
+
     if torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported()
         return Finding("embedding", f"in {'bfloat16' if fast else 'float16'} on the GPU")
@@ -190,14 +192,14 @@ def _precision() -> Finding:
 
 
 def _codecs() -> Finding:
-    missing = [name for name in DECODERS if not _codec(name, "r")]
-    missing += [f"encoder {name}" for name in ENCODERS if not _codec(name, "w")]
-    there = ", ".join(name for name in DECODERS if name not in missing)
+    missing = [name for name in DECODERS if not _has_codec(name, "r")]
+    missing += [f"encoder {name}" for name in ENCODERS if not _has_codec(name, "w")]
+    present = ", ".join(name for name in DECODERS if name not in missing)
     hint = f"PyAV was built without {', '.join(missing)}: pip install av has them" * bool(missing)
-    return Finding("codecs", f"{there}; PyAV {av.__version__}", hint)
+    return Finding("codecs", f"{present}; PyAV {av.__version__}", hint)
 
 
-def _codec(name: str, mode: Literal["r", "w"]) -> bool:
+def _has_codec(name: str, mode: Literal["r", "w"]) -> bool:
     try:
         av.Codec(name, mode)
     except ValueError:
@@ -206,6 +208,8 @@ def _codec(name: str, mode: Literal["r", "w"]) -> bool:
 
 
 def _weights() -> Finding:
+    import torch
+
     folder = Path(torch.hub.get_dir(), "checkpoints")
     files = sorted(path.name for path in folder.glob("*.pth"))
     if files:
@@ -230,16 +234,15 @@ def _faces() -> Finding:
 def _disks() -> Iterator[Finding]:
     for part, folder in (("disk", Path.cwd()), ("temporary", Path(tempfile.gettempdir()))):
         free = shutil.disk_usage(folder).free
-        found = f"{readable_bytes(free)} free in {folder}"
         hint = ""
         if not os.access(folder, os.W_OK):
             hint = "it cannot be written: " + (
                 "name a folder with -o" if part == "disk" else "set TMPDIR"
             )
-        elif free < SCARCE:
-            hint = f"a clip of 300 frames takes about {readable_bytes(PER_CLIP)}"
+        elif free < MIN_DISK_BYTES:
+            hint = f"a clip of 300 frames takes about {readable_bytes(CLIP_BYTES)}"
             hint += "" if part == "disk" else "; set TMPDIR to a larger one"
-        yield Finding(part, found, hint)
+        yield Finding(part, f"{readable_bytes(free)} free in {folder}", hint)
 
 
 if __name__ == "__main__":

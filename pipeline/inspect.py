@@ -1,4 +1,4 @@
-"""The command that says what is in a cache."""
+"""The command that shows what is in a cache."""
 
 import dataclasses
 import json
@@ -19,42 +19,43 @@ from pipeline.common.errors import IntegrityError
 from pipeline.common.files import readable_bytes, write_whole
 from pipeline.corpus.labelled_video import FAKE, LABEL_NAMES, REAL
 from pipeline.corpus.tables import identities
-from pipeline.viewing.browser import CLIPS, storage, write_browser
+from pipeline.viewing.browser import MAX_CLIPS, storage, write_browser
 from pipeline.viewing.contact_sheet import contact_sheet
 
-CLIPS_SAMPLED = 32  # for flow quantiles of a large cache
-ROWS_ON_SHEET = 12
+MAX_CLIPS_FOR_QUANTILES = 32
+MAX_CLIPS_ON_SHEET = 12
 
 
 @cloup.command(cls=Command)
 @cloup.argument("cache", type=click.Path(path_type=Path), help="A cache of either stage.")
 @cloup.option_group(
-    "What to do instead of a summary",
+    "Instead of a summary",
     cloup.option("--clip", metavar="ID", help="Show one clip."),
-    cloup.option("--verify", is_flag=True, help="Read every byte and check every checksum."),
+    cloup.option("--verify", is_flag=True, help="Read all files and compare their checksums."),
     cloup.option(
         "--repair",
         is_flag=True,
-        help="Verify, and rename what is damaged to *.damaged; then the command that made the "
-        "cache makes only that again.",
+        help="Verify, and rename damaged files to *.damaged, so that the command that made the "
+        "cache makes only them again.",
     ),
     cloup.option(
         "--sheet",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="Write a contact sheet of frames above their flow maps, as PNG; with --clip of that "
-        f"clip alone, else of {ROWS_ON_SHEET} clips at most.",
+        help="Write a contact sheet of frames above their flow maps, as PNG: of the --clip, or of "
+        f"up to {MAX_CLIPS_ON_SHEET} clips.",
     ),
     cloup.option(
         "--html",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="Write a page to look through clips, rejected files and figures. It is one file; "
-        "file names and faces are in it.",
+        help="Write one HTML file to browse clips, rejected files and figures. It contains file "
+        "names and faces.",
     ),
     cloup.option(
         "--clips",
         metavar="N",
         type=click.IntRange(1),
-        help=f"With --html: show so many clips.  [default: {CLIPS} at most, and less than 20 MB]",
+        help="With --html: number of clips to show.  "
+        f"[default: {MAX_CLIPS} at most, and less than 20 MB]",
     ),
 )
 def main(
@@ -66,7 +67,7 @@ def main(
     html: Path | None,
     clips: int | None,
 ) -> None:
-    """Say what is in a cache: clips, splits, shapes, bytes, settings, rejected files.
+    """Show what is in a cache: clips, splits, shapes, sizes, settings, rejected files.
 
     \b
     Examples:
@@ -91,7 +92,7 @@ def main(
     if verify:
         click.echo(_verify(opened))
     elif sheet:
-        rows = [chosen] if chosen else _mixed(opened.clips)[:ROWS_ON_SHEET]
+        rows = [chosen] if chosen else _mixed(opened.clips)[:MAX_CLIPS_ON_SHEET]
         picture = contact_sheet(opened, rows)
         png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
         write_whole(sheet, lambda path: path.write_bytes(png))
@@ -105,14 +106,14 @@ def main(
 
 
 def describe(cache: Cache) -> str:
-    """A summary of a cache in plain text."""
+    """Return a summary of a cache in plain text."""
     stored = sum(shard.n_bytes for shard in cache.shards)
     datasets = storage(cache)
     raw = sum(dataset.raw for dataset in datasets)
     n = max(len(cache.clips), 1)
     lines = [f"{cache.folder}  ({cache.stage} stage)", "", "clips"]
-    there = {clip.split for clip in cache.clips}
-    for split in [s for s in ("train", "val", "test", "holdout", "") if s in there]:
+    splits = {clip.split for clip in cache.clips}
+    for split in [s for s in ("train", "val", "test", "holdout", "") if s in splits]:
         labels = Counter(LABEL_NAMES[clip.label] for clip in cache.clips if clip.split == split)
         lines.append(f"  {split or 'no split':9} {labels['real']:6} real {labels['fake']:6} fake")
     videos = len({clip.video for clip in cache.clips})
@@ -121,9 +122,9 @@ def describe(cache: Cache) -> str:
     if warning := nobody_known(cache.clips):
         lines.append(f"  {warning}")
     lines += ["", "datasets of a clip, and their mean size on disk"]
-    for one in datasets:
-        size = readable_bytes(one.stored / one.clips)
-        lines.append(f"  {one.name:11} {one.shape:>18} {one.dtype:8} {size:>9}")
+    for dataset in datasets:
+        size = readable_bytes(dataset.stored / dataset.clips)
+        lines.append(f"  {dataset.name:11} {dataset.shape:>18} {dataset.dtype:8} {size:>9}")
     lines += [
         "",
         f"on disk       {readable_bytes(stored)} in {len(cache.shards)} shards, "
@@ -143,7 +144,7 @@ def describe(cache: Cache) -> str:
 
 
 def describe_clip(cache: Cache, clip: Clip) -> str:
-    """Everything a cache knows of one clip, in plain text."""
+    """Return all metadata of a clip in plain text."""
     lines = [
         f"{name:13} {value}"
         for name, value in dataclasses.asdict(clip).items()
@@ -191,7 +192,7 @@ def _repair(folder: Path) -> str:
         return f"{folder}: nothing is damaged"
     return "\n".join(
         [
-            f"{folder}: set aside, or missing, are",
+            f"{folder}: set aside or missing are",
             *(f"  {name}: {fault}" for name, fault in faults.items()),
             "Run the command that made this cache again: it makes these files again, no others.",
         ]
@@ -199,7 +200,7 @@ def _repair(folder: Path) -> str:
 
 
 def _mixed(clips: Sequence[Clip]) -> list[Clip]:
-    """Real and fake clips in turn, so that a sheet shows both."""
+    """Return real and fake clips in turn, so that a sheet shows both."""
     real = [clip for clip in clips if clip.label == REAL]
     fake = [clip for clip in clips if clip.label == FAKE]
     both = min(len(real), len(fake))
@@ -208,8 +209,8 @@ def _mixed(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def _flow_quantiles(cache: Cache) -> str:
-    """Of the largest motion in a map, over the first clips (their order is shuffled)."""
-    clips = cache.clips[:CLIPS_SAMPLED]
+    """Describe the largest motion per map, over the first clips (their order is shuffled)."""
+    clips = cache.clips[:MAX_CLIPS_FOR_QUANTILES]
     if not clips:
         return "no clips"
     largest = np.concatenate([cache.read(clip, "flow_range")[:, 1] for clip in clips])

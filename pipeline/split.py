@@ -1,4 +1,4 @@
-"""The command that splits a cache anew."""
+"""The command that gives a cache another split."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import cloup
 
-from pipeline.cache import TIMING, Cache, write_index
+from pipeline.cache import NAMES, REJECTED, TIMING, Cache, write_index
 from pipeline.cache.datacard import write_datacard
 from pipeline.common.cli import Command
 from pipeline.common.errors import SettingsError
@@ -18,49 +18,40 @@ from pipeline.corpus.tables import split_lines
 from pipeline.splits.options import splitting_options
 from pipeline.splits.protocols import Splitting, split_clips
 
-COPIED = ("names.csv", "rejected.csv", TIMING)
 
-
-def resplit(cache: Cache, folder: Path, how: Splitting) -> Cache:
+def resplit(cache: Cache, folder: Path, splitting: Splitting) -> Cache:
     """Make a cache of the same clips with another split.
 
     Shards are hard links where the file system has them, else copies.
 
     Args:
-        cache: of either stage.
-        folder: of the new cache; it must not be there yet.
-        how: the split.
+        cache: a cache of either stage.
+        folder: folder of the new cache; it must not exist.
+        splitting: protocol and proportions of the split.
 
     Raises:
         SettingsError: the folder exists, or the protocol does not fit these videos.
     """
     if folder.exists():
         raise SettingsError(f"{folder} exists already", "give a new folder for the new split")
-    clips = split_clips(cache.clips, how)
+    clips = split_clips(cache.clips, splitting)
     attrs = {k: v for k, v in cache.attrs.items() if k not in ("schema", "stage", "settings")}
-    settings, extraction = cache.settings, cache.settings
+    new_splitting = {"splitting": dataclasses.asdict(splitting)}
     if cache.stage == "embed":
-        extraction = json.loads(attrs["source_settings"])
-    extraction = extraction | {"splitting": dataclasses.asdict(how)}
-    if cache.stage == "embed":
+        settings, embedding = cache.settings, cache.settings
+        extraction = json.loads(attrs["source_settings"]) | new_splitting
         attrs["source_settings"] = json.dumps(extraction, sort_keys=True)
     else:
-        settings = extraction
+        settings = extraction = cache.settings | new_splitting
+        embedding = None
     folder.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder(f".{folder.name}.", folder.parent) as temporary:
-        new = temporary / "cache"  # renamed at the end, so that it is whole or not there
+        new = temporary / "cache"
         (new / "shards").mkdir(parents=True)
-        for name in [shard.name for shard in cache.shards] + [
-            name for name in COPIED if (cache.folder / name).is_file()
-        ]:
-            _link(cache.folder / name, new / name)
-        write_datacard(
-            new,
-            clips,
-            extraction=extraction,
-            attrs=attrs,
-            embedding=settings if cache.stage == "embed" else None,
-        )
+        for name in (*(shard.name for shard in cache.shards), NAMES, REJECTED, TIMING):
+            if (cache.folder / name).is_file():
+                _link(cache.folder / name, new / name)
+        write_datacard(new, clips, extraction=extraction, attrs=attrs, embedding=embedding)
         write_index(
             new, stage=cache.stage, settings=settings, attrs=attrs, clips=clips, shards=cache.shards
         )
@@ -86,10 +77,10 @@ def _link(old: Path, new: Path) -> None:
 )
 @splitting_options
 def main(cache: Path, output: Path, splitting: Splitting) -> None:
-    """Make another split of a CACHE, without extracting or embedding anything again.
+    """Split a CACHE anew without extracting or embedding again.
 
-    The new cache has links to the same shards where the file system allows that, so it costs no
-    space. Splits that a CSV file prescribed are kept, except by fold and test-on.
+    The new cache links to the same shards where the file system allows that, so it takes no space.
+    Splits that a CSV file prescribed are kept, except by fold and test-on.
 
     \b
     Examples:

@@ -26,7 +26,7 @@ from pipeline.cache.layout import (
 )
 from pipeline.cache.rows import Clip, Rows, Shard
 from pipeline.cache.shards import check_shard
-from pipeline.common.csv_files import Row, read_csv
+from pipeline.common.csv_files import CsvRow, read_csv
 from pipeline.common.errors import IntegrityError, SettingsError
 from pipeline.common.files import sha256_of
 
@@ -195,7 +195,7 @@ class Cache:
         """Return the file that each video came from: for people, never for a model."""
         return {row["id"]: row["path"] for row in self._csv(NAMES)}
 
-    def rejected(self) -> list[Row]:
+    def rejected(self) -> list[CsvRow]:
         """Return the rejected files: path, reason, detail."""
         return self._csv(REJECTED)
 
@@ -214,7 +214,7 @@ class Cache:
                 "remove it: it only says how long extracting took",
             ) from error
 
-    def _csv(self, name: str) -> list[Row]:
+    def _csv(self, name: str) -> list[CsvRow]:
         path = self.folder / name
         return read_csv(path) if path.is_file() else []
 

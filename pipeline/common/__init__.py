@@ -1,1 +1,1 @@
-"""What every stage needs: errors, files, commands, progress, pages."""
+"""Shared by all stages: errors, files, commands, progress, pages."""

@@ -1,4 +1,4 @@
-"""How every command behaves: errors in two lines, fixed exit codes, a resumable Ctrl-C."""
+"""Behaviour of every command: errors in two lines, fixed exit codes, a resumable Ctrl-C."""
 
 import os
 import signal
@@ -48,16 +48,16 @@ class Command(cloup.Command):
         super().__init__(*args, **kwargs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse an empty argument, which as a path would be the folder we are in."""
+        """Refuse an empty argument, which as a path would be the working directory."""
         if "" in args:
             raise click.UsageError("an argument is empty: perhaps a variable that is not set", ctx)
         return super().parse_args(ctx, args)
 
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
-        """Run the command; in standalone mode this never returns."""
+        """Run the command; in standalone mode, exit the process."""
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)  # type: ignore[call-overload]
-        sys.excepthook = sys.__excepthook__  # loaded: `pipeline.common.startup` has done its part
+        sys.excepthook = sys.__excepthook__  # `pipeline.common.startup` set it for imports
         signal.signal(signal.SIGTERM, _terminated)
         for stream in (sys.stdout, sys.stderr):  # file names need not be text
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -75,25 +75,13 @@ class Command(cloup.Command):
                 "the same command resumes, or starts again where there is nothing to resume",
                 130,
             )
-        except PipelineError as error:
-            if debug:
-                traceback.print_exc()
-            _fail(str(error), error.hint, error.exit_code)
-        except BrokenPipeError:  # `| head` closed our output: not an error of ours
+        except BrokenPipeError:  # `| head` closed the output, which is no error
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
-        except OSError as error:
+        except (PipelineError, OSError, ImportError) as error:
             if debug:
                 traceback.print_exc()
-            places = " -> ".join(str(name) for name in (error.filename, error.filename2) if name)
-            place = f" ({places})" if places else ""
-            _fail(
-                f"{error.strerror or error}{place}", "check the path, its rights and the space", 2
-            )
-        except ImportError as error:
-            if debug:
-                traceback.print_exc()
-            _fail(str(error), how_to_install(str(error)), 2)
+            _fail(*_explained(error))
         except Exception as error:
             if debug:
                 raise
@@ -104,10 +92,21 @@ class Command(cloup.Command):
             )
 
 
+def _explained(error: PipelineError | OSError | ImportError) -> tuple[str, str, int]:
+    """Return message, hint and exit code."""
+    if isinstance(error, PipelineError):
+        return str(error), error.hint, error.exit_code
+    if isinstance(error, ImportError):
+        return str(error), how_to_install(str(error)), 2
+    paths = " -> ".join(str(name) for name in (error.filename, error.filename2) if name)
+    message = f"{error.strerror or error}" + (f" ({paths})" if paths else "")
+    return message, "check the path, its rights and the space", 2
+
+
 def some_of(
     choices: Sequence[str],
 ) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
-    """A callback for an option of comma-separated values; they come in the order of ``choices``."""
+    """Return a callback for comma-separated values; its result has the order of ``choices``."""
 
     def parse(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
         asked = {name.strip() for name in value.split(",")}
@@ -121,7 +120,7 @@ def some_of(
 def number_or(
     word: str, what: str, *, below: float
 ) -> Callable[[click.Context, click.Parameter, str], float | None]:
-    """A callback for an option that takes a positive number, or a word, which becomes None."""
+    """Return a callback for a positive number below a bound, or a word, which becomes None."""
 
     def parse(context: click.Context, parameter: click.Parameter, value: str) -> float | None:
         if value == word:
@@ -147,7 +146,7 @@ log_json_option = cloup.option(
     is_flag=True,
     expose_value=False,
     callback=_log_json,
-    help="Write progress and warnings to stderr as JSON, an object a line.",
+    help="Write progress and warnings to stderr as JSON lines.",
 )
 
 

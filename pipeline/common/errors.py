@@ -1,8 +1,8 @@
-"""What can go wrong: every error a user meets, with its exit code and a way out."""
+"""Errors for users, with exit codes and hints."""
 
 
 class PipelineError(Exception):
-    """An error whose message is for the user: what, where, the value.
+    """An error that a user can act on.
 
     Args:
         message: one sentence with the path and the value.
@@ -21,13 +21,13 @@ class SettingsError(PipelineError):
 
 
 class NothingUsable(PipelineError):
-    """No video, clip or embedding is left to work on (exit code 1)."""
+    """No usable video, clip or embedding is left (exit code 1)."""
 
     exit_code = 1
 
 
 class TooManyRejects(PipelineError):
-    """The work is done, but more was rejected than allowed (exit code 3)."""
+    """The command has finished, but more was rejected than allowed (exit code 3)."""
 
     exit_code = 3
 
@@ -43,11 +43,11 @@ class Rejected(Exception):
 
     Args:
         reason: a few fixed words, the same for every file with this fault.
-        detail: what was seen in this file.
+        detail: what is wrong with this file.
     """
 
-    # Faults that may be the machine's: the next run tries such a file again.
-    PASSING = ("crashed the decoder", "out of memory", "timed out", "unreadable")
+    # Reasons that may lie in the machine: the next run tries such a file again.
+    TRANSIENT_REASONS = ("crashed the decoder", "out of memory", "timed out", "unreadable")
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)  # both, so that it survives pickling
@@ -56,5 +56,5 @@ class Rejected(Exception):
 
     @property
     def temporary(self) -> bool:
-        """Whether another try may end otherwise."""
-        return self.reason in self.PASSING
+        """Whether another try may succeed."""
+        return self.reason in self.TRANSIENT_REASONS

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever happens while they are written."""
+"""Files that are written whole or not at all, locks, and scratch folders."""
 
 import contextlib
 import errno
@@ -16,7 +16,7 @@ _TEMPORARY = re.compile(r"\.(.+\.(h5|csv|json|png|pt|html|jsonl|md)|SHA256SUMS)\
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
+    """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         if hasattr(hashlib, "file_digest"):  # Python 3.11
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -27,7 +27,7 @@ def sha256_of(path: Path) -> str:
 
 
 def stamp_of(path: Path) -> list[int]:
-    """A file's size in bytes and time in ns, which tell that it has changed; 0, 0 if it is gone."""
+    """Return a file's size in bytes and modification time in ns; 0, 0 if it does not exist."""
     try:
         status = path.stat()
     except OSError:
@@ -37,13 +37,13 @@ def stamp_of(path: Path) -> list[int]:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A file that is either whole or not there, whatever happens meanwhile.
+    """Write a file that appears whole or not at all.
 
     Args:
-        path: the file to make or to replace.
+        path: the file to create or to replace.
 
     Yields:
-        a temporary path in the same folder, of an empty file to be filled.
+        The path of an empty temporary file in the same folder.
     """
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -57,25 +57,25 @@ def whole_file(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
         fsync(path.parent)
-    except OSError as error:  # nobody knows the temporary name; PyAV's errors keep theirs
+    except OSError as error:  # a user does not know the temporary name; PyAV's errors keep it
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Make a file that is either whole or not there; ``write`` fills a temporary path."""
+    """Write a file that appears whole or not at all; ``write`` fills a temporary path."""
     with whole_file(path) as temporary:
         write(temporary)
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what `write_whole` leaves behind in a folder when its process is killed."""
+    """Remove the temporary files that killed processes left in a folder."""
     for path in folder.glob(".*.????????"):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink()
 
 
 def fsync(path: Path) -> None:
-    """Let a file, or the names in a folder, survive a power cut."""
+    """Flush a file, or the names in a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -84,14 +84,14 @@ def fsync(path: Path) -> None:
 
 
 def one_line(text: str) -> str:
-    """A text with names of files in it as one line that a terminal takes for nothing else."""
+    """Return a text, which may hold any file name, as one printable line."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
     )
 
 
 def readable_bytes(n: float) -> str:
-    """``1.5 MB``."""
+    """Return a size as in ``1.5 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if n < 1000:
             return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
@@ -100,12 +100,12 @@ def readable_bytes(n: float) -> str:
 
 
 def try_lock(file: int | IO[bytes]) -> bool:
-    """Lock an open file or folder, unless another process has; closing it gives up the lock.
+    """Lock an open file or folder; return False if another process has locked it.
 
-    So does the end of the process.
+    Closing it, or the end of the process, releases the lock.
 
     Raises:
-        OSError: the file system knows no locks.
+        OSError: the file system has no locks.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -117,11 +117,11 @@ def try_lock(file: int | IO[bytes]) -> bool:
 
 
 def end_of_lines(path: Path, *, quoted: bool = False) -> int:
-    """Where the last whole line of a file ends, in bytes: a kill may have cut the one after it.
+    """Return where the last whole line of a file ends, in bytes: a kill may have cut the next one.
 
     Args:
-        path: of the file.
-        quoted: it is CSV, where a quoted value may hold line breaks.
+        path: the file.
+        quoted: the file is CSV, where a quoted value may contain line breaks.
     """
     end = at = quotes = 0
     with path.open("rb") as file:
@@ -133,24 +133,24 @@ def end_of_lines(path: Path, *, quoted: bool = False) -> int:
     return end
 
 
-LOCK = ".lock"  # beside each folder; held by its process, and given up when that ends
-_NEW = ".new-"  # a lock that is not held yet
+_LOCK_SUFFIX = ".lock"  # of a file beside each scratch folder, locked by its process
+_UNLOCKED_PREFIX = ".new-"  # of such a file before it is locked
 
 
 @contextlib.contextmanager
 def scratch_folder(prefix: str = "deepfake-motion-", parent: Path | None = None) -> Iterator[Path]:
-    """A new folder, which is removed in the end; so are those of processes that were killed.
+    """Create a folder and remove it in the end, with those that killed processes left behind.
 
     Args:
-        prefix: of its name, by which those of earlier processes are found.
-        parent: where it is made; by default in the folder of the system for temporary files.
+        prefix: prefix of its name; folders of earlier processes are recognised by it.
+        parent: parent folder; by default the system's for temporary files.
     """
     parent = parent or Path(tempfile.gettempdir())
     _remove_abandoned(prefix, parent)
-    handle, name = tempfile.mkstemp(prefix=_NEW + prefix, suffix=LOCK, dir=parent)
+    handle, name = tempfile.mkstemp(_LOCK_SUFFIX, _UNLOCKED_PREFIX + prefix, parent)
     try:
         try_lock(handle)
-        lock = Path(name).rename(parent / Path(name).name.removeprefix(_NEW))
+        lock = Path(name).rename(parent / Path(name).name.removeprefix(_UNLOCKED_PREFIX))
         folder = lock.with_suffix("")
         try:
             folder.mkdir(mode=0o700)
@@ -162,13 +162,13 @@ def scratch_folder(prefix: str = "deepfake-motion-", parent: Path | None = None)
 
 
 def _remove_abandoned(prefix: str, parent: Path) -> None:
-    ours = re.compile(rf"{re.escape(prefix)}[a-z0-9_]{{8}}{re.escape(LOCK)}")
+    lock_name = re.compile(rf"{re.escape(prefix)}[a-z0-9_]{{8}}{re.escape(_LOCK_SUFFIX)}")
     for lock in parent.iterdir():
-        if not ours.fullmatch(lock.name):
+        if not lock_name.fullmatch(lock.name):
             continue
         try:
             handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:  # it is gone, or somebody else's
+        except OSError:  # gone, or another user's
             continue
         try:
             if os.fstat(handle).st_uid == os.getuid() and try_lock(handle):
@@ -179,5 +179,5 @@ def _remove_abandoned(prefix: str, parent: Path) -> None:
 
 def _remove(folder: Path, lock: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    if not folder.exists():  # else the next process tries again
+    if not folder.exists():  # otherwise the next process tries again
         lock.unlink(missing_ok=True)

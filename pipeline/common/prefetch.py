@@ -1,4 +1,4 @@
-"""Making things in a thread of their own, ahead of whoever takes them."""
+"""Prefetch: an iterator that runs ahead in a thread."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -9,17 +9,12 @@ Item = TypeVar("Item")
 
 
 def prefetch(items: Iterator[Item], n: int) -> Iterator[Item]:
-    """Make items in a thread of their own, up to ``n`` ahead of whoever takes them.
-
-    Args:
-        items: none of them is None.
-        n: as many are kept waiting at most.
-    """
+    """Yield items that a thread makes, up to ``n`` ahead of the consumer; none may be None."""
     pool = ThreadPoolExecutor(1)
     try:
-        coming: deque[Any] = deque(pool.submit(next, items, None) for _ in range(n))
-        while (item := coming.popleft().result()) is not None:
-            coming.append(pool.submit(next, items, None))
+        pending: deque[Any] = deque(pool.submit(next, items, None) for _ in range(n))
+        while (item := pending.popleft().result()) is not None:
+            pending.append(pool.submit(next, items, None))
             yield item
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""How far the work is: a bar on a terminal, lines of JSON in a log, nothing elsewhere."""
+"""Progress: a bar on a terminal, JSON lines with --log-json, otherwise nothing."""
 
 import json
 import logging
@@ -15,12 +15,12 @@ _log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Counts videos, frames and rejects of one stage of the work. Use it as a context manager.
+    """Counter of the items, frames and rejects of a stage; a context manager.
 
     Args:
-        stage: what is being done.
-        total: items.
-        unit: of the items.
+        stage: name of the stage.
+        total: number of items.
+        unit: name of an item.
     """
 
     def __init__(self, stage: str, total: int, unit: str = "video") -> None:
@@ -31,7 +31,7 @@ class Progress:
         self._bar = tqdm(total=total, desc=stage, unit=unit, disable=hidden)
 
     def __enter__(self) -> "Progress":
-        self._say("begun", total=self._total)
+        self._log("begun", total=self._total)
         return self
 
     def __exit__(
@@ -41,10 +41,10 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self._bar.close()
-        self._say("stopped" if kind else "ended", **self._state())
+        self._log("stopped" if kind else "ended", **self._state())
 
     def update(self, item: str, outcome: object = None, *, frames: int = 0) -> None:
-        """Count an item; if its outcome is a `Rejected`, among the rejects."""
+        """Count an item; an outcome that is a `Rejected` counts among the rejects."""
         self._done += 1
         self._frames += frames
         facts = {"item": item, "frames": frames}
@@ -54,7 +54,7 @@ class Progress:
         rate = {"frames/s": f"{self._per_second():.0f}"} if self._frames else {}
         self._bar.set_postfix(rate | {"rejected": self._rejected}, refresh=False)
         self._bar.update()
-        self._say("item", **facts, **self._state())
+        self._log("item", **facts, **self._state())
 
     def _state(self) -> dict[str, Any]:
         left = self._total - self._done
@@ -71,7 +71,7 @@ class Progress:
     def _per_second(self) -> float:
         return self._frames / max(time.monotonic() - self._begun, 1e-9)
 
-    def _say(self, event: str, **facts: Any) -> None:
+    def _log(self, event: str, **facts: Any) -> None:
         _log.info(event, extra={"facts": {"stage": self._stage} | facts})
 
 
@@ -86,7 +86,7 @@ class _JSONLines(logging.Formatter):
 
 
 def log_json() -> None:
-    """From now on write progress and warnings to stderr, a JSON object a line."""
+    """Write progress and warnings to stderr from now on, one JSON object per line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JSONLines())
     root = logging.getLogger()
@@ -96,5 +96,5 @@ def log_json() -> None:
 
 
 def _logs_json() -> bool:
-    """Whether `log_json` was called."""
+    """Return whether `log_json` was called."""
     return any(isinstance(h.formatter, _JSONLines) for h in logging.getLogger().handlers)

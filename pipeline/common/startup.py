@@ -1,13 +1,13 @@
-"""What can go wrong before a command has begun: an old Python, a missing library, Ctrl-C."""
+"""Errors before a command has begun: an old Python, a missing library, Ctrl-C."""
 
-from __future__ import annotations  # for a Python that is too old, which must come to its error
+from __future__ import annotations  # an old Python must get as far as the error
 
 import os
 import sys
 from types import TracebackType
 from typing import NoReturn
 
-OLDEST = (3, 10)
+MIN_PYTHON = (3, 10)
 _INSTALL = (
     "in the folder of this program: source .venv/bin/activate if make install was run, else "
     f"{sys.executable} -m pip install -e ."
@@ -15,14 +15,14 @@ _INSTALL = (
 
 
 def watch() -> None:
-    """Let ``python -m`` one of our commands fail in two lines while it is still being loaded."""
-    if sys.argv[:1] != ["-m"]:  # which is what it says while Python looks for the command
+    """Let ``python -m COMMAND`` fail in two lines while it is still being imported."""
+    if sys.argv[:1] != ["-m"]:  # its value while Python looks for the command
         return
-    if sys.version_info < OLDEST:
-        needed = ".".join(map(str, OLDEST))
-        found = f"{sys.version.split()[0]}, {sys.executable}"
+    if sys.version_info < MIN_PYTHON:
+        needed = ".".join(map(str, MIN_PYTHON))
+        running = f"{sys.version.split()[0]}, {sys.executable}"
         hint = f"make PYTHON=/path/to/python{needed} install; source .venv/bin/activate"
-        _end(f"Python {needed} or newer is needed, this is {found}", hint, 2)
+        _end(f"Python {needed} or newer is needed, this is {running}", hint, 2)
     sys.excepthook = _fail
 
 
@@ -37,7 +37,7 @@ def _fail(kind: type[BaseException], error: BaseException, trace: TracebackType 
 
 
 def how_to_install(missing: str) -> str:
-    """The way out if something cannot be imported; ``missing`` is what Python says of it."""
+    """Return a hint for an ImportError; ``missing`` is its message."""
     if missing.startswith(("libGL", "libglib", "libgthread")):
         return "it is a library of the system: apt-get install libgl1 libglib2.0-0 has OpenCV's"
     return _INSTALL
@@ -46,4 +46,4 @@ def how_to_install(missing: str) -> str:
 def _end(message: str, hint: str, code: int) -> NoReturn:
     sys.stderr.write(f"error: {message}\nhint: {hint}\n")
     sys.stderr.flush()
-    os._exit(code)  # whatever is half loaded cannot be wound up
+    os._exit(code)  # half-imported libraries cannot shut down

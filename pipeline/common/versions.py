@@ -1,11 +1,10 @@
-"""Versions of what is installed."""
+"""Versions of installed packages."""
 
 import functools
 import importlib.metadata
 import json
 
-# What decides the bytes of a cache.
-_DECISIVE = (
+_CACHE_PACKAGES = (  # the bytes of a cache depend on them
     "deepfake-motion",
     "av",
     "deflate",
@@ -17,7 +16,7 @@ _DECISIVE = (
 
 
 def version_of(package: str) -> str:
-    """The version of a package, or nothing if it is not there."""
+    """Return the version of a package, or ``""`` if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -26,5 +25,6 @@ def version_of(package: str) -> str:
 
 @functools.cache
 def versions() -> str:
-    """The versions of what decides the bytes of a cache, as JSON."""
-    return json.dumps({name: version_of(name) or "unknown" for name in _DECISIVE}, sort_keys=True)
+    """Return the versions of the packages that the bytes of a cache depend on, as JSON."""
+    found = {name: version_of(name) or "unknown" for name in _CACHE_PACKAGES}
+    return json.dumps(found, sort_keys=True)

@@ -1,4 +1,4 @@
-"""The cache browser: one HTML file of clips, rejected files and figures, with filters."""
+"""The cache browser: one HTML file with clips, rejected files and figures."""
 
 import heapq
 import json
@@ -15,56 +15,55 @@ from tqdm import tqdm
 
 from pipeline.cache import Cache, Clip
 from pipeline.cache.datacard import caveats
-from pipeline.common.csv_files import Row
 from pipeline.common.files import readable_bytes
 from pipeline.common.html_page import jpeg_uri, write_page
 from pipeline.corpus.labelled_video import LABEL_NAMES, SPLITS
 from pipeline.corpus.tables import identities
 from pipeline.viewing.contact_sheet import TILE
 
-CLIPS = 400  # on a page, unless told otherwise
-PICTURE_BYTES = 17e6  # then at most, so that a page stays below 20 MB
-REJECTED = 2000  # files listed
-MOMENTS = 4  # of each clip
-COMMON = 4  # values named before "and N more"
-SLOWEST = 10  # videos named
-QUALITY = 70  # of their JPEGs, of 100
+MAX_CLIPS = 400  # on a page, by default
+MAX_IMAGE_BYTES = 17e6  # by default: a page stays below 20 MB
+MAX_REJECTED = 2000  # files listed
+MOMENTS_PER_CLIP = 4
+MAX_COMMON_VALUES = 4  # named before "and N more"
+N_SLOWEST = 10  # videos named
+JPEG_QUALITY = 70
 _TEMPLATE = Path(__file__).parent / "browser.html"
 _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A frame and the flow map from it to the next one; pictures are data URIs of JPEGs."""
+    """A frame and the flow map from it to the next one, as data URIs of JPEGs."""
 
     frame: str  # "" in a cache without frames
     flow: str
     seconds: float  # into the video
-    largest: float  # px/frame, what white stands for in the map
+    largest: float  # px/frame, white in the map
 
 
 @dataclass(frozen=True)
 class Card:
-    """What the page shows of one clip."""
+    """A clip on the page."""
 
     clip: Clip
-    file: str  # "" if nobody knows
+    file: str  # "" if unknown
     moments: list[Moment]
-    median: float  # px/frame, of the largest motion in each map
+    median: float  # px/frame, of the largest motion per map
     largest: float  # px/frame
 
     @property
     def size(self) -> int:
-        """Bytes of its pictures."""
+        """Bytes of its images."""
         return sum(len(moment.frame) + len(moment.flow) for moment in self.moments)
 
 
 @dataclass(frozen=True)
-class Stored:
-    """One dataset of all clips."""
+class StoredDataset:
+    """Size of a dataset over all clips."""
 
     name: str
-    shape: str  # in the first clip that has it
+    shape: str  # of the first clip that has it
     dtype: str
     clips: int
     raw: int  # bytes
@@ -73,108 +72,104 @@ class Stored:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long extracting took a process, over the videos of which that is known."""
+    """Time of extraction, over the videos for which it was recorded."""
 
     videos: int
     frames: int
     seconds: float
-    ms: tuple[float, float, float]  # a frame, of videos: the 5% quantile, the median, the 95% one
+    ms: tuple[float, float, float]  # per frame: 5% quantile, median, 95% quantile of videos
     slowest: list[tuple[str, int, float]]  # file or id, frames, seconds
 
 
 def write_browser(cache: Cache, path: Path, n_clips: int | None = None) -> str:
-    """Write a page to look through a cache; it needs neither network nor any other file.
+    """Write a page to browse a cache; it needs neither network nor other files.
 
-    Of a large cache it shows some clips of every label, split, source and manipulation, always
-    the same ones.
+    If not all clips fit, it shows some of every label, split, source and manipulation, always the
+    same ones.
 
     Args:
-        cache: of the extract stage.
-        path: of the HTML file.
-        n_clips: how many clips to show at most. None: `CLIPS`, and fewer if the page would not
-            stay below 20 MB.
+        cache: a cache of the extract stage.
+        path: the HTML file.
+        n_clips: most clips to show. None: `MAX_CLIPS`, or fewer to keep the page below 20 MB.
 
     Returns:
-        what was written, in a line.
+        A line that describes the page.
 
     Raises:
         IntegrityError: the cache is damaged.
         OSError: the file cannot be written.
     """
     cards = _cards(cache, n_clips)
-    size = write_page(path, _TEMPLATE, _shown(cache, cards), {"bytes": readable_bytes})
+    size = write_page(path, _TEMPLATE, _template_values(cache, cards), {"bytes": readable_bytes})
     return f"{path}: {len(cards)} of {len(cache.clips)} clips, {readable_bytes(size)}"
 
 
-def storage(cache: Cache) -> list[Stored]:
-    """What each dataset takes, over all clips, the largest first."""
+def storage(cache: Cache) -> list[StoredDataset]:
+    """Return the size of each dataset over all clips, the largest first."""
     clips, raw, stored = Counter[str](), Counter[str](), Counter[str]()
-    kinds: dict[str, tuple[str, str]] = {}
+    types: dict[str, tuple[str, str]] = {}
     for clip in tqdm(cache.clips, desc="sizes", unit="clip", disable=None):
         for name, (shape, dtype, size) in cache.datasets(clip).items():
-            kinds.setdefault(name, ("x".join(map(str, shape)), str(dtype)))
+            types.setdefault(name, ("x".join(map(str, shape)), str(dtype)))
             clips[name] += 1
             raw[name] += int(np.prod(shape)) * dtype.itemsize
             stored[name] += size
-    return [Stored(key, *kinds[key], clips[key], raw[key], n) for key, n in stored.most_common()]
+    return [
+        StoredDataset(name, *types[name], clips[name], raw[name], n)
+        for name, n in stored.most_common()
+    ]
 
 
 def timing(cache: Cache) -> Timing | None:
-    """How long extracting took; None if that is not known of any video."""
-    known, names = cache.timing(), cache.names()
-    if not known:
+    """Return the time of extraction; None if it was not recorded."""
+    recorded, names = cache.timing(), cache.names()
+    if not recorded:
         return None
-    frames, seconds = np.array(list(known.values())).T
+    frames, seconds = np.array(list(recorded.values())).T
     low, median, high = np.quantile(seconds / np.maximum(frames, 1) * 1e3, (0.05, 0.5, 0.95))
-    slowest = heapq.nlargest(SLOWEST, known.items(), key=lambda item: item[1][1])
+    slowest = heapq.nlargest(N_SLOWEST, recorded.items(), key=lambda item: item[1][1])
     return Timing(
-        len(known),
+        len(recorded),
         int(frames.sum()),
         float(seconds.sum()),
         (float(low), float(median), float(high)),
-        [(names.get(video, video), *its) for video, its in slowest],
+        [(names.get(video, video), *frames_seconds) for video, frames_seconds in slowest],
     )
 
 
 def some_of_each(
     items: Iterable[_Item], kind: Callable[[_Item], Hashable], n: int
 ) -> list[tuple[int, _Item]]:
-    """Choose n items: the first of each kind, the second of each, and so on.
+    """Choose n items: the first of each kind, then the second of each, and so on.
 
     Returns:
-        the place of each among all items, and the item; in the order of choice.
+        The index of each item and the item, in the order of choice.
     """
-    return [(place, item) for _, place, item in heapq.nsmallest(n, _in_turn(items, kind), _turn)]
 
+    def turns() -> Iterator[tuple[int, int, _Item]]:
+        seen = Counter[Hashable]()
+        for index, item in enumerate(items):
+            seen[kind(item)] += 1
+            yield seen[kind(item)], index, item
 
-def _in_turn(
-    items: Iterable[_Item], kind: Callable[[_Item], Hashable]
-) -> Iterator[tuple[int, int, _Item]]:
-    seen = Counter[Hashable]()
-    for place, item in enumerate(items):
-        seen[kind(item)] += 1
-        yield seen[kind(item)], place, item
-
-
-def _turn(counted: tuple[int, int, Any]) -> tuple[int, int]:
-    return counted[:2]
+    chosen = heapq.nsmallest(n, turns(), key=lambda turn: turn[:2])
+    return [(index, item) for _, index, item in chosen]
 
 
 def _cards(cache: Cache, n_clips: int | None) -> list[Card]:
-    chosen = some_of_each(cache.clips, _kind, n_clips or CLIPS)
+    def kind(clip: Clip) -> Hashable:
+        return clip.label, clip.split, clip.source, clip.manipulation
+
+    chosen = some_of_each(cache.clips, kind, n_clips or MAX_CLIPS)
     names = cache.names()
     cards, size = {}, 0
-    for place, clip in tqdm(chosen, desc="pictures", unit="clip", disable=None):
+    for index, clip in tqdm(chosen, desc="pictures", unit="clip", disable=None):
         card = _card(cache, clip, names.get(clip.video, ""))
         size += card.size
-        if n_clips is None and size > PICTURE_BYTES:
+        if n_clips is None and size > MAX_IMAGE_BYTES:
             break
-        cards[place] = card
-    return [cards[place] for place in sorted(cards)]
-
-
-def _kind(clip: Clip) -> Hashable:
-    return clip.label, clip.split, clip.source, clip.manipulation
+        cards[index] = card
+    return [cards[index] for index in sorted(cards)]
 
 
 def _card(cache: Cache, clip: Clip, file: str) -> Card:
@@ -182,39 +177,40 @@ def _card(cache: Cache, clip: Clip, file: str) -> Card:
     largest = cache.read(clip, "flow_range")[:, 1]  # (T-1,)
     has_frames = "frames" in cache.datasets(clip)
     moments = []
-    for at in np.unique(np.linspace(0, len(largest) - 1, MOMENTS).astype(int)).tolist():
+    for at in np.unique(np.linspace(0, len(largest) - 1, MOMENTS_PER_CLIP).astype(int)).tolist():
         row = slice(at, at + 1)
-        frame = _picture(cache.read(clip, "frames", row)[0]) if has_frames else ""
-        flow = _picture(cache.read(clip, "flow", row)[0])
+        frame = _jpeg(cache.read(clip, "frames", row)[0]) if has_frames else ""
+        flow = _jpeg(cache.read(clip, "flow", row)[0])
         moments.append(Moment(frame, flow, float(times[at]), float(largest[at])))
     return Card(clip, file, moments, float(np.median(largest)), float(largest.max()))
 
 
-def _picture(pixels: npt.NDArray[np.uint8]) -> str:
-    """A small JPEG of (H, W, 3) RGB or (H, W) grey, as a data URI."""
-    size = _tile(*pixels.shape[:2])
+def _jpeg(pixels: npt.NDArray[np.uint8]) -> str:
+    """Return a small JPEG of (H, W, 3) RGB or (H, W) grey as a data URI."""
+    size = _tile_size(*pixels.shape[:2])
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    return jpeg_uri(np.asarray(small, np.uint8), QUALITY)
+    return jpeg_uri(np.asarray(small, np.uint8), JPEG_QUALITY)
 
 
-def _tile(height: int, width: int) -> tuple[int, int]:
-    """Width and height of a picture on the page."""
+def _tile_size(height: int, width: int) -> tuple[int, int]:
+    """Return width and height of an image on the page."""
     scale = TILE / max(height, width)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _shown(cache: Cache, cards: list[Card]) -> dict[str, Any]:
-    """What the page shows, by the names that it has in the template."""
+def _template_values(cache: Cache, cards: list[Card]) -> dict[str, Any]:
+    """Return the variables of the template."""
     rejected = cache.rejected()
-    listed = [row for _, row in sorted(some_of_each(rejected, _reason, REJECTED), key=_place)]
-    width, height = _tile(cache.settings["height"], cache.settings["width"])
+    some = some_of_each(rejected, lambda row: row["reason"], MAX_REJECTED)
+    listed = [row for _, row in sorted(some, key=lambda indexed: indexed[0])]
+    width, height = _tile_size(cache.settings["height"], cache.settings["width"])
     return {
         "name": cache.folder.resolve().name,
         "cards": cards,
         "n_clips": len(cache.clips),
         "labels": LABEL_NAMES,
         "tile": {"width": width, "height": height},
-        "moments": MOMENTS,
+        "moments": MOMENTS_PER_CLIP,
         "figures": _figures(cache),
         "caveats": caveats(cache.clips, cache.settings),
         "splits": _splits(cache),
@@ -230,16 +226,8 @@ def _shown(cache: Cache, cards: list[Card]) -> dict[str, Any]:
     }
 
 
-def _reason(row: Row) -> str:
-    return row["reason"]
-
-
-def _place(placed: tuple[int, Any]) -> int:
-    return placed[0]
-
-
 def _figures(cache: Cache) -> dict[str, str]:
-    """What there is to say of the whole cache, by name."""
+    """Return the figures of the whole cache by name."""
     clips, settings, attrs = cache.clips, cache.settings, cache.attrs
     videos = len({clip.video for clip in clips})
     fps = settings["fps"]
@@ -259,22 +247,22 @@ def _figures(cache: Cache) -> dict[str, str]:
 
 
 def _common(values: Iterable[str], unit: str = "") -> str:
-    """``25 frames/s (9), 30 frames/s (2)``: the most common values, with how many have them."""
+    """Return the most common values with their counts: ``25 frames/s (9), 30 frames/s (2)``."""
     counted = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
-    said = [f"{value}{unit} ({n})" for value, n in counted[:COMMON]]
-    more = len(counted) - COMMON
-    return ", ".join(said) + (f" and {more} more" if more > 0 else "")
+    listed = [f"{value}{unit} ({n})" for value, n in counted[:MAX_COMMON_VALUES]]
+    more = len(counted) - MAX_COMMON_VALUES
+    return ", ".join(listed) + (f" and {more} more" if more > 0 else "")
 
 
 def _splits(cache: Cache) -> list[tuple[str, int, int]]:
-    """Each split that there is, with its real and fake clips."""
+    """Return each split with its numbers of real and fake clips."""
     counted = Counter((clip.split, clip.label) for clip in cache.clips)
     rows = [(split, counted[split, 0], counted[split, 1]) for split in (*SPLITS, "")]
     return [row for row in rows if row[1] or row[2]]
 
 
 def _filters(cards: list[Card]) -> dict[str, dict[str, int]]:
-    """The values that one can filter by, with how many of the clips shown have each."""
+    """Return the values to filter by, with the number of shown clips that have each."""
     columns = {
         "label": Counter(LABEL_NAMES[card.clip.label] for card in cards),
         "split": Counter(card.clip.split for card in cards),

@@ -1,4 +1,4 @@
-"""A contact sheet: what part was kept, then frames above their flow maps, for each clip."""
+"""A contact sheet: for each clip its crop, and frames above their flow maps."""
 
 from collections.abc import Sequence
 
@@ -9,27 +9,26 @@ import numpy.typing as npt
 from pipeline.cache import Cache, Clip
 from pipeline.corpus.labelled_video import LABEL_NAMES
 
-TILE = 112  # pixels, the larger side of one picture
+TILE = 112  # pixels, larger side of one image
 GAP = 4
-WHOLE = 224  # the whole picture's width at most
-HEADING = 22
+MAX_OVERVIEW_WIDTH = 224
+HEADING_HEIGHT = 22
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _INK, _PAPER = (230, 230, 230), 24
 _CROP, _FACE = (255, 200, 0), (0, 220, 255)
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 
 
-def contact_sheet(cache: Cache, clips: Sequence[Clip], columns: int = 10) -> Picture:
+def contact_sheet(cache: Cache, clips: Sequence[Clip], columns: int = 10) -> Image:
     """Draw frames and, below each, the flow map from it to the next frame of its clip.
 
-    Before them stands the first whole picture with the part that is kept, in yellow, and, if its
-    face was followed, where that was, in blue.
+    On their left is the first whole frame with the crop in yellow and the followed face in blue.
 
     Args:
-        cache: of the extract stage.
-        clips: which clips, one below the other.
-        columns: moments per clip, spread evenly over it.
+        cache: a cache of the extract stage.
+        clips: the clips, from top to bottom.
+        columns: moments per clip, evenly spaced.
 
     Returns:
         (height, width, 3) uint8, RGB.
@@ -37,7 +36,7 @@ def contact_sheet(cache: Cache, clips: Sequence[Clip], columns: int = 10) -> Pic
     return np.concatenate([_clip_rows(cache, clip, columns) for clip in clips])
 
 
-def _clip_rows(cache: Cache, clip: Clip, columns: int) -> Picture:
+def _clip_rows(cache: Cache, clip: Clip, columns: int) -> Image:
     flow = cache.read(clip, "flow")  # (T-1, H, W)
     times = cache.read(clip, "timestamps")  # (T,)
     range_ = cache.read(clip, "flow_range")  # (T-1, 2)
@@ -46,8 +45,8 @@ def _clip_rows(cache: Cache, clip: Clip, columns: int) -> Picture:
     scale = TILE / max(flow.shape[1:])
     size = (max(1, round(flow.shape[2] * scale)), max(1, round(flow.shape[1] * scale)))
 
-    def tile(picture: npt.NDArray[np.uint8], caption: str) -> Picture:
-        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    def tile(image: npt.NDArray[np.uint8], caption: str) -> Image:
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         small = small if small.ndim == 3 else cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)
         (width, height), _ = cv2.getTextSize(caption, _FONT, 0.33, 1)
         corner = (width + 6, size[1] - height - 7)
@@ -57,29 +56,29 @@ def _clip_rows(cache: Cache, clip: Clip, columns: int) -> Picture:
 
     rows = []
     if has_frames:
-        pictures = [cache.read(clip, "frames", slice(m, m + 1))[0] for m in moments]
-        rows.append([tile(p, f"{times[m]:.2f} s") for p, m in zip(pictures, moments, strict=True)])
+        frames = [cache.read(clip, "frames", slice(m, m + 1))[0] for m in moments]
+        rows.append([tile(f, f"{times[m]:.2f} s") for f, m in zip(frames, moments, strict=True)])
     rows.append([tile(flow[m], f"max {range_[m, 1]:.1f} px") for m in moments])
     body = np.concatenate([np.concatenate(row, axis=1) for row in rows])
     width = (size[0] + GAP) * columns
     body = np.pad(body, ((0, 0), (0, width - body.shape[1]), (0, 0)), constant_values=_PAPER)
-    body = np.concatenate([_kept_part(cache, clip, body.shape[0]), body], axis=1)
-    heading = np.full((HEADING, body.shape[1], 3), _PAPER, np.uint8)
+    body = np.concatenate([_overview(cache, clip, body.shape[0]), body], axis=1)
+    heading = np.full((HEADING_HEIGHT, body.shape[1], 3), _PAPER, np.uint8)
     label = f"{LABEL_NAMES[clip.label]}  {clip.split or 'no split'}  {clip.id}"
     if clip.face_share:
         label += f"  face at {clip.face_share:.0%} of the moments, {clip.n_faces} seen at most"
     elif "faces" in cache.datasets(clip):
         label += "  no face"
-    cv2.putText(heading, label, (3, HEADING - 7), _FONT, 0.42, _INK, 1, cv2.LINE_AA)
+    cv2.putText(heading, label, (3, HEADING_HEIGHT - 7), _FONT, 0.42, _INK, 1, cv2.LINE_AA)
     return np.concatenate([heading, body])
 
 
-def _kept_part(cache: Cache, clip: Clip, height: int) -> Picture:
-    """The whole picture, grey, with the part that was kept and the face, (height, WHOLE, 3)."""
+def _overview(cache: Cache, clip: Clip, height: int) -> Image:
+    """Draw the crop and the face on the first whole frame: ``height`` pixels high."""
     grey = cache.read(clip, "overview")  # (h, w)
-    scale = min(WHOLE / grey.shape[1], (height - GAP) / grey.shape[0])
+    scale = min(MAX_OVERVIEW_WIDTH / grey.shape[1], (height - GAP) / grey.shape[0])
     size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
-    picture = cv2.cvtColor(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2RGB)
+    image = cv2.cvtColor(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2RGB)
     zoom = np.array(size) / (clip.width, clip.height)
     boxes = [(cache.read(clip, "crop"), _CROP)]
     if "faces" in cache.datasets(clip):
@@ -87,6 +86,6 @@ def _kept_part(cache: Cache, clip: Clip, height: int) -> Picture:
     for box, colour in reversed(boxes):
         first = np.rint(box[:2] * zoom).astype(int).tolist()
         last = (np.rint((box[:2] + box[2:4]) * zoom).astype(int) - 1).tolist()
-        cv2.rectangle(picture, first, last, colour, 1)
-    below, beside = height - size[1], WHOLE + GAP - size[0]
-    return np.pad(picture, ((0, below), (0, beside), (0, 0)), constant_values=_PAPER)
+        cv2.rectangle(image, first, last, colour, 1)
+    below, beside = height - size[1], MAX_OVERVIEW_WIDTH + GAP - size[0]
+    return np.pad(image, ((0, below), (0, beside), (0, 0)), constant_values=_PAPER)

@@ -16,7 +16,7 @@ from pipeline.corpus.reading import read_corpus
 from pipeline.extraction.extract_corpus import extract
 from pipeline.inspect import describe, describe_clip, main
 from pipeline.settings import Settings
-from pipeline.viewing.contact_sheet import GAP, WHOLE, contact_sheet
+from pipeline.viewing.contact_sheet import GAP, MAX_OVERVIEW_WIDTH, contact_sheet
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,11 @@ def test_a_sheet_has_frames_above_flow_maps_for_every_clip(cache, tmp_path, run_
     assert "8 of 8 clips" in done.stdout
     picture = cv2.imread(str(tmp_path / "sheet.png"))
     width, height = 112, 84  # of a tile, 96x72 scaled to 112 at its larger side; gaps are 4
-    assert picture.shape == (8 * (22 + 2 * (height + 4)), WHOLE + GAP + 10 * (width + 4), 3)
+    assert picture.shape == (
+        8 * (22 + 2 * (height + 4)),
+        MAX_OVERVIEW_WIDTH + GAP + 10 * (width + 4),
+        3,
+    )
 
 
 def test_a_tile_shows_its_frame_and_below_it_the_map_to_the_next(opened):
@@ -172,7 +176,7 @@ def test_a_tile_shows_its_frame_and_below_it_the_map_to_the_next(opened):
     for n in (0, 7, 18):
         frame = cv2.resize(opened.read(clip, "frames")[n], (112, 84), interpolation=cv2.INTER_AREA)
         flow = cv2.resize(opened.read(clip, "flow")[n], (112, 84), interpolation=cv2.INTER_AREA)
-        x = WHOLE + GAP + n * 116
+        x = MAX_OVERVIEW_WIDTH + GAP + n * 116
         tile = picture[22 : 22 + 84, x : x + 112]
         np.testing.assert_array_equal(tile[:60], frame[:60])  # a caption is below
         below = picture[22 + 88 : 22 + 88 + 84, x : x + 112]
@@ -181,15 +185,19 @@ def test_a_tile_shows_its_frame_and_below_it_the_map_to_the_next(opened):
 
 def test_a_clip_of_few_frames_has_a_tile_for_each(opened):
     picture = contact_sheet(opened, opened.clips[:1], columns=40)
-    assert picture.shape[1] == WHOLE + GAP + 40 * 116
-    assert np.all(picture[22:, WHOLE + GAP + 19 * 116 :] == 24)  # paper
+    assert picture.shape[1] == MAX_OVERVIEW_WIDTH + GAP + 40 * 116
+    assert np.all(picture[22:, MAX_OVERVIEW_WIDTH + GAP + 19 * 116 :] == 24)  # paper
 
 
 def test_a_cache_without_frames_has_a_sheet_of_maps(tmp_path, make_corpus, in_process):
     make_corpus(tmp_path / "videos", (20,), (20,))
     settings = Settings(width=64, height=48, keep_frames=False)
     cache = extract(read_corpus([tmp_path / "videos"]), tmp_path / "cache", settings, in_process)
-    assert contact_sheet(cache, cache.clips).shape == (2 * (22 + 88), WHOLE + GAP + 1160, 3)
+    assert contact_sheet(cache, cache.clips).shape == (
+        2 * (22 + 88),
+        MAX_OVERVIEW_WIDTH + GAP + 1160,
+        3,
+    )
 
 
 def test_a_sheet_that_cannot_be_written_is_an_error_for_the_user(run_command, cache, tmp_path):

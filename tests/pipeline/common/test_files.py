@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.common.csv_files import FORMULA, csv_line, read_csv, write_csv
+from pipeline.common.csv_files import FORMULA_STARTS, csv_line, read_csv, write_csv
 from pipeline.common.files import end_of_lines, try_lock, write_whole
 
 # Undecodable bytes in a file's name become the code points from U+DC80 on.
@@ -43,7 +43,7 @@ def test_every_text_is_read_back_and_none_is_a_formula(tmp_path_factory, rows):
     write_csv(path, ["a", "b"], rows)
     assert [(row["a"], row["b"]) for row in read_csv(path)] == rows
     assert not [
-        cell for cell in raw_cells(path) if cell.startswith(FORMULA) and not is_number(cell)
+        cell for cell in raw_cells(path) if cell.startswith(FORMULA_STARTS) and not is_number(cell)
     ]
 
 

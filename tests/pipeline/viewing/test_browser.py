@@ -86,7 +86,7 @@ def test_every_clip_has_its_facts_and_pictures(page, opened):
             "data-manipulation": clip.manipulation,
         }
         assert f"{clip.id} {names[clip.video]} " in page.text
-    assert len(page.all("img")) == 8 * browser.MOMENTS * 2
+    assert len(page.all("img")) == 8 * browser.MOMENTS_PER_CLIP * 2
 
 
 def test_pictures_are_frames_and_the_maps_from_them_to_the_next(page, opened):
@@ -173,7 +173,7 @@ def test_a_cache_without_frames_shows_its_maps(tmp_path, make_corpus, in_process
     settings = Settings(width=64, height=48, keep_frames=False)
     cache = extract(read_corpus([tmp_path / "videos"]), tmp_path / "cache", settings, in_process)
     page = written(cache, tmp_path / "page.html")
-    assert len(page.all("img")) == 2 * browser.MOMENTS
+    assert len(page.all("img")) == 2 * browser.MOMENTS_PER_CLIP
     assert all(picture["alt"].startswith("Flow map") for picture in page.all("img"))
 
 
@@ -193,7 +193,7 @@ def test_a_page_of_few_clips_shows_both_labels_and_says_so(opened, tmp_path):
 
 
 def test_pictures_stay_below_the_limit_unless_clips_were_asked_for(opened, tmp_path, monkeypatch):
-    monkeypatch.setattr(browser, "PICTURE_BYTES", 50_000)
+    monkeypatch.setattr(browser, "MAX_IMAGE_BYTES", 50_000)
     page = written(opened, tmp_path / "page.html")
     assert 25_000 < sum(len(picture["src"]) for picture in page.all("img")) < 50_000
     assert f"{len(page.cards)} of 8 clips are on this page" in page.text
@@ -207,7 +207,7 @@ def test_of_many_rejected_files_some_of_every_reason_are_listed(cache, tmp_path)
         csv.writer(file).writerows([["path", "reason", "detail"], *rows])
     page = written(Cache(folder), tmp_path / "page.html")
     listed = [attrs["data-reason"] for attrs in page.all("tr") if "data-reason" in attrs]
-    assert (len(listed), listed.count("timed out")) == (browser.REJECTED, 1)
+    assert (len(listed), listed.count("timed out")) == (browser.MAX_REJECTED, 1)
     assert "2000 of 3000 files are listed here" in page.text
     assert "too short 2999 " in page.text
 
