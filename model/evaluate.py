@@ -40,7 +40,7 @@ from pipeline.workers.local import LocalPool
 @controls_option
 @allow_leaks_option
 @cloup.option_group(
-    "Looking at the videos again",
+    "Work on the video files",
     cases_option,
     cloup.option(
         "--sweep",
