@@ -1,4 +1,4 @@
-"""A video file → RGB frames of the working size, at equal intervals of time."""
+"""Decoding: RGB frames of a video at equal intervals of time."""
 
 import contextlib
 import itertools
@@ -18,30 +18,30 @@ from pipeline.video.resize import Geometry, Upright
 
 Item = TypeVar("Item")
 
-# What FFmpeg may open: plain files of these formats, no playlists that name other files or hosts.
+# FFmpeg may open plain files of these formats, but no playlists that name other files or hosts.
 PLAIN_FILES = {
     "protocol_whitelist": "file",
     "format_whitelist": "asf,avi,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,"
     "mpegvideo,mxf,ogg,webm,yuv4mpegpipe",
 }
-# Titles that are no UTF-8 are no reason to fail: PyAV has to be told so before version 19.
-BROKEN_TITLES: dict[str, Any] = {"metadata_errors": "replace"}
+# PyAV before version 19 fails on titles that are not UTF-8, unless it gets this option.
+TITLE_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"}
 if int(av.__version__.split(".")[0]) >= 19:
-    BROKEN_TITLES = {}
-# More than any camera makes: what claims more would fill the memory, or never end.
-MOST_PIXELS = 2**26
-MOST_FRAMES = 1_000_000
-HALF = 0.5 + 1e-6  # half-way between two ticks is the earlier one, whatever the last bits say
-REGULAR = 0.25  # intervals within this fraction of the median count as one and the same
+    TITLE_OPTIONS = {}
+# More than any camera makes; a file that claims more would fill the memory, or never end.
+MAX_PIXELS = 2**26
+MAX_FRAMES = 1_000_000
+TICK_ROUNDING = 0.5 + 1e-6  # ticks; a frame half-way belongs to the earlier one, despite rounding
+INTERVAL_TOLERANCE = 0.25  # of the median; intervals that differ less count as equal
 
 
 class Picture(NamedTuple):
-    """One moment of a video.
+    """One frame of a video, scaled.
 
     Attributes:
-        time: in seconds.
-        frame: the part that is kept, (height, width, 3) uint8, RGB.
-        overview: the whole picture, small, as `Upright.overview_size` says: (h, w) uint8, grey.
+        time: seconds.
+        frame: the part that is kept, (height, width, 3) uint8 RGB.
+        overview: the whole frame, small, (h, w) uint8 grey, see `Upright.overview_size`.
     """
 
     time: float
@@ -53,12 +53,12 @@ def open_video(path: Path) -> av.container.InputContainer:
     """Open a video file and check that it has a video stream.
 
     Raises:
-        Rejected: it is not a video, or has no video stream.
+        Rejected: the file is not a video, or has no video stream.
     """
     try:
-        container = av.open(f"file:{path}", options=PLAIN_FILES, **BROKEN_TITLES)
+        container = av.open(f"file:{path}", options=PLAIN_FILES, **TITLE_OPTIONS)
     except (PermissionError, FileNotFoundError) as error:
-        raise Rejected("unreadable", _words(error)) from error
+        raise Rejected("unreadable", _message(error)) from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise _rejected(error, "not a video") from error
     try:
@@ -75,13 +75,13 @@ def _check_stream(container: av.container.InputContainer) -> None:
         raise Rejected("no video stream", f"container {container.format.name}")
     if stream.codec_context is None:
         raise Rejected("no frame decodes", "FFmpeg has no decoder for its codec")
-    if stream.width * stream.height > MOST_PIXELS:
+    if stream.width * stream.height > MAX_PIXELS:
         raise Rejected("too large", f"{stream.width}x{stream.height} pixels")
-    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # should it grow on the way
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # frames may grow later on
 
 
 def video_stream(container: av.container.InputContainer) -> Any:
-    """The first video stream of a file that is not a cover picture, or None."""
+    """Return the first video stream that is not a cover picture, or None."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             return stream
@@ -89,11 +89,11 @@ def video_stream(container: av.container.InputContainer) -> Any:
 
 
 def frame_rate(times: npt.NDArray[np.float64]) -> float:
-    """Frames per second of a video, from its sorted timestamps in seconds.
+    """Return the frames per second of a video, from its sorted timestamps in seconds.
 
-    Where nearly all intervals are alike (constant frame rate, perhaps with a few frames dropped)
-    it is one over their mean. Where they are not (variable frame rate) it is one over the
-    90th percentile, so that sampling at this rate seldom meets a gap.
+    If nearly all intervals are equal (constant frame rate, perhaps with a few dropped frames), this
+    is one over their mean. Otherwise (variable frame rate) it is one over the 90th percentile, so
+    that sampling at this rate seldom meets a gap.
 
     Raises:
         Rejected: fewer than two different timestamps.
@@ -106,17 +106,17 @@ def frame_rate(times: npt.NDArray[np.float64]) -> float:
     gaps = gaps[gaps > 0]
     if not len(gaps):
         raise Rejected("too short", f"{len(times)} frame(s) with different timestamps")
-    alike = gaps[np.abs(gaps - np.median(gaps)) <= REGULAR * np.median(gaps)]
-    interval = alike.mean() if len(alike) >= 0.9 * len(gaps) else np.quantile(gaps, 0.9)
+    regular = gaps[np.abs(gaps - np.median(gaps)) <= INTERVAL_TOLERANCE * np.median(gaps)]
+    interval = regular.mean() if len(regular) >= 0.9 * len(gaps) else np.quantile(gaps, 0.9)
     return float(1 / interval)
 
 
 def count_samples(times: npt.NDArray[np.float64], rate: float) -> int:
-    """How many frames `at_equal_intervals` keeps of frames with these times (seconds, sorted)."""
+    """Count the frames that `at_equal_intervals` keeps, from their sorted times in seconds."""
     if not len(times):
         return 0
     positions = (times - times[0]) * rate
-    ticks = np.ceil(positions - HALF)
+    ticks = np.ceil(positions - TICK_ROUNDING)
     n = len(np.unique(ticks))
     before = positions[-2] if len(positions) > 1 else -math.inf
     return n if _reaches(ticks[-1], positions[-1], before) else n - 1
@@ -127,17 +127,16 @@ def at_equal_intervals(
 ) -> Iterator[tuple[float, Item]]:
     """Sample frames ``rate`` times a second, by their timestamps.
 
-    Each frame belongs to the nearest tick of a clock that starts at the first frame; of the
-    frames of one tick the nearest is kept. A frame is never given twice: a gap in the video stays
-    a gap in the timestamps rather than becoming a picture that stands still. If the video ends
-    before a last tick, no frame is kept for that one.
+    Each frame belongs to the nearest tick of a clock that starts at the first frame; of the frames
+    of one tick the nearest is kept. No frame is repeated: a gap in the video stays a gap in the
+    timestamps and does not become a still picture. A last tick after the end has no frame.
 
     Args:
-        frames: (time in seconds, frame), times increasing.
+        frames: pairs of time in seconds, increasing, and frame.
         rate: ticks per second.
 
     Raises:
-        Rejected: as ``frames`` does, after the last frame before.
+        Rejected: as ``frames`` does, once the frames before are sampled.
 
     Example:
         >>> list(at_equal_intervals([(0.0, "a"), (0.04, "b"), (0.08, "c"), (0.12, "d")], rate=12.5))
@@ -147,12 +146,12 @@ def at_equal_intervals(
     best: tuple[float, Item] | None = None
     best_tick, best_error = -1, math.inf
     position = before = -math.inf
-    broken: Rejected | None = None
+    damage: Rejected | None = None
     try:
         for time, frame in frames:
             start = time if start is None else start
             before, position = position, (time - start) * rate
-            tick = math.ceil(position - HALF)
+            tick = math.ceil(position - TICK_ROUNDING)
             error = abs(position - tick)
             if tick != best_tick:
                 if best is not None:
@@ -160,18 +159,18 @@ def at_equal_intervals(
                 best_tick, best_error, best = tick, error, (time, frame)
             elif error < best_error:
                 best_error, best = error, (time, frame)
-    except Rejected as rejected:  # the last frame before the damage is sound all the same
-        broken = rejected
+    except Rejected as rejected:  # the last frame before the damage is sound
+        damage = rejected
     if best is not None and _reaches(best_tick, position, before):
         yield best
-    if broken is not None:
-        raise broken
+    if damage is not None:
+        raise damage
 
 
 def _reaches(tick: float, last: float, before: float) -> bool:
-    """Whether frames that end at ``last``, after ``before``, hold the one nearest to ``tick``.
+    """Return whether frames that end with ``before`` and ``last`` reach ``tick``.
 
-    A next frame, as far on as the last from the one before, must not have been nearer.
+    They do if a next frame after the same interval would not be nearer to it.
     """
     return tick - last <= (last - before) / 2
 
@@ -180,12 +179,9 @@ def decode(path: Path, geometry: Geometry, rate: float) -> Iterator[Picture]:
     """Decode a video at equal intervals of time.
 
     Args:
-        path: the video file.
+        path: video file.
         geometry: crop and size.
         rate: frames to keep per second.
-
-    Yields:
-        picture after picture.
 
     Raises:
         Rejected: the file cannot be opened, or is damaged; ``truncated`` after sound frames.
@@ -198,18 +194,17 @@ def decode(path: Path, geometry: Geometry, rate: float) -> Iterator[Picture]:
 def sampled(
     path: Path, rate: float
 ) -> Iterator[tuple[Upright, Iterator[tuple[float, av.VideoFrame]]]]:
-    """Open a video.
+    """Open a video and sample its frames at equal intervals of time.
 
     Args:
-        path: the video file.
+        path: video file.
         rate: frames to keep per second.
 
     Yields:
-        what its pictures are like, and its frames at equal intervals of time, as decoded, with
-        their times in seconds.
+        the geometry of the video, and pairs of time in seconds and decoded frame.
 
     Raises:
-        Rejected: as `decode`; also ``too short`` if there is no frame at all.
+        Rejected: as `decode`; also ``too short`` without any frame.
     """
     with open_video(path) as container:
         frames = at_equal_intervals(timed_frames(container), rate)
@@ -222,24 +217,24 @@ def sampled(
 def pictures(
     upright: Upright, frames: Iterable[tuple[float, av.VideoFrame]], geometry: Geometry
 ) -> Iterator[Picture]:
-    """Scale frames of one video.
+    """Crop and scale the frames of one video.
 
     Raises:
-        Rejected: FFmpeg cannot, or the crop lies outside the picture.
+        Rejected: FFmpeg cannot scale a frame, or the crop lies outside the frame.
     """
     with converting():
         box = geometry.box(upright.width, upright.height, upright.pixel_aspect)
         scale = upright.scaler(box, geometry.width, geometry.height)
-        look_over = upright.scaler(upright.whole, *upright.overview_size(), "gray")
+        scale_overview = upright.scaler(upright.whole, *upright.overview_size(), "gray")
     for time, frame in frames:
         with converting():
-            picture = Picture(time, scale(frame), look_over(frame))
+            picture = Picture(time, scale(frame), scale_overview(frame))
         yield picture
 
 
 @contextlib.contextmanager
 def converting() -> Iterator[None]:
-    """Turn what FFmpeg raises over a frame that it cannot scale into a `Rejected`."""
+    """Raise `Rejected` if FFmpeg cannot scale a frame."""
     try:
         yield
     except av.error.FFmpegError as error:
@@ -249,10 +244,10 @@ def converting() -> Iterator[None]:
 def timed_frames(
     container: av.container.InputContainer,
 ) -> Iterator[tuple[float, av.VideoFrame]]:
-    """All sound frames of the first video stream with their times in seconds, increasing.
+    """Yield all sound frames of the first video stream with their times in seconds, increasing.
 
-    Frames without a timestamp get one from the stream's rate; a frame that repeats or goes back in
-    time is left out.
+    A frame without a timestamp gets one from the stream's rate; a frame whose time does not
+    increase is left out.
 
     Raises:
         Rejected: ``truncated``, with the number of sound frames before the damage.
@@ -261,23 +256,23 @@ def timed_frames(
     stream.codec_context.thread_count = 1  # processes use the cores
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     n, last = 0, -math.inf
-    begun: av.VideoFrame | None = None
+    first: av.VideoFrame | None = None
     try:
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise Rejected("truncated", f"at frame {n}: the frame is marked as corrupt")
-            begun = begun or frame  # the stream's own width changes along with its frames
-            if _shape(frame) != _shape(begun):
+            first = first or frame  # the stream's own width changes along with its frames
+            if _shape(frame) != _shape(first):
                 raise Rejected(
                     "truncated",
-                    f"at frame {n}: the picture changes from {_shape(begun)} to {_shape(frame)}",
+                    f"at frame {n}: the picture changes from {_shape(first)} to {_shape(frame)}",
                 )
             time = n / rate
             if frame.pts is not None and frame.time_base is not None:
                 time = float(frame.pts * frame.time_base)
             n += 1
-            if n > MOST_FRAMES:
-                raise Rejected("too long", f"more than {MOST_FRAMES} frames")
+            if n > MAX_FRAMES:
+                raise Rejected("too long", f"more than {MAX_FRAMES} frames")
             if time > last:
                 last = time
                 yield time, frame
@@ -290,11 +285,11 @@ def _shape(frame: av.VideoFrame) -> str:
 
 
 def _rejected(error: Exception, reason: str, where: str = "") -> Rejected:
-    if isinstance(error, MemoryError):  # a header that promises too much, or a full machine
-        return Rejected("out of memory", _words(error))
-    return Rejected(reason, where + _words(error))
+    if isinstance(error, MemoryError):  # a header that claims too much, or a full machine
+        return Rejected("out of memory", _message(error))
+    return Rejected(reason, where + _message(error))
 
 
-def _words(error: Exception) -> str:
-    """What FFmpeg says, without the path and the function that it puts around it."""
+def _message(error: Exception) -> str:
+    """Return FFmpeg's message without the path and the function that it adds."""
     return getattr(error, "strerror", None) or str(error)

@@ -1,4 +1,4 @@
-"""Is this file a sound video, and what is known of it before it is decoded?"""
+"""Checks of a video file, and its metadata before it is decoded."""
 
 import re
 import stat
@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.common.errors import Rejected
 from pipeline.common.files import sha256_of
 from pipeline.video.decode import (
-    MOST_FRAMES,
+    MAX_FRAMES,
     count_samples,
     frame_rate,
     open_video,
@@ -22,26 +22,35 @@ from pipeline.video.decode import (
     video_stream,
 )
 
-FRAMES_TRIED = 3  # decoded by `probe` to see whether the codec works at all
+N_TRIED_FRAMES = 3  # that `probe` decodes, to see whether the codec works at all
 _MATROSKA_DURATION = re.compile(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d+)?)")  # 00:00:01.480000000
-TOLERATED_LOSS = 0.02  # of the promised frames: containers round, and count frames never shown
+MAX_LOSS = 0.02  # share of the promised frames; containers round, and count hidden frames
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What is known of a video from its packets; its frames may still turn out to be damaged.
+    """Metadata of a video, from its packets; its frames may still turn out to be damaged.
 
-    ``n_samples`` is an upper bound on the frames at equal intervals that decoding will give.
-    ``n_promised`` is what the container says, 0 where it says nothing.
+    Attributes:
+        sha256: of the file.
+        n_bytes: size of the file.
+        width: of the upright frame, in pixels.
+        height: of the upright frame, in pixels.
+        fps: frames per second.
+        duration: seconds.
+        bit_rate: bits per second.
+        n_packets: number of packets that will be shown.
+        n_promised: number of frames that the container states, 0 if it states none.
+        n_samples: upper bound on the frames that sampling at equal intervals will give.
     """
 
     sha256: str
     n_bytes: int
-    width: int  # of the upright picture
+    width: int
     height: int
     fps: float
-    duration: float  # seconds
-    bit_rate: float  # bits per second
+    duration: float
+    bit_rate: float
     n_packets: int
     n_promised: int
     n_samples: int
@@ -49,24 +58,25 @@ class Probe:
     @property
     def short_of_promise(self) -> bool:
         """Whether the file ends well before the end that its container states."""
-        return self.n_packets < self.n_promised * (1 - TOLERATED_LOSS) - 1
+        return self.n_packets < self.n_promised * (1 - MAX_LOSS) - 1
 
 
 def probe(path: Path, rate: Callable[[float], float] = lambda own_rate: own_rate) -> Probe:
-    """Look at a video without decoding more than its first frames.
+    """Read the metadata of a video, decoding only its first frames.
 
     Args:
-        path: the file.
-        rate: the sampling rate for a video's own frame rate, `Settings.rate`; by default the same.
+        path: video file.
+        rate: returns the sampling rate for a video's own frame rate, as `Settings.rate`; by default
+            the same.
 
     Raises:
-        Rejected: not a video, no video stream, nothing decodes, too short, or what ``rate`` raises.
+        Rejected: not a video, no video stream, nothing decodes, too short, or as ``rate`` raises.
     """
     try:
-        plain = stat.S_ISREG(path.stat().st_mode)
+        is_file = stat.S_ISREG(path.stat().st_mode)
     except (OSError, ValueError) as error:
         raise Rejected("unreadable", getattr(error, "strerror", None) or str(error)) from error
-    if not plain:
+    if not is_file:
         raise Rejected("unreadable", "not a plain file")
     with open_video(path) as container:
         first = _first_frame(container)
@@ -110,7 +120,7 @@ def _first_frame(container: Any) -> av.VideoFrame:
     try:
         for _, frame in timed_frames(container):
             first, n = first or frame, n + 1
-            if n == FRAMES_TRIED:
+            if n == N_TRIED_FRAMES:
                 break
     except Rejected:
         if first is None:
@@ -121,10 +131,10 @@ def _first_frame(container: Any) -> av.VideoFrame:
 
 
 def packet_times(container: Any) -> Iterator[float]:
-    """The times in seconds of all packets of a video that will be shown, in the order of the file.
+    """Yield the times in seconds of all packets that will be shown, in the order of the file.
 
     Raises:
-        Rejected: there are more than any video has.
+        Rejected: there are more than MAX_FRAMES.
     """
     stream = video_stream(container)
     rate = float(stream.average_rate or stream.guessed_rate or 25)
@@ -134,16 +144,16 @@ def packet_times(container: Any) -> Iterator[float]:
         try:
             packet = next(packets)
         except (StopIteration, av.error.FFmpegError, ValueError):
-            return  # what follows the damage is not counted
+            return  # packets after the damage do not count
         if packet.size and not packet.is_discard:
-            if n == MOST_FRAMES:
-                raise Rejected("too long", f"more than {MOST_FRAMES} frames")
+            if n == MAX_FRAMES:
+                raise Rejected("too long", f"more than {MAX_FRAMES} frames")
             yield float(packet.pts * packet.time_base) if packet.pts is not None else n / rate
             n += 1
 
 
 def _promised_frames(container: Any, rate: float) -> int:
-    """How many frames the container says there are, 0 if it does not say."""
+    """Return the number of frames that the container states, 0 if it states none."""
     stream = video_stream(container)
     if stream.frames:
         return int(stream.frames)

@@ -1,7 +1,6 @@
-"""Which part of a picture is kept, and at what size.
+"""Rotation, crop, resizing and colour conversion of decoded frames.
 
-Rotation, crop, resize and colour conversion all happen inside FFmpeg (through PyAV), so that a
-full-size RGB frame never exists.
+All happen inside FFmpeg (through PyAV), so that a full-size RGB frame never exists.
 """
 
 from collections.abc import Callable
@@ -16,27 +15,27 @@ import numpy.typing as npt
 
 from pipeline.common.errors import Rejected
 
-Box = tuple[int, int, int, int]  # x, y, width, height in pixels of the upright picture
+Box = tuple[int, int, int, int]  # x, y, width, height in pixels of the upright frame
 Size = tuple[int, int]  # width, height
 Cut = Callable[[av.VideoFrame], av.VideoFrame]
 Scale = Callable[[av.VideoFrame], npt.NDArray[np.uint8]]
 
 SQUARE = Fraction(1)
-OVERVIEW = 192  # pixels, the longer side of the whole picture at the size that cameras are seen at
-OVERVIEW_SHORT = 32  # its shorter side at least: flow needs so many
+OVERVIEW_SIDE = 192  # pixels, the longer side of the whole frame where camera motion is measured
+MIN_OVERVIEW_SIDE = 32  # pixels; flow needs them
 _ROTATE = {90: ["cclock"], 180: ["cclock", "cclock"], 270: ["clock"]}  # arguments of `transpose`
 _AREA = "area+accurate_rnd+bitexact"
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Which part of the picture is kept, and at what size.
+    """Crop and size of the frames of a clip.
 
     Args:
         width: of the result, in pixels.
         height: of the result, in pixels.
-        crop: the part of the upright picture to keep, or None for all of it. What has another
-            aspect ratio than the result is cut to it about its centre, never squeezed.
+        crop: part of the upright frame to keep, or None for all of it. If its aspect ratio is not
+            that of the result, it is cut about its centre, never squeezed.
     """
 
     width: int = 224
@@ -44,15 +43,15 @@ class Geometry:
     crop: Box | None = None
 
     def box(self, width: int, height: int, pixel_aspect: Fraction = SQUARE) -> Box:
-        """The part of an upright ``width`` × ``height`` picture that will be scaled to the result.
+        """Return the part of an upright frame that is scaled to the result.
 
         Args:
-            width: of the picture as it is stored, in pixels.
-            height: of it.
-            pixel_aspect: width of a stored pixel as it is shown, over its height.
+            width: of the frame, in stored pixels.
+            height: of the frame, in stored pixels.
+            pixel_aspect: displayed width of a stored pixel over its height.
 
         Raises:
-            Rejected: the crop lies outside this picture.
+            Rejected: the crop lies outside the frame.
 
         Example:
             >>> Geometry(224, 224).box(1920, 1080)
@@ -65,30 +64,29 @@ class Geometry:
             )
         aspect = Fraction(self.width, self.height) / pixel_aspect
         kept_w, kept_h = min(w, max(1, int(h * aspect))), min(h, max(1, int(w / aspect)))
-        if self.crop and abs(w - h * aspect) <= max(SQUARE, aspect) + Fraction(
-            1, 2
-        ):  # as near as pixels come
+        nearest = max(SQUARE, aspect) + Fraction(1, 2)  # as near as whole pixels come
+        if self.crop and abs(w - h * aspect) <= nearest:
             return x, y, w, h
         return x + (w - kept_w) // 2, y + (h - kept_h) // 2, kept_w, kept_h
 
 
 def shrunk(width: int, height: int, longest: int) -> Size:
-    """The size of a picture whose longer side is so many pixels, if it is not smaller anyhow."""
+    """Return the size of a picture scaled to a longer side of ``longest``, never enlarged."""
     scale = min(1.0, longest / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 class Upright:
-    """The pictures of one stream: upright, one moment each, and any part of them at any size.
+    """The upright, deinterlaced frames of one stream: any part of them at any size.
 
     Args:
-        stream: of an open container.
-        frame: the first one; its rotation and interlacing are those of all.
+        stream: video stream of an open container.
+        frame: first frame; its rotation and interlacing are those of all.
 
     Attributes:
         stream: as given.
-        width, height: of the upright picture, in stored pixels.
-        pixel_aspect: width of a stored pixel as it is shown, over its height.
+        width, height: of the upright frame, in stored pixels.
+        pixel_aspect: displayed width of a stored pixel over its height.
     """
 
     def __init__(self, stream: Any, frame: av.VideoFrame) -> None:
@@ -96,8 +94,8 @@ class Upright:
         turns = _ROTATE.get(round(frame.rotation) % 360, [])
         self._turned = len(turns) == 1
         self._interlaced = bool(frame.interlaced_frame)
-        self._filters = [("field", "top")] if self._interlaced else []  # a frame is two moments
-        if frame.format.has_palette:  # a part of it means nothing without the palette
+        self._filters = [("field", "top")] if self._interlaced else []  # of two fields, one is kept
+        if frame.format.has_palette:  # a crop would lose the palette
             self._filters.append(("format", "rgb24"))
         self._filters += [("transpose", turn) for turn in turns]
         self.width, self.height = frame.width, frame.height
@@ -108,42 +106,42 @@ class Upright:
 
     @property
     def whole(self) -> Box:
-        """All of the picture."""
+        """The box of the whole frame."""
         return 0, 0, self.width, self.height
 
     def overview_size(self) -> Size:
-        """Of the whole picture at the size that the camera's motion is seen at."""
-        width, height = shrunk(self.width, self.height, OVERVIEW)
-        return max(width, OVERVIEW_SHORT), max(height, OVERVIEW_SHORT)
+        """Return the size of the whole frame at which camera motion is measured."""
+        width, height = shrunk(self.width, self.height, OVERVIEW_SIDE)
+        return max(width, MIN_OVERVIEW_SIDE), max(height, MIN_OVERVIEW_SIDE)
 
     def scaler(self, box: Box, width: int, height: int, pix_fmt: str = "rgb24") -> Scale:
-        """What makes of a decoded frame this part of it at this size.
+        """Return a function that scales this part of a decoded frame to this size.
 
-        The result is (height, width) uint8 for the format ``gray``, else (height, width, 3).
+        Its result is (height, width) uint8 for the format ``gray``, else (height, width, 3).
         """
         graph = self._graph(self._filters, self._stored(box), (width, height, pix_fmt))
         return lambda frame: _array(graph(frame))
 
     def cutter(self, box: Box) -> Cut:
-        """What cuts this part out of a decoded frame, in the pixels and colours that it has."""
+        """Return a function that crops a decoded frame and keeps its pixel format."""
         return self._graph(self._filters, self._stored(box), None)
 
     def scaler_of_cuts(self, cut: Box, box: Box, width: int, height: int, kind: Any) -> Scale:
-        """As `scaler`, of what `cutter` cut out; the result is the same.
+        """Return a `scaler` of frames from a `cutter`; its results are the same.
 
         Args:
-            cut: what was cut out, in pixels of the picture.
-            box: the part of the picture that is kept; it lies within.
-            width: of the result.
-            height: of the result.
-            kind: a frame that was cut out.
+            cut: the cutter's part of the upright frame.
+            box: part of the upright frame to scale, within ``cut``.
+            width: of the result, in pixels.
+            height: of the result, in pixels.
+            kind: a frame from the cutter.
         """
         (left, top, _, _), (x, y, w, h) = self._stored(cut), self._stored(box)
         graph = self._graph([], (x - left, y - top, w, h), (width, height, "rgb24"), kind)
         return lambda frame: _array(graph(frame))
 
     def _stored(self, box: Box) -> Box:
-        """A part of the picture in the lines that are there once a field has been taken."""
+        """Return a box in the lines that are left of a frame when one field is kept."""
         x, y, w, h = box
         if self._interlaced and self._turned:
             return x // 2, y, max(1, w // 2), h
@@ -161,7 +159,7 @@ class Upright:
         x, y, w, h = box
         filters = [*filters, ("crop", f"{w}:{h}:{x}:{y}:exact=1")]
         if scaled is None:
-            filters += [("copy", "")]  # else it would be a view of the whole frame
+            filters += [("copy", "")]  # or else it would be a view of the whole frame
         else:
             width, height, pix_fmt = scaled
             filters += [("scale", f"{width}:{height}:flags={_AREA}"), ("format", pix_fmt)]
@@ -183,7 +181,7 @@ class Upright:
 
 
 def _array(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:
-    plane: Any = frame.planes[0]  # lines may be padded; the view keeps the frame alive
+    plane: Any = frame.planes[0]  # lines may be padded; the array keeps the frame alive
     lines = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
     if frame.format.name == "gray":
         return lines[:, : frame.width]

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.video import fingerprint
 from pipeline.video.decode import decode
-from pipeline.video.fingerprint import MOST, Thumbnails, perceptual_hashes
+from pipeline.video.fingerprint import MAX_THUMBNAILS, Thumbnails, perceptual_hashes
 from pipeline.video.probe import probe
 from pipeline.video.resize import Geometry
 
@@ -46,7 +46,7 @@ def test_thumbnails_are_of_times_not_of_frames(pan):
     frames = pan[0]
     slow = thumbnails(frames[::2], np.arange(24) / 15)
     fast = thumbnails(frames, np.arange(48) / 30)
-    assert fast.shape == (MOST, 32, 32)
+    assert fast.shape == (MAX_THUMBNAILS, 32, 32)
     assert fast.dtype == np.uint8
     assert np.abs(slow.astype(int) - fast).max() <= 60  # half a frame apart at most
     assert thumbnails(frames[:8], np.arange(8) / 30).shape == (2, 32, 32)

@@ -271,8 +271,8 @@ def test_a_picture_larger_than_any_camera_makes_is_not_decoded(tmp_path):
 
 
 def test_a_video_of_more_frames_than_anybody_films_is_too_long(tmp_path, write_video, monkeypatch):
-    monkeypatch.setattr("pipeline.video.probe.MOST_FRAMES", 9)
-    monkeypatch.setattr("pipeline.video.decode.MOST_FRAMES", 9)
+    monkeypatch.setattr("pipeline.video.probe.MAX_FRAMES", 9)
+    monkeypatch.setattr("pipeline.video.decode.MAX_FRAMES", 9)
     path = write_video(tmp_path / "v.mp4", grey(steps(10)), 1000)
     with pytest.raises(Rejected, match="too long"):
         probe(path)
