@@ -1,7 +1,6 @@
 """Command that extracts folders of videos into a cache of frames and flow maps."""
 
 import dataclasses
-from collections import Counter
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,6 +17,7 @@ from pipeline.corpus.reading import read_corpus
 from pipeline.corpus.tables import split_lines
 from pipeline.extraction.estimate import estimate_extraction
 from pipeline.extraction.extract_corpus import extract
+from pipeline.extraction.selection import tally
 from pipeline.faces import FaceCrop, NoFace, SeveralFaces, find_model
 from pipeline.settings import Settings
 from pipeline.splits.options import splitting_options
@@ -376,9 +376,8 @@ def summary(cache: Cache) -> str:
     splits = [clip.split for clip in cache.clips]
     lines += split_lines(cache.clips, splits, settings["splitting"])
     lines += [f"  note: {caveat}" for caveat in caveats(cache.clips, settings)]
-    if reasons := Counter(row["reason"] for row in cache.rejected()):
-        counts = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
-        lines.append(f"  rejected: {counts} (see {cache.folder / 'rejected.csv'})")
+    if reasons := tally(row["reason"] for row in cache.rejected()):
+        lines.append(f"  rejected: {reasons} (see {cache.folder / 'rejected.csv'})")
     lines.append(f"  all of this, and more: {cache.folder / DATACARD}")
     return "\n".join(lines)
 

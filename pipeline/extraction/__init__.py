@@ -1,4 +1,4 @@
-"""From a corpus to a cache of frames and flow maps."""
+"""Extraction of videos into caches of frames and flow maps."""
 
 from pipeline.extraction.extract_corpus import extract
 

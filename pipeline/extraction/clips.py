@@ -96,7 +96,7 @@ def extract_clips(
 
     Returns:
         ids of the clips that have all their frames. If damage ends the video within a later clip,
-        that one is left incomplete, and closing the shard raises `pipeline.cache.IncompleteDataset`.
+        that one is left incomplete: closing the shard raises `pipeline.cache.IncompleteDataset`.
 
     Raises:
         Rejected: the video is damaged or ends within the first clip, or no clip has a suitable

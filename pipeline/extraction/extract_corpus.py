@@ -29,8 +29,8 @@ from pipeline.extraction.clips import ClipMetadata
 from pipeline.extraction.repair import repair_cache
 from pipeline.extraction.selection import Selection, select, tally
 from pipeline.extraction.shard_tasks import (
-    FinishedShard,
     VideoTask,
+    WrittenFile,
     assign_to_shards,
     extract_shards,
     plan_shards,
@@ -103,7 +103,7 @@ def _write_cache(
     videos: Sequence[Video],
     selection: Selection,
     plan: Mapping[str, Sequence[VideoTask]],
-    shards: Mapping[str, FinishedShard],
+    shards: Mapping[str, WrittenFile],
     workspace: CacheInProgress,
     settings: Settings,
 ) -> None:
@@ -133,7 +133,7 @@ def _write_cache(
     if {clip.label for clip in clips} != {0, 1}:
         raise NothingUsable(
             f"{len(tasks)} of {len(videos)} files are usable, real and fake ones are needed"
-            f" ({tally(rejected.values())})",
+            f" ({tally(rejection.reason for rejection in rejected.values())})",
             f"{folder / 'rejected.csv'} says what is wrong with each",
         )
 

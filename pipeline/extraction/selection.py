@@ -57,10 +57,9 @@ def select(
     return Selection(usable, rejected, n_frames, copies)
 
 
-def tally(rejected: Iterable[Rejected]) -> str:
-    """Return the number of files for each reason, as text."""
-    counts = Counter(rejection.reason for rejection in rejected)
-    return ", ".join(f"{n} {reason}" for reason, n in counts.most_common())
+def tally(reasons: Iterable[str]) -> str:
+    """Return how often each reason occurs, as text."""
+    return ", ".join(f"{n} {reason}" for reason, n in Counter(reasons).most_common())
 
 
 def _probe_all(

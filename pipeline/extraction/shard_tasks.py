@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 
@@ -31,21 +31,7 @@ from pipeline.workers.local import Pool
 
 MIN_PACKING_SPEED = 1e6  # bytes per second; only a process that hangs is slower
 
-Clips = dict[str, dict[str, ClipMetadata]]
-
-
-class FinishedShard(NamedTuple):
-    """A shard on disk.
-
-    Attributes:
-        row: its row in the index.
-        clips: metadata by video id and clip id, in order of time.
-        seconds: processing time by video id, of the videos for which it is known.
-    """
-
-    row: Shard
-    clips: Clips
-    seconds: dict[str, float]
+Clips = dict[str, dict[str, ClipMetadata]]  # by video id and clip id, in order of time
 
 
 @dataclass(frozen=True)
@@ -90,8 +76,8 @@ class VideoTask:
         return min(self.settings.clips, self.video.n_samples // self.n_frames)
 
     @property
-    def seconds(self) -> float:
-        """Time limit; long videos are also started first."""
+    def time_limit(self) -> float:
+        """Seconds that the task may take; long videos are also started first."""
         n_samples = self.n_clips * self.n_frames
         n_decoded = math.ceil(n_samples * self.video.fps / self.rate)
         return BASE_SECONDS + seconds_to_decode(self.video, n_decoded) + n_samples
@@ -102,44 +88,34 @@ class PackTask:
     """Parts to pack into their shard.
 
     Attributes:
-        cache: folder of the cache.
-        shard: name of the shard.
-        recipe: digest of the recipes of its videos.
-        parts: names of the parts, in the order of the shard.
-        n_bytes: size of all parts.
+        videos: tasks that wrote the parts, in the order of the shard.
+        seconds: processing time by video id, where it is known.
     """
 
-    cache: str
-    shard: str
-    recipe: str
-    parts: tuple[str, ...]
-    n_bytes: int
+    videos: tuple[VideoTask, ...]
+    seconds: dict[str, float]
 
     @property
-    def target(self) -> str:
-        """Name of the file to write."""
-        return self.shard
-
-    @property
-    def seconds(self) -> float:
-        """Time limit."""
-        return BASE_SECONDS + self.n_bytes / MIN_PACKING_SPEED
+    def time_limit(self) -> float:
+        """Seconds that the task may take."""
+        parts = [Path(video.cache, video.target) for video in self.videos]
+        return BASE_SECONDS + sum(stamp_of(part)[0] for part in parts) / MIN_PACKING_SPEED
 
 
 class WrittenFile(NamedTuple):
-    """Result of a task.
+    """A shard or a part on disk.
 
     Attributes:
-        stamp: size in bytes and modification time in ns.
-        sha256: of a shard; empty for a part.
-        clips: metadata by video id and clip id, in order of time.
-        seconds: processing time.
+        row: its name, size and sha256.
+        stamp: its size and modification time, see `pipeline.common.files.stamp_of`.
+        clips: metadata of its clips.
+        seconds: processing time by video id, where it is known.
     """
 
+    row: Shard
     stamp: list[int]
-    sha256: str
     clips: Clips
-    seconds: float
+    seconds: dict[str, float]
 
 
 def assign_to_shards(
@@ -203,7 +179,7 @@ def plan_shards(
 
 def extract_shards(
     plan: Mapping[str, Sequence[VideoTask]], workspace: CacheInProgress, pool: Pool
-) -> tuple[dict[str, FinishedShard], dict[str, Rejected]]:
+) -> tuple[dict[str, WrittenFile], dict[str, Rejected]]:
     """Write all shards that an earlier run has not written.
 
     The videos that take longest come first, so that none of them keeps a process busy at the end.
@@ -219,7 +195,7 @@ def extract_shards(
     work = _RemainingWork(plan, workspace)
     n_videos = sum(isinstance(task, VideoTask) for task in work.queue)
     with Progress("extract", n_videos) as progress:
-        for task, result in pool.run(run_task, work.queue, lambda task: task.seconds):
+        for task, result in pool.run(run_task, work.queue, lambda task: task.time_limit):
             work.record(task, result)
             if isinstance(task, VideoTask):
                 n_clips = 0 if isinstance(result, Rejected) else len(result.clips[task.video_id])
@@ -230,124 +206,100 @@ def extract_shards(
 class _RemainingWork:
     """Tasks to run, and the state of each shard.
 
-    The workspace has a note of each file that was written: its ``recipe``, ``stamp``, ``sha256``,
-    the ``seconds`` of its videos, and the videos that are ``lost`` because they failed.
+    The workspace has a note of each file that was written: ``recipe``, ``stamp``, ``sha256`` and
+    ``seconds``; and a note of each video that failed.
     """
 
     def __init__(self, plan: Mapping[str, Sequence[VideoTask]], workspace: CacheInProgress) -> None:
-        self.shards: dict[str, FinishedShard] = {}
+        self.shards: dict[str, WrittenFile] = {}
         self.rejected: dict[str, Rejected] = {}
         self.queue: deque[VideoTask | PackTask] = deque()
         self._plan, self._workspace = plan, workspace
+        self._seconds: dict[str, float] = {}  # processing time by video id
         self._pending: dict[str, int] = {}  # shard → videos that are neither written nor rejected
-        for tasks in sorted(plan.values(), key=lambda tasks: -max(t.seconds for t in tasks)):
-            if not self._resume_shard(tasks):
-                self._resume_videos(tasks)
+        for tasks in sorted(plan.values(), key=lambda tasks: -max(t.time_limit for t in tasks)):
+            self._resume(tasks)
 
-    def _resume_shard(self, tasks: Sequence[VideoTask]) -> bool:
-        """Take over a shard of an earlier run, if it holds these videos."""
+    def _resume(self, tasks: Sequence[VideoTask]) -> None:
+        """Take over what an earlier run wrote of a shard, and queue its other videos."""
+        for task in tasks:
+            note = self._workspace.note(task.path) or {}
+            if note.get("broke_at") == task.n_frames:
+                self.rejected[task.path] = Rejected(*note["broke"])
+        tasks = [task for task in tasks if task.path not in self.rejected]
+        if not tasks:
+            return
         shard = tasks[0].shard
-        path = self._workspace.folder / shard
-        note = self._workspace.note(shard)
-        if note and note["stamp"] == stamp_of(path):
-            lost = {
-                t.path: Rejected(*note["lost"][t.video_id])
-                for t in tasks
-                if t.video_id in note["lost"]
-            }
-            if note["recipe"] != _recipe([task for task in tasks if task.path not in lost]):
-                return False
-            self.rejected |= lost
-        elif self._workspace.has_shard(shard, _recipe(tasks)):  # a killed run left no note of it
-            sha256 = shard_row(self._workspace.folder, shard).sha256
-            self._note(shard, _recipe(tasks), WrittenFile(stamp_of(path), sha256, {}, 0), {})
-        else:
-            return False
-        self._add_shard(shard, _read_clips(path))
-        return True
-
-    def _resume_videos(self, tasks: Sequence[VideoTask]) -> None:
-        """Take over the parts of an earlier run, and queue the other videos of a shard."""
-        shard = tasks[0].shard
+        if file := self._written(shard, tasks):
+            self.shards[shard] = file
+            return
         waiting = []
-        for task in sorted(tasks, key=lambda task: -task.seconds):
-            history = self._workspace.note(task.path) or {}
-            if history.get("broke_at") == task.n_frames:
-                self.rejected[task.path] = Rejected(*history["broke"])
-            elif not self._has_part(task):
+        for task in sorted(tasks, key=lambda task: -task.time_limit):
+            if part := self._written(task.target, [task]):
+                self._seconds |= part.seconds
+            else:
                 waiting.append(task)
         self._pending[shard] = len(waiting)
         self.queue.extend(waiting)
         if not waiting:
             self._queue_packing(shard)
 
-    def _has_part(self, task: VideoTask) -> bool:
-        note = self._workspace.note(task.target)
-        return (
-            note is not None
-            and note["recipe"] == _recipe([task])
-            and note["stamp"] == stamp_of(self._workspace.folder / task.target)
-        )
+    def _written(self, name: str, tasks: Sequence[VideoTask]) -> WrittenFile | None:
+        """Return a file of an earlier run, if it holds exactly these videos."""
+        path = self._workspace.folder / name
+        note = self._workspace.note(name)
+        if note and note["stamp"] == stamp_of(path):
+            if note["recipe"] != _recipe(tasks):
+                return None
+            row = Shard(name, note["stamp"][0], note["sha256"])
+            return WrittenFile(row, note["stamp"], _read_clips(path), note.get("seconds", {}))
+        if self._workspace.has_shard(name, _recipe(tasks)):  # a killed run left no note of it
+            return _describe(self._workspace.folder, name, {})
+        return None
 
     def record(self, task: VideoTask | PackTask, result: WrittenFile | Rejected) -> None:
         """Note the result of a task, and queue the packing of its shard if that is due."""
         if isinstance(task, PackTask):
-            self._record_packing(task, result)
+            shard = task.videos[0].shard
+            if isinstance(result, Rejected):
+                raise IntegrityError(
+                    f"{shard} could not be packed: {result.reason} {result.detail}",
+                    "run the same command again",
+                )
+            self._note_file(result, task.videos)
+            for video in self._plan[shard]:
+                if video.path in self.rejected:
+                    self._note_failure(video)
+                (self._workspace.folder / video.target).unlink(missing_ok=True)
             return
         if isinstance(result, Rejected):
             self.rejected[task.path] = result
             if not result.temporary:
-                note = self._workspace.note(task.path) or {}
-                failure = {"broke_at": task.n_frames, "broke": [result.reason, result.detail]}
-                self._workspace.remember(task.path, note | failure)
+                self._note_failure(task)
         else:
-            self._note(task.target, _recipe([task]), result, {task.video_id: result.seconds})
-            if task.target == task.shard:
-                self._add_shard(task.shard, result.clips)
-                return
+            self._note_file(result, [task])
+            self._seconds |= result.seconds
         self._pending[task.shard] -= 1
-        if not self._pending[task.shard]:
+        if not self._pending[task.shard] and task.shard not in self.shards:
             self._queue_packing(task.shard)
+
+    def _note_file(self, file: WrittenFile, tasks: Sequence[VideoTask]) -> None:
+        note = {"recipe": _recipe(tasks), "stamp": file.stamp, "sha256": file.row.sha256}
+        self._workspace.remember(file.row.name, note | {"seconds": file.seconds})
+        if file.row.name in self._plan:
+            self.shards[file.row.name] = file
+
+    def _note_failure(self, task: VideoTask) -> None:
+        """Let later runs leave the video out, unless its file or T changes."""
+        failure = {"broke_at": task.n_frames, "broke": self.rejected[task.path].args}
+        self._workspace.remember(task.path, (self._workspace.note(task.path) or {}) | failure)
 
     def _queue_packing(self, shard: str) -> None:
         tasks = [task for task in self._plan[shard] if task.path not in self.rejected]
+        ids = [task.video_id for task in tasks]
+        seconds = {video: self._seconds[video] for video in ids if video in self._seconds}
         if tasks:
-            folder = self._workspace.folder
-            parts = tuple(task.target for task in tasks)
-            n_bytes = sum(stamp_of(folder / part)[0] for part in parts)
-            self.queue.appendleft(PackTask(str(folder), shard, _recipe(tasks), parts, n_bytes))
-
-    def _record_packing(self, task: PackTask, result: WrittenFile | Rejected) -> None:
-        if isinstance(result, Rejected):
-            raise IntegrityError(
-                f"{task.shard} could not be packed: {result.reason} {result.detail}",
-                "run the same command again",
-            )
-        seconds: dict[str, float] = {}
-        for part in task.parts:
-            seconds |= self._workspace.note(part)["seconds"]
-        failed = [video for video in self._plan[task.shard] if video.path in self.rejected]
-        lost = {video.video_id: self.rejected[video.path].args for video in failed}
-        self._note(task.shard, task.recipe, result, seconds, lost)
-        for part in task.parts:
-            (self._workspace.folder / part).unlink(missing_ok=True)
-        self._add_shard(task.shard, result.clips)
-
-    def _note(
-        self,
-        name: str,
-        recipe: str,
-        file: WrittenFile,
-        seconds: Mapping[str, float],
-        lost: Mapping[str, Any] | None = None,
-    ) -> None:
-        note = {"recipe": recipe, "stamp": file.stamp, "sha256": file.sha256}
-        self._workspace.remember(name, note | {"seconds": seconds, "lost": lost or {}})
-
-    def _add_shard(self, shard: str, clips: Clips) -> None:
-        note = self._workspace.note(shard)
-        row = Shard(shard, note["stamp"][0], note["sha256"])
-        self.shards[shard] = FinishedShard(row, clips, note.get("seconds", {}))
+            self.queue.appendleft(PackTask(tuple(tasks), seconds))
 
 
 def _recipe(tasks: Sequence[VideoTask]) -> str:
@@ -355,24 +307,30 @@ def _recipe(tasks: Sequence[VideoTask]) -> str:
     return hashlib.sha256("".join(task.recipe for task in tasks).encode()).hexdigest()
 
 
-def _read_clips(shard: Path) -> Clips:
-    """Read the metadata of all clips of a shard, by video id and clip id, in order of time."""
+def _describe(cache: Path, name: str, seconds: dict[str, float]) -> WrittenFile:
+    return WrittenFile(
+        shard_row(cache, name), stamp_of(cache / name), _read_clips(cache / name), seconds
+    )
+
+
+def _read_clips(path: Path) -> Clips:
+    """Read the metadata of all clips of a shard or a part."""
     clips: Clips = {}
-    with h5py.File(shard) as file:
+    with h5py.File(path) as file:
         for clip_id in _clip_ids(file):
             video_id = clip_id.partition("-")[0]
             clips.setdefault(video_id, {})[clip_id] = read_metadata(file[clip_id])
     return clips
 
 
-def _clip_ids(shard: h5py.File) -> list[str]:
-    """Return the ids of a shard's clips: of each video ``ID``, ``ID-1``, ``ID-2``, ..."""
+def _clip_ids(file: h5py.File) -> list[str]:
+    """Return the ids of the clips in order: of each video ``ID``, ``ID-1``, ``ID-2``, ..."""
 
     def video_and_number(clip_id: str) -> tuple[str, int]:
         video_id, _, number = clip_id.partition("-")
         return video_id, int(number or 0)
 
-    return sorted(shard, key=video_and_number)
+    return sorted(file, key=video_and_number)
 
 
 # ----------------------------------------------------------------------- in a process of the pool
@@ -384,16 +342,13 @@ def run_task(task: VideoTask | PackTask) -> WrittenFile:
     Raises:
         Rejected: the video cannot be used.
     """
-    start = time.perf_counter()
     if isinstance(task, PackTask):
-        _pack(task)
-    else:
-        extract_video(task)
+        _pack(task.videos)
+        return _describe(Path(task.videos[0].cache), task.videos[0].shard, task.seconds)
+    start = time.perf_counter()
+    extract_video(task)
     seconds = round(time.perf_counter() - start, 3)
-    folder = Path(task.cache)
-    path = folder / task.target
-    sha256 = shard_row(folder, task.shard).sha256 if task.target == task.shard else ""
-    return WrittenFile(stamp_of(path), sha256, _read_clips(path), seconds)
+    return _describe(Path(task.cache), task.target, {task.video_id: seconds})
 
 
 def extract_video(task: VideoTask) -> None:
@@ -426,11 +381,11 @@ def extract_video(task: VideoTask) -> None:
             n_clips = len(clips)
 
 
-def _pack(task: PackTask) -> None:
+def _pack(videos: Sequence[VideoTask]) -> None:
     """Copy the clips of all parts into their shard."""
-    folder = Path(task.cache)
-    with writing_shard(folder, task.shard, attrs={"recipe": task.recipe}) as shard:
-        for part in task.parts:
-            with h5py.File(folder / part) as file:
+    folder = Path(videos[0].cache)
+    with writing_shard(folder, videos[0].shard, attrs={"recipe": _recipe(videos)}) as shard:
+        for video in videos:
+            with h5py.File(folder / video.target) as file:
                 clip_ids = _clip_ids(file)
-            shard.copy(folder / part, clip_ids)
+            shard.copy(folder / video.target, clip_ids)
