@@ -1,1 +1,1 @@
-"""Process pools: on this machine, and on a Ray cluster."""
+"""Pools of processes that run tasks, on this machine and on a Ray cluster."""

@@ -113,10 +113,10 @@ class LocalPool:
         self.slots = jobs or available_cores()
         self._limits = limits
         self._idle: list[tuple[BaseProcess, Connection]] = []
-        self._keeps = False
+        self._is_open = False
 
     def __enter__(self) -> "LocalPool":
-        self._keeps = True
+        self._is_open = True
         return self
 
     def __exit__(
@@ -125,7 +125,7 @@ class LocalPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._keeps = False
+        self._is_open = False
         self._stop_idle()
 
     def run(
@@ -178,7 +178,7 @@ class LocalPool:
         finally:
             for worker in busy.values():
                 _stop(worker.process, worker.pipe)
-            if not self._keeps:
+            if not self._is_open:
                 self._stop_idle()
 
     def _stop_idle(self) -> None:

@@ -92,19 +92,21 @@ def node_check(
     return partial(
         _check_node,
         libraries=versions(),
-        readable=[(path, path.absolute()) for path in videos],
-        written=[] if cache is None else [(cache / LOCK, cache.absolute(), this_process())],
+        videos=[path.absolute() for path in videos],
+        cache=None if cache is None else cache.absolute(),
+        writer=this_process(),
         backend=backend,
     )
 
 
 def _check_node(
     libraries: str,
-    readable: Sequence[tuple[Path, Path]],
-    written: Sequence[tuple[Path, Path, str]],
+    videos: Sequence[Path],
+    cache: Path | None,
+    writer: str,
     backend: farneback.Backend,
 ) -> None:
-    """Check this node; each path comes with its full name for messages, and files with a text."""
+    """Check this node; it sees the cache if the lock names the process that writes it."""
     installed = json.loads(versions())
     for package, version in json.loads(libraries).items():
         if installed.get(package) != version:
@@ -113,8 +115,9 @@ def _check_node(
                 "runs",
                 "install the same versions on all nodes",
             )
-    unseen = [name for path, name in readable if not os.access(path, os.R_OK)]
-    unseen += [name for path, name, text in written if _text_of(path) != text]
+    unseen = [path for path in videos if not os.access(path, os.R_OK)]
+    if cache is not None and _text_of(cache / LOCK) != writer:
+        unseen.append(cache)
     if unseen:
         raise SettingsError(
             f"it does not see {unseen[0]}, as the machine does where the command runs",
