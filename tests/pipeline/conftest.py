@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -89,6 +91,21 @@ def by_file(cache):
 
 def reasons(cache):
     return {Path(row["path"]).name: row["reason"] for row in cache.rejected()}
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a command here as if from the shell: its exit code, and what it printed."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(command, *arguments):
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            command.main(list(map(str, arguments)), prog_name="python -m command")
+        return end.value.code, *capsys.readouterr()
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -35,21 +35,6 @@ def two_lines(stderr):
     return error[7:], hint[6:]
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a command here as if from the shell: its exit code, and what it printed."""
-    before = signal.getsignal(signal.SIGTERM)
-
-    def run(command, *arguments):
-        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            command.main(list(map(str, arguments)), prog_name="python -m command")
-        return end.value.code, *capsys.readouterr()
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
-
-
 def failing(error):
     @cloup.command(cls=Command)
     def command():

@@ -6,17 +6,17 @@ import pytest
 
 from pipeline.common.errors import SettingsError
 from pipeline.corpus.reading import read_corpus
+from pipeline.extract import main
 from pipeline.extraction.estimate import estimate_extraction
 from pipeline.extraction.extract_corpus import extract
 from pipeline.settings import Settings
 from pipeline.splits.protocols import Splitting
 
 
-def test_the_command_counts_splits_estimates_and_writes_nothing(corpus, run_command, contents):
+def test_the_command_counts_splits_estimates_and_writes_nothing(corpus, call, contents):
     before = contents(corpus.folder)
-    done = run_command("pipeline.extract", *corpus.options, "--dry-run")
-    assert (done.returncode, done.stderr) == (0, "")
-    said = done.stdout
+    code, said, errors = call(main, *corpus.options, "--dry-run", "--jobs", "2")
+    assert (code, errors) == (0, "")
     assert re.search(r"\| dfd +\| - +\| - +\| +\d+ \| +1 \|", said)
     assert re.search(r"\| dfd +\| DeepFakeDetection +\| - +\| +0 \| +\d+ \|", said)
     assert "4 identities" in said

@@ -12,6 +12,7 @@ from pipeline.cache.in_progress import WORK
 from pipeline.common.errors import IntegrityError, NothingUsable, SettingsError
 from pipeline.common.files import sha256_of
 from pipeline.corpus.reading import read_corpus
+from pipeline.extract import main
 from pipeline.extraction import extract_corpus, repair, shard_tasks
 from pipeline.extraction.extract_corpus import extract
 from pipeline.settings import Settings
@@ -30,31 +31,29 @@ def _interrupt(*args, **kwargs):
 # ---------------------------------------------------------------------------------------- again
 
 
-def test_a_finished_cache_is_not_made_again(corpus, cache, tmp_path, run_command):
+def test_a_finished_cache_is_not_made_again(corpus, cache, call):
     before = {path: path.stat().st_mtime_ns for path in cache.folder.rglob("*")}
-    again = run_command("pipeline.extract", *corpus.options, "-o", cache.folder)
-    assert again.returncode == 0
-    assert "was finished before" in again.stdout
-    assert again.stdout.endswith(cache.stdout)
+    code, said, _ = call(main, *corpus.options, "-o", cache.folder)
+    assert code == 0
+    assert "was finished before" in said
+    assert said.endswith(cache.stdout)
     assert {path: path.stat().st_mtime_ns for path in cache.folder.rglob("*")} == before
 
 
-def test_a_cache_made_whole_again_is_not_said_to_have_been_finished(
-    corpus, cache, tmp_path, run_command
-):
+def test_a_cache_made_whole_again_is_not_said_to_have_been_finished(corpus, cache, tmp_path, call):
     folder = shutil.copytree(cache.folder, tmp_path / "cache")
     (folder / "shards/00001.h5").unlink()
-    again = run_command("pipeline.extract", *corpus.options, "-o", folder)
-    assert again.returncode == 0, again.stderr
-    assert "was finished before" not in again.stdout
+    code, said, errors = call(main, *corpus.options, "-o", folder, "--jobs", "1")
+    assert code == 0, errors
+    assert "was finished before" not in said
     assert sha256_of(folder / "shards/00001.h5") == sha256_of(cache.folder / "shards/00001.h5")
 
 
-def test_other_settings_are_refused_by_name(corpus, cache, run_command):
-    done = run_command("pipeline.extract", *corpus.options, "-o", cache.folder, "--stride", "2")
-    assert done.returncode == 2
-    assert "stride was 1, now 2" in done.stderr
-    assert "width" not in done.stderr
+def test_other_settings_are_refused_by_name(corpus, cache, call):
+    code, _, errors = call(main, *corpus.options, "-o", cache.folder, "--stride", "2")
+    assert code == 2
+    assert "stride was 1, now 2" in errors
+    assert "width" not in errors
 
 
 def test_another_corpus_is_refused(corpus, cache):
