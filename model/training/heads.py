@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from model.settings import HeadKind, HeadSettings
+from model.settings import HeadKind, HeadSettings, Pooling
 
 MAX_DEVIATION = 10.0  # standard deviations; a feature outside its training range is clipped there
 CLIPS_AT_ONCE = 64  # bounds the memory of an evaluation
@@ -73,42 +73,36 @@ class _Branch(nn.Module):
 
     def __init__(self, dimension: int, settings: HeadSettings) -> None:
         super().__init__()
-        self._pooling = "mean" if settings.head == "mean" else settings.pooling
         if settings.head == "mean":
+            self._pooling: Pooling = "mean"
             self.project: nn.Module = nn.Identity()
-            self.time: nn.Module = _Unchanged()
+            self.time: nn.Module = nn.Identity()
             width = dimension
         else:
+            self._pooling = settings.pooling
             self.project = nn.Sequential(
                 nn.Linear(dimension, settings.hidden), nn.GELU(), nn.Dropout(settings.dropout)
             )
             self.time = _TEMPORAL[settings.head](settings)
             width = settings.hidden
-            if settings.head in ("lstm", "gru") and settings.bidirectional:
-                width *= 2
+        self._backward_width = 0
+        if settings.head in ("lstm", "gru") and settings.bidirectional:
+            self._backward_width = settings.hidden
+            width *= 2
         self.attend = nn.Linear(width, 1) if self._pooling == "attention" else None
         self.classify = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(width, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        steps, last = self.time(self.project(x))
-        if self._pooling == "last":
-            pooled = last
+        steps = self.time(self.project(x))  # (B, L, W)
+        if self._pooling == "last":  # for the backward direction that is the first step
+            forward_width = steps.shape[2] - self._backward_width
+            pooled = torch.cat([steps[:, -1, :forward_width], steps[:, 0, forward_width:]], dim=1)
         elif self.attend is not None:
             weights = torch.softmax(self.attend(steps), dim=1)  # (B, L, 1)
             pooled = (weights * steps).sum(1)
         else:
             pooled = steps.mean(1)
         return self.classify(pooled).squeeze(-1)  # type: ignore[no-any-return]
-
-
-Steps = tuple[
-    torch.Tensor, torch.Tensor
-]  # outputs of all steps, (B, L, W), and of the last, (B, W)
-
-
-class _Unchanged(nn.Module):
-    def forward(self, x: torch.Tensor) -> Steps:
-        return x, x[:, -1]
 
 
 class _Recurrent(nn.Module):
@@ -123,11 +117,8 @@ class _Recurrent(nn.Module):
             dropout=settings.dropout if settings.layers > 1 else 0.0,
         )
 
-    def forward(self, x: torch.Tensor) -> Steps:
-        steps, state = self.cells(x)
-        final = state[0] if isinstance(state, tuple) else state  # (layers * directions, B, H)
-        directions = 2 if self.cells.bidirectional else 1
-        return steps, final[-directions:].transpose(0, 1).flatten(1)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.cells(x)[0]  # type: ignore[no-any-return]
 
 
 class _Convolutions(nn.Module):
@@ -146,11 +137,11 @@ class _Convolutions(nn.Module):
         )
         self._dropout = settings.dropout
 
-    def forward(self, x: torch.Tensor) -> Steps:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
             y = F.gelu(convolution(norm(x).transpose(1, 2)).transpose(1, 2))
             x = x + F.dropout(y, self._dropout, self.training)
-        return x, x[:, -1]
+        return x
 
 
 class _Transformer(nn.Module):
@@ -174,9 +165,9 @@ class _Transformer(nn.Module):
         layer.self_attn.dropout = 0.0  # on a CPU it takes longer than all else together
         self.layers = nn.TransformerEncoder(layer, settings.layers, enable_nested_tensor=False)
 
-    def forward(self, x: torch.Tensor) -> Steps:
-        x = self.layers(x + _positional_encoding(x.shape[1], x.shape[2], x.device))
-        return x, x[:, -1]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + _positional_encoding(x.shape[1], x.shape[2], x.device)
+        return self.layers(x)  # type: ignore[no-any-return]
 
 
 def _positional_encoding(length: int, width: int, device: torch.device) -> torch.Tensor:

@@ -53,21 +53,13 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Fold:
-    """A head trained on one fold.
-
-    Attributes:
-        head: state after its best epoch.
-        val: indices of the validation clips, (V,) int64.
-        val_logits: logits of the best epoch, (V,) float64.
-        history: all epochs.
-        best_epoch: index into the history.
-    """
+    """A head trained on one fold, in its state after the best epoch."""
 
     head: Head
-    val: Indices
-    val_logits: npt.NDArray[np.float64]
+    val: Indices  # (V,) validation clips
+    val_logits: npt.NDArray[np.float64]  # (V,) of the best epoch
     history: list[Epoch]
-    best_epoch: int
+    best_epoch: int  # index into the history
 
     @property
     def best(self) -> Epoch:
@@ -88,14 +80,14 @@ def train_fold(
     """Train a head until the validation loss stops falling, and return its best epoch.
 
     Args:
-        data: N clips with the streams of the settings.
+        data: clips with the streams of the settings.
         train: indices of the training clips; each epoch uses one random temporal crop of each.
-        val: indices of the validation clips; they share no identity with the training clips.
+        val: indices of the validation clips, of other identities.
         settings: settings of the head and its training.
         seed: seed of initial weights, order and crops.
         device: PyTorch device.
-        checkpoints: folder for one file per training, replaced after each epoch. A training that
-            was interrupted resumes from its file and ends with the same weights.
+        checkpoints: folder for one file per training, replaced after each epoch; an interrupted
+            training resumes from it and ends with the same weights.
     """
     with _one_fast_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -173,11 +165,7 @@ class _Training:
         self._head.eval()
         with torch.no_grad():
             logits = clip_logits(
-                lambda x: self._logits(self._crops.standardised(x)),
-                self._crops.x,
-                self._crops.length,
-                self._val,
-                self._device,
+                self._logits, self._crops.x, self._crops.length, self._val, self._device
             )
             y = self._y[self._val.to(self._device)]
             val_loss = self._loss(logits, y, self._val_class_weights).item()
@@ -203,9 +191,10 @@ class _Training:
         )
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
+        forward = self._head.logits if self._crops.standardised else self._head
         cuda = self._device.type == "cuda"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=cuda):
-            return self._head.logits(x).float()
+            return forward(x).float()
 
     def _loss(
         self, logits: torch.Tensor, y: torch.Tensor, class_weights: torch.Tensor
@@ -228,8 +217,6 @@ class _Training:
         self._history = [Epoch(*values) for values in state["history"]]
         self._best_epoch, self._best_logits = state["best_epoch"], state["best_logits"]
         self._best_state = state["best"]
-        if self.ended:
-            return
         self._head.load_state_dict(state["head"])
         self._optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["random"])
@@ -238,90 +225,63 @@ class _Training:
 
     def _save(self, checkpoint: Path) -> None:
         cuda = self._device.type == "cuda"
-        state: dict[str, Any] = {
+        state = {
             "history": [dataclasses.astuple(epoch) for epoch in self._history],
             "best_epoch": self._best_epoch,
             "best_logits": self._best_logits,
             "best": self._best_state,
+            "head": self._head.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self._device) if cuda else None,
         }
-        if not self.ended:
-            state |= {
-                "head": self._head.state_dict(),
-                "optimiser": self._optimiser.state_dict(),
-                "random": torch.get_rng_state(),
-                "random_cuda": torch.cuda.get_rng_state(self._device) if cuda else None,
-            }
         temporary = checkpoint.with_suffix(f".{os.getpid()}")
         _write(temporary, state)  # without fsync, which would take longer than an epoch
         temporary.replace(checkpoint)
 
 
 class _TemporalCrops:
-    """Random temporal crops of clips in batches, standardised, on a device.
+    """Random temporal crops of clips, in batches on a device.
 
     Clips that fit on the device are standardised there once. Others are read by a thread while the
     batch before is computed.
-
-    Attributes:
-        x: clips, (N, T-1, D) float32, standardised if they are on the device.
-        length: steps of a crop.
     """
 
     def __init__(self, data: Sequences, length: int, head: Head, device: torch.device) -> None:
         self._copies = [data.x, *data.copies]
-        self._mapped, self._head, self._device = data.mapped, head, device
-        self._resident = not data.mapped and _fits(self._copies, device)
-        if self._resident:
+        self._mapped, self._device = data.mapped, device
+        self.standardised = not data.mapped and _fits(self._copies, device)
+        if self.standardised:
             self._copies = [head.standardised(x.to(device)) for x in self._copies]
-        self.x = self._copies[0]
+        self.x = self._copies[0]  # (N, T-1, D)
         self.length = min(length, self.x.shape[1])
-
-    def standardised(self, x: torch.Tensor) -> torch.Tensor:
-        """Standardise a part of `x`."""
-        return x if self._resident else self._head.standardised(x)
 
     def batches(
         self, rows: torch.Tensor, batch_size: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield one crop of each clip, in random order.
-
-        Args:
-            rows: indices of the clips, (N,) int64, ascending.
-            batch_size: B.
-
-        Yields:
-            indices of the clips, (B,) int64, and crops, (B, length, D) float32.
-        """
+        """Yield one crop of each clip in random order: clip indices, and crops (B, length, D)."""
         order = rows[_by_blocks(rows) if self._mapped else torch.randperm(len(rows))]
         starts = torch.randint(0, self.x.shape[1] - self.length + 1, (len(rows), 1))
         steps = starts + torch.arange(self.length)
         copies = torch.randint(0, len(self._copies), (len(rows),))
-        source = self.x.device
-        parts = [torch.split(t.to(source), batch_size) for t in (order, steps, copies)]
-        batches = (self._batch(*part) for part in zip(*parts, strict=True))
-        return batches if self._resident else prefetch(batches, 1)
+        drawn = [torch.split(t.to(self.x.device), batch_size) for t in (order, steps, copies)]
+        batches = (self._batch(*batch) for batch in zip(*drawn, strict=True))
+        return batches if self.standardised else prefetch(batches, 1)
 
     def _batch(
         self, rows: torch.Tensor, steps: torch.Tensor, copies: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        crops = [take_crops(x, rows, steps) for x in self._copies]
-        chosen = crops[0]
-        if len(crops) > 1:
-            chosen = torch.stack(crops)[copies, torch.arange(len(rows), device=rows.device)]
-        if self._resident:
-            return rows, chosen
-        if self._device.type == "cuda":
-            chosen = chosen.pin_memory()
-        chosen = chosen.to(self._device, non_blocking=True)
-        return rows.to(self._device), self._head.standardised(chosen)
+        crops, *others = [take_crops(x, rows, steps) for x in self._copies]
+        if others:
+            each = torch.arange(len(rows), device=rows.device)
+            crops = torch.stack([crops, *others])[copies, each]
+        return rows.to(self._device), crops.to(self._device)
 
 
 def _fits(tensors: Sequence[torch.Tensor], device: torch.device) -> bool:
-    """Check that twice the size of tensors is free on a device."""
-    if device.type != "cuda":
-        return True
+    """Check that a device has room for tensors, and as much again for training."""
     n_bytes = sum(tensor.nbytes for tensor in tensors)
-    return 2 * n_bytes < torch.cuda.mem_get_info(device)[0]
+    return device.type != "cuda" or 2 * n_bytes < torch.cuda.mem_get_info(device)[0]
 
 
 def _by_blocks(rows: torch.Tensor) -> torch.Tensor:

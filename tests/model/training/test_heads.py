@@ -54,8 +54,9 @@ def test_last_pooling_takes_the_last_step_of_each_direction(kind, bidirectional)
     head = Head({"flow": 5}, HeadSettings(kind, 8, 2, bidirectional, "last", 0.0)).eval()
     x = torch.randn(3, 7, 5)
     branch = head.branches[0]
-    steps, _ = branch.time.cells(branch.project(x))
-    last = torch.cat([steps[:, -1, :8], steps[:, 0, 8:]], dim=1)
+    _, state = branch.time.cells(branch.project(x))
+    final = state[0] if kind == "lstm" else state  # (layers * directions, B, 8)
+    last = final[-2 if bidirectional else -1 :].transpose(0, 1).flatten(1)
     torch.testing.assert_close(head(x), branch.classify(last)[:, 0])
 
 

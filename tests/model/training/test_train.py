@@ -206,7 +206,8 @@ def test_a_batch_is_the_same_from_a_thread(noisy, fast, monkeypatch):
         data = dataclasses.replace(noisy, mapped=mapped)
         crops = train._TemporalCrops(data, 4, head, torch.device("cpu"))
         torch.manual_seed(7)
-        parts.append(list(crops.batches(torch.arange(30), 8)))
+        batches = crops.batches(torch.arange(30), 8)
+        parts.append([(n, head.standardised(x) if mapped else x) for n, x in batches])
     for (rows_a, x_a), (rows_b, x_b) in zip(*parts, strict=True):
         assert torch.equal(rows_a, rows_b) and torch.equal(x_a, x_b)
     assert sorted(torch.cat([rows for rows, _ in parts[0]]).tolist()) == list(range(30))
@@ -284,7 +285,7 @@ def test_random_labels_cannot_be_learned(sequences, fast):
     assert 0.3 < np.std(aucs) / (error * math.sqrt(len(aucs))) < 2.5, "no more spread than chance"
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", [head for head in HEADS if head != "gru"])  # as the LSTM
 def test_the_order_of_frames_alone_is_learned_by_all_but_the_mean(sequences, head):
     rng = np.random.default_rng(0)
     n_people = 40

@@ -61,9 +61,11 @@ def search(objective, log, n_trials=TRIALS, **options):
     return best
 
 
-def narrow_search(log, n_trials, seed=0):
+def narrow_search(log, n_trials, seed=0, jobs=1):
     """The best settings and all trials."""
-    return tune(narrow_hills, n_trials, NARROW, log, n_folds=FOLDS, start=START, seed=seed)
+    return tune(
+        narrow_hills, n_trials, NARROW, log, n_folds=FOLDS, start=START, seed=seed, jobs=jobs
+    )
 
 
 def rows(log):
@@ -412,7 +414,7 @@ def test_what_ends_first_does_not_show(tmp_path, monkeypatch):
         pool = _Shuffled(3, seed)
         monkeypatch.setattr(search_module, "LocalPool", lambda jobs, limits, pool=pool: pool)
         logs.append(tmp_path / f"{seed}.csv")
-        search(hills, logs[-1], 9, jobs=3)
+        narrow_search(logs[-1], 9, jobs=3)
         assert pool.most_trials > 1
     assert len({tuple(row["trial"] for row in csv.DictReader(log.open())) for log in logs}) > 1
     for log in logs[1:]:
