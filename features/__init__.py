@@ -1,4 +1,4 @@
-"""From a cache of frames and flow maps to a cache of CNN embeddings in HDF5.
+"""Embeddings of frames and flow maps by a frozen network, cached in HDF5.
 
 Example::
 

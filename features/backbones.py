@@ -1,11 +1,14 @@
-"""Frozen networks from pictures to vectors: torchvision's, as fast as this machine runs them."""
+"""Frozen torchvision networks that turn images into embeddings.
+
+Image here means whatever a network takes: a frame, or a flow map as three equal channels.
+"""
 
 import copy
 import ctypes
 import functools
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -22,46 +25,94 @@ from features.weights import load_model
 from pipeline.common.errors import SettingsError
 
 Precision = Literal["float32", "bfloat16", "float16"]
-ALIKE = 0.999  # cosine similarity to float32 embeddings, below which a precision is not used
-BATCH = 16  # pictures at once on a CPU: what is computed between layers stays in its cache
-BATCH_ON_DEVICE = 256
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as <malloc.h> has them
-KEPT = 2**30  # bytes
+Images = npt.NDArray[np.uint8]  # (N, H, W, 3) RGB or (N, H, W) grey
+Windows = npt.NDArray[np.int64]  # (n, window), indices of images
+
+MIN_SIMILARITY = 0.999  # cosine, to float32 embeddings; below it a precision is not used
+BATCH_ON_CPU = 16  # images: activations between layers stay in the processor's cache
+BATCH_ON_GPU = 256  # images
+KEEP_FREED = 2**30  # bytes of freed memory that a process keeps
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt, as in <malloc.h>
 _log = logging.getLogger(__name__)
 
-Pictures = npt.NDArray[np.uint8]
+
+def load_backbone(
+    name: str, weights: str = "imagenet", device: str = "auto", precision: str = "float32"
+) -> "Backbone":
+    """Build a backbone with its weights.
+
+    On a CPU this process keeps the memory it frees, where the C library allows it.
+
+    Args:
+        name: torchvision's name of a classifier of images or videos.
+        weights: ``imagenet`` (torchvision's own, downloaded once and cached by torch), the path of
+            a state dict for torchvision's model of this name, or ``random:SEED``.
+        device: a torch device, or ``auto``: CUDA if available, else the CPU.
+        precision: one of `PRECISIONS`; ``auto`` is the fastest that this machine supports natively.
+            `checked` tests whether it is precise enough.
+
+    Raises:
+        SettingsError: unknown name, device or precision; weights that are unavailable or do not
+            fit.
+    """
+    kind = architecture(name)
+    resolved = torch.device(resolve_device(device))
+    if resolved.type == "cpu":
+        _keep_freed_memory()
+    with torch.random.fork_rng(devices=[]):  # building a model draws random numbers
+        model, source, digest = load_model(kind, weights)
+    dimension = without_classifier(model, kind)
+    module = folded(model.eval().requires_grad_(False)).to(resolved)
+    module.to(memory_format=_memory_format(kind))  # type: ignore[call-overload]
+    return Backbone(
+        name=name,
+        weights=source,
+        sha256=digest,
+        dimension=dimension,
+        kind=kind,
+        module=module,
+        device=resolved,
+        precision=_resolve_precision(precision, resolved),
+        batch=max(BATCH_ON_CPU, 2 * kind.window) if resolved.type == "cpu" else BATCH_ON_GPU,
+    )
 
 
 @dataclass
-class _Begun:
-    """A clip of which some windows are embedded."""
+class _PendingClip:
+    """A clip whose windows are not all embedded yet.
 
-    pictures: Pictures
-    windows: npt.NDArray[np.int64]
+    Attributes:
+        images: of the clip.
+        windows: (T', window), indices of images.
+        parts: embeddings so far, (n, D) each, on the device.
+        n_done: windows embedded so far.
+    """
+
+    images: Images
+    windows: Windows
     parts: list[torch.Tensor] = field(default_factory=list)
-    done: int = 0
+    n_done: int = 0
 
     @property
-    def left(self) -> int:
-        return len(self.windows) - self.done
+    def n_left(self) -> int:
+        return len(self.windows) - self.n_done
 
 
 @dataclass
 class Backbone:
-    """A frozen network from pictures to vectors.
+    """A frozen network from images to embeddings.
 
     Attributes:
-        name: torchvision's name.
-        weights: where its weights are from: ``imagenet``, ``file`` or ``random:SEED``.
-        sha256: of the weights' names, shapes and values; not of any file. Of random weights, as
-            they were drawn.
+        name: in torchvision.
+        weights: source of the weights: ``imagenet``, ``file`` or ``random:SEED``.
+        sha256: of the names, shapes and values of the weights; for random weights, as drawn.
         dimension: D, the length of an embedding.
-        kind: what it takes.
+        kind: what the network takes.
         module: the network without its classifier, in evaluation mode.
         device: where it computes.
         precision: that it computes in.
-        batch: pictures at once.
-        halvings: how often that had to be halved for want of memory.
+        batch: images at once.
+        halvings: how often the batch was halved for want of memory.
     """
 
     name: str
@@ -72,20 +123,19 @@ class Backbone:
     module: nn.Module = field(repr=False)
     device: torch.device
     precision: Precision = "float32"
-    batch: int = BATCH
+    batch: int = BATCH_ON_CPU
     halvings: int = 0
 
     def rows(self, n: int, every: int = 1) -> npt.NDArray[np.int64]:
-        """Which of n pictures in a row each embedding is about.
+        """Return which of n consecutive images each embedding covers.
 
         Args:
-            n: pictures.
-            every: embed every so many of them; for a network of videos, so many lie between the
-                beginnings of two windows, half a window if this is 1.
+            n: number of images.
+            every: sampling step in images; for a video network the step between windows, where 1
+                means half a window.
 
         Returns:
-            (T', 2) int64: the first and the last picture. A network of single pictures looks at the
-            first alone.
+            (T', 2) int64: first and last image. An image network sees only the first.
         """
         window = self.kind.window
         if window == 1:
@@ -95,106 +145,110 @@ class Backbone:
         first = np.arange(0, max(n - window, 0) + 1, step)
         return np.stack([first, np.minimum(first + window, n) - 1], axis=1)
 
-    def windows(self, n: int, every: int = 1) -> npt.NDArray[np.int64]:
-        """The pictures that the network sees for each of `rows`: (T', window) int64."""
+    def windows(self, n: int, every: int = 1) -> Windows:
+        """Return the images that the network sees for each of `rows`: (T', window) int64."""
         if n == 0:
             return np.zeros((0, self.kind.window), np.int64)
         rows = self.rows(n, every)
         if self.kind.window == 1:
             return rows[:, :1]
-        # A window that is not full repeats its last picture.
+        # An incomplete window repeats its last image.
         return np.minimum(rows[:, :1] + np.arange(self.kind.window), rows[:, 1:])
 
-    def embed(self, pictures: Pictures, every: int = 1) -> npt.NDArray[np.float32]:
-        """Embed pictures, or windows of them.
+    def embed(self, images: Images, every: int = 1) -> npt.NDArray[np.float32]:
+        """Embed images, or windows of them.
 
         Args:
-            pictures: (N, H, W, 3) uint8 RGB, or (N, H, W) uint8, which become three equal
-                channels.
-            every: see `rows`.
+            images: (N, H, W, 3) uint8 RGB, or (N, H, W) uint8, repeated into three channels.
+            every: sampling step, see `rows`.
 
         Returns:
             (T', D) float32, a row for each of `rows`.
         """
-        (embedded,) = self.embed_each([pictures], every)
-        return embedded
+        (embeddings,) = self.embed_each([images], every)
+        return embeddings
 
     def embed_each(
-        self, clips: Iterable[Pictures], every: int = 1
+        self, clips: Iterable[Images], every: int = 1
     ) -> Iterator[npt.NDArray[np.float32]]:
-        """Embed clip after clip, in batches that go on from one clip into the next.
+        """Embed one clip after another, in batches that continue from one clip into the next.
 
         Args:
-            clips: each as `embed` takes it, all of one height and width; they are taken as far
+            clips: images of each clip as for `embed`, all of one height and width; read only as far
                 ahead as a batch needs.
-            every: see `rows`.
+            every: sampling step, see `rows`.
 
         Yields:
-            (T', D) float32 of each clip, as `embed` gives it.
+            (T', D) float32 for each clip, as `embed` returns it.
         """
-        begun: deque[_Begun] = deque()
-        for pictures in clips:
-            begun.append(_Begun(pictures, self.windows(len(pictures), every)))
-            yield from self._embed_batches(begun, self._at_once)
-        yield from self._embed_batches(begun, 1)
-        yield from map(self._embedded, begun)
+        pending: deque[_PendingClip] = deque()
+        for images in clips:
+            pending.append(_PendingClip(images, self.windows(len(images), every)))
+            yield from self._embed_batches(pending, self._windows_per_batch)
+        yield from self._embed_batches(pending, 1)
+        yield from map(self._embeddings, pending)
 
-    def _embed_batches(self, begun: deque[_Begun], least: int) -> Iterator[npt.NDArray[np.float32]]:
-        """Embed batches while so many windows wait; yield, during each, what was done before it."""
-        while sum(clip.left for clip in begun) >= least:
-            done = []
-            while not begun[0].left:
-                done.append(begun.popleft())
-            self._embed_batch(begun)
-            yield from map(self._embedded, done)  # a device is waited for once it has more to do
+    def _embed_batches(
+        self, pending: deque[_PendingClip], min_windows: int
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """Embed batches while enough windows are left; yield each clip one batch after its last.
 
-    def _embed_batch(self, begun: Iterable[_Begun]) -> None:
-        """Embed the next windows of some clips."""
-        batch: list[tuple[_Begun, int]] = []
-        room = at_once = self._at_once
-        for clip in begun:
-            if n := min(clip.left, room):
-                batch.append((clip, n))
-                room -= n
-        parts = [(clip.pictures, clip.windows[clip.done : clip.done + n]) for clip, n in batch]
+        A GPU then has the next batch to compute while the clip is fetched from it.
+        """
+        while sum(clip.n_left for clip in pending) >= min_windows:
+            complete = []
+            while not pending[0].n_left:
+                complete.append(pending.popleft())
+            self._embed_batch(pending)
+            yield from map(self._embeddings, complete)
+
+    def _embed_batch(self, pending: Iterable[_PendingClip]) -> None:
+        """Embed the next windows of some clips, or halve the batch if memory runs out."""
+        windows_per_batch = n_free = self._windows_per_batch
+        batch: list[tuple[_PendingClip, Windows]] = []
+        for clip in pending:
+            if n := min(clip.n_left, n_free):
+                batch.append((clip, clip.windows[clip.n_done : clip.n_done + n]))
+                n_free -= n
         try:
-            found = self._forward(*(parts[0] if len(parts) == 1 else _joined(parts)))
+            embeddings = self._forward(*_concatenated(batch))
         except torch.OutOfMemoryError:
-            if at_once == 1:
+            if windows_per_batch == 1:
                 raise
             self.halvings += 1
             _log.warning("%s is out of memory: going on with half as much", self.device)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             return
-        for (clip, n), part in zip(batch, torch.split(found, [n for _, n in batch]), strict=True):
+        sizes = [len(windows) for _, windows in batch]
+        for (clip, _), part in zip(batch, torch.split(embeddings, sizes), strict=True):
             clip.parts.append(part)
-            clip.done += n
+            clip.n_done += len(part)
 
     @property
-    def _at_once(self) -> int:
-        """Windows in a batch."""
+    def _windows_per_batch(self) -> int:
         return max(1, (self.batch >> self.halvings) // self.kind.window)
 
-    def _embedded(self, clip: _Begun) -> npt.NDArray[np.float32]:
+    def _embeddings(self, clip: _PendingClip) -> npt.NDArray[np.float32]:
+        """Return the embeddings of a complete clip: (T', D)."""
         if not clip.parts:
             return np.empty((0, self.dimension), np.float32)
         return torch.cat(clip.parts).cpu().numpy()
 
     @torch.inference_mode()
-    def _forward(self, pictures: Pictures, windows: npt.NDArray[np.int64]) -> torch.Tensor:
-        """Embed the windows (n, window) of these pictures: (n, D) float32, on the device."""
-        x = self.prepared(pictures, windows)
+    def _forward(self, images: Images, windows: Windows) -> torch.Tensor:
+        """Embed windows (n, window) of images: (n, D) float32 on the device."""
+        x = self.prepare(images, windows)
         if self.precision == "float32":
-            return self._fast(x)  # type: ignore[no-any-return]
+            return self._inference_module(x)
         with torch.autocast(self.device.type, getattr(torch, self.precision)):
-            return self._fast(x).float()  # type: ignore[no-any-return]
+            return self._inference_module(x).float()
 
     @functools.cached_property
-    def _fast(self) -> nn.Module:
-        """The network without gradients, as it computes fastest.
+    def _inference_module(self) -> nn.Module:
+        """The fastest form of the module, without gradients.
 
-        Its weights are in its precision, to which autocast would cast them in each batch.
+        Its weights are cast to its precision once; autocast would cast them in each batch.
         """
         module, dtype = self.module, getattr(torch, self.precision)
         if self.precision != "float32":
@@ -204,146 +258,87 @@ class Backbone:
                     layer.to(dtype)
         return fused(module, dtype) if self.device.type == "cpu" else module
 
-    def prepared(self, pictures: Pictures, windows: npt.NDArray[np.int64]) -> torch.Tensor:
-        """What the network is given of some `windows` of pictures.
+    def prepare(self, images: Images, windows: Windows) -> torch.Tensor:
+        """Resize and normalise some `windows` of images.
 
         Returns:
-            (n, 3, H, W) float32 on the device, or (n, 3, window, H, W): scaled and normalised.
+            (n, 3, H, W) float32 on the device, or (n, 3, window, H, W) for a video network.
         """
-        needed, places = np.unique(windows, return_inverse=True)  # windows share half of theirs
-        x = self._upload(pictures[needed]).to(torch.float32)
+        used, places = np.unique(windows, return_inverse=True)  # windows overlap by half
+        x = self._upload(images[used]).to(torch.float32)
         x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)
         if size := self.kind.size_for(*x.shape[2:]):
             x = F.interpolate(x, size, mode="bilinear", antialias=True)
         mean, std = (torch.tensor(v, device=self.device) for v in (self.kind.mean, self.kind.std))
-        x = torch.addcmul(-mean / std, x.permute(0, 2, 3, 1), 1 / (255 * std))  # of grey ones too
+        # (x / 255 - mean) / std in one pass, which also makes three channels of one.
+        x = torch.addcmul(-mean / std, x.permute(0, 2, 3, 1), 1 / (255 * std))
         x = x.permute(0, 3, 1, 2)  # (N, 3, H, W), channels last in memory
         if self.kind.window > 1:
             x = x[torch.from_numpy(places.reshape(windows.shape)).to(self.device)].transpose(1, 2)
-        return x.contiguous(memory_format=_layout(self.kind))
+        return x.contiguous(memory_format=_memory_format(self.kind))
 
-    def _upload(self, pictures: Pictures) -> torch.Tensor:
-        """Pictures on the device; they come up while the ones before are computed."""
-        tensor = torch.from_numpy(pictures)
+    def _upload(self, images: Images) -> torch.Tensor:
+        """Copy images to the device, on a GPU while it still computes the previous batch."""
+        tensor = torch.from_numpy(images)
         if self.device.type != "cuda":
             return tensor.to(self.device)
         compute = torch.cuda.current_stream(self.device)
         with torch.cuda.stream(_upload_stream(self.device)):
-            there = tensor.pin_memory().to(self.device, non_blocking=True)
+            uploaded = tensor.pin_memory().to(self.device, non_blocking=True)
         compute.wait_stream(_upload_stream(self.device))
-        there.record_stream(compute)
-        return there
+        uploaded.record_stream(compute)
+        return uploaded
 
 
-def _joined(
-    parts: Iterable[tuple[Pictures, npt.NDArray[np.int64]]],
-) -> tuple[Pictures, npt.NDArray[np.int64]]:
-    """Some windows of several clips as windows of one clip."""
-    pictures: list[Pictures] = []
-    windows: list[npt.NDArray[np.int64]] = []
-    n = 0
-    for of_clip, some in parts:
-        needed, places = np.unique(some, return_inverse=True)
-        pictures.append(of_clip[needed])
-        windows.append(n + places.reshape(some.shape))
-        n += len(needed)
-    return np.concatenate(pictures), np.concatenate(windows)
+def _concatenated(batch: Sequence[tuple[_PendingClip, Windows]]) -> tuple[Images, Windows]:
+    """Return the images of some windows of several clips in one array, and windows into it."""
+    if len(batch) == 1:
+        [(clip, windows)] = batch
+        return clip.images, windows
+    images: list[Images] = []
+    renumbered: list[Windows] = []
+    n_images = 0
+    for clip, windows in batch:
+        used, places = np.unique(windows, return_inverse=True)
+        images.append(clip.images[used])
+        renumbered.append(n_images + places.reshape(windows.shape))
+        n_images += len(used)
+    return np.concatenate(images), np.concatenate(renumbered)
 
 
-def _keep_freed_memory() -> None:
-    """Let this process keep large blocks that it frees, for the next batch.
-
-    As glibc comes it gives each back to the system, and to get fresh pages takes a tenth to a fifth
-    of the time of embedding (``man mallopt``).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other libraries have none
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, KEPT)
-        mallopt(M_TRIM_THRESHOLD, KEPT)
-
-
-def _layout(kind: Architecture) -> torch.memory_format:
-    """How pictures and weights lie in memory: a CPU's kernels want the channels together."""
-    return torch.channels_last if kind.window == 1 else torch.channels_last_3d
-
-
-@functools.cache
-def _upload_stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call, no-any-return]
-
-
-def load_backbone(
-    name: str,
-    weights: str = "imagenet",
-    device: str = "auto",
-    precision: str = "float32",
-) -> Backbone:
-    """Build a backbone and load its weights.
-
-    For a CPU it also lets this process keep the memory that it frees, where the C library can.
-
-    Args:
-        name: torchvision's name of a classifier of pictures or videos.
-        weights: ``imagenet`` (torchvision's, downloaded once and then cached by torch), the path
-            of a state dict for torchvision's model of this name, or ``random:SEED``.
-        device: as torch names it, or ``auto``: CUDA where there is a GPU.
-        precision: to compute in, some of `PRECISIONS`; ``auto`` is the fastest that this machine
-            computes in itself. `checked` says whether it is precise enough.
-
-    Raises:
-        SettingsError: unknown name, weights that cannot be had, or that do not fit.
-    """
-    kind = architecture(name)
-    where = torch.device(resolve_device(device))
-    if where.type == "cpu":
-        _keep_freed_memory()
-    with torch.random.fork_rng(devices=[]):  # building a model draws random numbers
-        model, source, digest = load_model(kind, weights)
-    dimension = without_classifier(model, kind)
-    model = folded(model.eval().requires_grad_(False)).to(where)
-    model.to(memory_format=_layout(kind))  # type: ignore[call-overload]
-    return Backbone(
-        name=name,
-        weights=source,
-        sha256=digest,
-        dimension=dimension,
-        kind=kind,
-        module=model,
-        device=where,
-        precision=_resolve_precision(precision, where),
-        batch=max(BATCH, 2 * kind.window) if where.type == "cpu" else BATCH_ON_DEVICE,
-    )
-
-
-def checked(backbone: Backbone, pictures: Pictures) -> Backbone:
-    """A backbone whose embeddings are those of float32: itself, or in float32 if it is too coarse.
+def checked(backbone: Backbone, images: Images) -> Backbone:
+    """Return the backbone, or a float32 one if its precision changes the embeddings too much.
 
     Args:
         backbone: in any precision.
-        pictures: a few of those that it is for, as of `Backbone.embed`.
+        images: a sample of those to be embedded, as for `Backbone.embed`.
     """
     if backbone.precision == "float32":
         return backbone
     exact = replace(backbone, precision="float32")
-    found, right = backbone.embed(pictures), exact.embed(pictures)
-    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(right, axis=1)
-    similarity = (found * right).sum(1) / np.maximum(lengths, np.finfo(np.float32).tiny)
-    worst = float(np.nan_to_num(similarity, nan=-1).min())
-    if worst >= ALIKE:
+    coarse, reference = backbone.embed(images), exact.embed(images)
+    lengths = np.linalg.norm(coarse, axis=1) * np.linalg.norm(reference, axis=1)
+    similarity = (coarse * reference).sum(1) / np.maximum(lengths, np.finfo(np.float32).tiny)
+    lowest = float(np.nan_to_num(similarity, nan=-1).min())
+    if lowest >= MIN_SIMILARITY:
         return backbone
     _log.warning(
         "%s computes in float32, which is slower: in %s its embeddings are too coarse "
         "(cosine similarity %.4f, %.3f is needed)",
         backbone.name,
         backbone.precision,
-        worst,
-        ALIKE,
+        lowest,
+        MIN_SIMILARITY,
     )
     return exact
 
 
 def resolve_device(device: str) -> str:
-    """The device that a name stands for; ``auto`` is CUDA where there is a GPU, else the CPU."""
+    """Return a usable torch device; ``auto`` is CUDA if available, else the CPU.
+
+    Raises:
+        SettingsError: the device cannot be used.
+    """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -366,3 +361,25 @@ def _resolve_precision(precision: str, device: torch.device) -> Precision:
     if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "bfloat16"
     return "float32"
+
+
+def _keep_freed_memory() -> None:
+    """Let this process keep large freed blocks for the next batch.
+
+    By default glibc returns each to the system; getting fresh pages takes a tenth to a fifth of the
+    time of embedding (``man mallopt``).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc only
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, KEEP_FREED)
+        mallopt(M_TRIM_THRESHOLD, KEEP_FREED)
+
+
+def _memory_format(kind: Architecture) -> torch.memory_format:
+    """Return channels last, which a CPU's kernels are fastest in."""
+    return torch.channels_last if kind.window == 1 else torch.channels_last_3d
+
+
+@functools.cache
+def _upload_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

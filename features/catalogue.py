@@ -1,57 +1,32 @@
-"""The list of backbones: how long their embeddings are, and what they cost."""
+"""Table of all backbones: length of their embeddings, parameters, and time on a CPU."""
 
 import csv
-import io
-from dataclasses import dataclass
 from importlib import resources
 
 from features.architectures import VIDEO
 
-FILE = "backbones.csv"  # `python -m benchmarks.backbones` measures it
+FILE = "backbones.csv"  # written by `python -m benchmarks.backbones`
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One backbone.
+def entries() -> list[dict[str, str]]:
+    """Return a row of `FILE` for each backbone, image networks first.
 
-    Attributes:
-        name: torchvision's.
-        dimension: D, of an embedding.
-        parameters: millions, without the classifier.
-        milliseconds: for a picture, or a window of 16, on two cores of an AMD EPYC with bfloat16.
-        precision: that these were measured in.
+    Columns: ``name`` in torchvision; ``dimension`` of an embedding; ``parameters`` in millions,
+    without the classifier; ``milliseconds`` for an image, or a window of 16, on two cores of an AMD
+    EPYC with bfloat16; ``precision`` of that measurement.
     """
-
-    name: str
-    dimension: int
-    parameters: float
-    milliseconds: float
-    precision: str
-
-
-def entries() -> list[Entry]:
-    """All backbones, networks of pictures first."""
     text = resources.files("features").joinpath(FILE).read_text(encoding="ascii")
-    return [
-        Entry(
-            row["name"],
-            int(row["dimension"]),
-            float(row["parameters"]),
-            float(row["milliseconds"]),
-            row["precision"],
-        )
-        for row in csv.DictReader(io.StringIO(text))
-    ]
+    return list(csv.DictReader(text.splitlines()))
 
 
 def catalogue() -> str:
-    """All backbones as a table in plain text."""
+    """Return the table as plain text."""
     lines = [f"{'name':20} {'numbers':>8} {'parameters':>11} {'ms':>8}"]
-    for entry in entries():
-        unit = "a window of 16" if entry.name in VIDEO else "a picture"
+    for row in entries():
+        unit = "a window of 16" if row["name"] in VIDEO else "an image"
         lines.append(
-            f"{entry.name:20} {entry.dimension:8} {entry.parameters:9.1f} M "
-            f"{entry.milliseconds:8.1f} {unit}, {entry.precision}"
+            f"{row['name']:20} {row['dimension']:>8} {row['parameters']:>9} M "
+            f"{row['milliseconds']:>8} {unit}, {row['precision']}"
         )
     lines.append("Measured on two cores of an AMD EPYC with bfloat16, at the size each one takes.")
     return "\n".join(lines)

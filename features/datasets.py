@@ -1,4 +1,4 @@
-"""Caches for whoever trains something else over them: PyTorch datasets, and the clips as a table.
+"""Caches as PyTorch datasets, to train other models on them, and as a pandas table.
 
 Example::
 
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
 
 class CacheDataset(Dataset[tuple[torch.Tensor, int]]):
-    """The clips of a cache of either stage, one array of each, with their labels.
+    """One array of each clip of a cache, of either stage, with the clip's label.
 
-    It can be pickled and is safe in the workers of a ``DataLoader``: a file is opened when it is
-    read, and closed again.
+    It can be pickled and is safe in the workers of a ``DataLoader``: files are open only while they
+    are read.
 
     Args:
-        cache: its folder, or the cache.
-        key: which array of a clip: ``flow``, ``frames``, ``motion``, ... as `docs/cache.md` lists
-            them for each stage.
+        cache: the cache, or its folder.
+        key: array of a clip: ``flow``, ``frames``, ``motion``, ...; `docs/cache.md` lists them for
+            each stage.
         split: ``train``, ``val``, ``test`` or ``holdout``.
-        length: rows of each item, from a random one on; by default all.
+        length: consecutive rows of each item, starting at random; default all.
 
     Attributes:
-        clips: the rows of the index, one for each item.
+        clips: rows of the index, one for each item.
 
     Raises:
-        SettingsError: the cache has no such array.
+        SettingsError: the cache has no such array, or a clip has fewer rows than ``length``.
         NothingUsable: no clip is in this split.
     """
 
@@ -53,12 +53,12 @@ class CacheDataset(Dataset[tuple[torch.Tensor, int]]):
         self.clips = [clip for clip in self.cache.clips if clip.split == split]
         if not self.clips:
             raise NothingUsable(f"no clip of {self.cache.folder} is in the split {split!r}")
-        held = self.cache.datasets(self.clips[0])
-        if key not in held:
+        datasets = self.cache.datasets(self.clips[0])
+        if key not in datasets:
             raise SettingsError(
-                f"{self.cache.folder} has no {key!r}", f"it holds {', '.join(sorted(held))}"
+                f"{self.cache.folder} has no {key!r}", f"it holds {', '.join(sorted(datasets))}"
             )
-        n_rows = held[key][0][0]
+        n_rows = datasets[key][0][0]
         if length is not None and not 1 <= length <= n_rows:
             raise SettingsError(f"length {length}", f"a clip has {n_rows} rows of {key!r}")
         self.key, self._n_rows, self._length = key, n_rows, length or n_rows
@@ -67,7 +67,7 @@ class CacheDataset(Dataset[tuple[torch.Tensor, int]]):
         return len(self.clips)
 
     def __getitem__(self, n: int) -> tuple[torch.Tensor, int]:
-        """The array of a clip, (length, ...), and its label: 0 real, 1 fake."""
+        """Return the array of a clip, (length, ...), and its label: 0 real, 1 fake."""
         clip = self.clips[n]
         start = int(torch.randint(self._n_rows - self._length + 1, ()))
         array = self.cache.read(clip, self.key, slice(start, start + self._length))
@@ -75,11 +75,11 @@ class CacheDataset(Dataset[tuple[torch.Tensor, int]]):
 
 
 class ByShard(Sampler[int]):
-    """Shuffles shards, and clips within them, so that a file is read in one go.
+    """Sampler that shuffles shards, and clips within them, so that each file is read in one go.
 
     Args:
-        dataset: whose clips.
-        seed: another order comes with each epoch, and the same ones with the same seed.
+        dataset: the clips.
+        seed: seed of the orders, which differ between epochs.
     """
 
     def __init__(self, dataset: CacheDataset, seed: int = 0) -> None:
@@ -98,7 +98,7 @@ class ByShard(Sampler[int]):
 
 
 def clip_table(cache: str | Path | Cache) -> "pd.DataFrame":
-    """The clips of a cache as a table of pandas, a row a clip, with the columns of the index.
+    """Return the clips of a cache as a pandas table: a row for each, with the columns of the index.
 
     Raises:
         SettingsError: pandas is not installed.

@@ -1,4 +1,4 @@
-"""The command that embeds a cache of clips with a frozen network."""
+"""Command: embed a cache of clips with a frozen network."""
 
 import dataclasses
 from pathlib import Path
@@ -15,7 +15,7 @@ DEFAULTS = Options()
 
 
 def list_backbones(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    """Print the catalogue and end."""
+    """Print the catalogue and exit."""
     if value and not context.resilient_parsing:
         from features.catalogue import catalogue
 
@@ -24,24 +24,22 @@ def list_backbones(context: click.Context, parameter: click.Parameter, value: bo
 
 
 def parse_batch(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
-    """``auto`` or a number."""
+    """Return a number of images, or None for ``auto``."""
     if value == "auto":
         return None
     if not value.isdecimal() or int(value) < 1:
-        raise click.BadParameter(f"{value!r} is neither auto nor a number of pictures")
+        raise click.BadParameter(f"{value!r} is neither auto nor a number of images")
     return int(value)
 
 
 @cloup.command(cls=Command)
-@cloup.argument(
-    "cache", type=click.Path(path_type=Path), help="A cache that pipeline.extract made."
-)
+@cloup.argument("cache", type=click.Path(path_type=Path), help="Cache made by pipeline.extract.")
 @cloup.option(
     "-o",
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder of the new cache.",
+    help="Folder for the embeddings.",
 )
 @cloup.option_group(
     "The network",
@@ -49,7 +47,7 @@ def parse_batch(context: click.Context, parameter: click.Parameter, value: str) 
         "--backbone",
         metavar="NAME",
         default="resnet18",
-        help="Any classifier of pictures or videos in torchvision.",
+        help="Any image or video classifier of torchvision.",
     ),
     cloup.option(
         "--list-backbones",
@@ -57,19 +55,19 @@ def parse_batch(context: click.Context, parameter: click.Parameter, value: str) 
         is_eager=True,
         expose_value=False,
         callback=list_backbones,
-        help="List them, with the length of their embeddings and what they cost, and exit.",
+        help="List all backbones with embedding length, parameters and time, and exit.",
     ),
     cloup.option(
         "--weights",
         metavar="WEIGHTS",
         default="imagenet",
-        help="imagenet (torchvision's own, downloaded once; of Kinetics for networks of videos), "
-        "the PATH of a state dict, or random:SEED.",
+        help="imagenet (torchvision's own, downloaded once; Kinetics for video networks), the PATH "
+        "of a state dict, or random:SEED.",
     ),
     cloup.option(
         "--fallback",
         metavar="WEIGHTS",
-        help="Weights to use if those of --weights cannot be downloaded.  [default: an error]",
+        help="Use these weights if --weights cannot be downloaded.  [default: an error]",
     ),
 )
 @cloup.option_group(
@@ -79,29 +77,29 @@ def parse_batch(context: click.Context, parameter: click.Parameter, value: str) 
         metavar="STREAMS",
         default=",".join(STREAMS),
         callback=some_of(STREAMS),
-        help="flow, frames, or both.",
+        help="Embed flow, frames, or both.",
     ),
     cloup.option(
         "--flow-scale",
         metavar="PX",
         default="per-map" if DEFAULTS.flow_scale is None else f"{DEFAULTS.flow_scale:g}",
         callback=number_or("per-map", "pixels per frame", below=1e4),
-        help="Motion in pixels per frame that is white in every flow map; per-map scales each map "
-        "to its own range, as it is stored.",
+        help="Motion in pixels per frame that is white in every flow map; per-map keeps each map "
+        "scaled to its own range.",
     ),
     cloup.option(
         "--every",
         metavar="K",
         type=click.IntRange(1),
         default=DEFAULTS.every,
-        help="Embed every K-th picture. A network of videos sees windows of 16, K apart, or 8 if K "
+        help="Embed every K-th map or frame. Video networks see windows of 16, K apart, or 8 if K "
         "is 1.",
     ),
     cloup.option(
         "--augment",
         metavar="COPIES",
         callback=lambda c, p, value: some_of(COPIES)(c, p, value) if value else (),
-        help="Embed altered copies as well, which model.fit trains with: flip, mirrored.",
+        help="Embed altered copies too, for model.fit to train with: flip (mirrored).",
     ),
 )
 @cloup.option_group(
@@ -111,15 +109,15 @@ def parse_batch(context: click.Context, parameter: click.Parameter, value: str) 
         "--precision",
         type=click.Choice(PRECISIONS),
         default="auto",
-        help="To compute in. auto is bfloat16 where this machine computes in it and embeddings "
-        "stay what they are in float32.",
+        help="Compute in this precision. auto is bfloat16 if this machine supports it and the "
+        "embeddings agree with float32.",
     ),
     cloup.option(
         "--batch-size",
         metavar="N",
         default="auto",
         callback=parse_batch,
-        help="Pictures at once, at most; halved on a device that has no memory for so many.",
+        help="Embed at most N images at once; halved if memory runs out.",
     ),
     log_json_option,
 )
@@ -134,10 +132,10 @@ def main(
     batch_size: int | None,
     **options: Any,
 ) -> None:
-    """Run a frozen network once over the frames and flow maps of CACHE and keep the embeddings.
+    """Run a frozen network once over the frames and flow maps of CACHE and store the embeddings.
 
-    Flow maps go in as three equal channels, normalised like the pictures the weights were trained
-    on. Interrupted, the same command goes on where it stopped.
+    Flow maps enter as three equal channels, normalised like the images the weights were trained
+    on. To resume an interrupted run, repeat the command.
 
     \b
     Examples:
@@ -145,7 +143,7 @@ def main(
       python -m features.embed --list-backbones
     """
     source = Cache(cache, "extract")
-    chosen = Options(**options)
+    selected = Options(**options)
     from features.backbones import load_backbone
     from features.embedding import checked_on, embed
     from features.weights import WeightsUnavailable
@@ -162,10 +160,10 @@ def main(
         network = load_backbone(backbone, fallback, device, precision)
     if batch_size is not None:
         network = dataclasses.replace(network, batch=batch_size)
-    network = checked_on(network, source, chosen)
-    embedded = embed(source, output, network, chosen)
+    network = checked_on(network, source, selected)
+    embedded = embed(source, output, network, selected)
     click.echo(
-        f"{output}: {len(embedded.clips)} clips, {' and '.join(chosen.streams)} as vectors of "
+        f"{output}: {len(embedded.clips)} clips, {' and '.join(selected.streams)} as vectors of "
         f"{network.dimension} numbers by {network.name} on {network.device} in {network.precision}"
     )
     if warning := weights_warning(embedded.settings):

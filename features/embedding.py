@@ -1,4 +1,4 @@
-"""A cache of clips → a cache of embeddings; one function embeds a clip, in prediction too."""
+"""Embedding of a cache of clips, and of single clips for prediction, by the same functions."""
 
 import dataclasses
 import itertools
@@ -24,26 +24,13 @@ from pipeline.common.prefetch import prefetch
 from pipeline.common.progress import Progress
 
 STAGE = "embed"
-LARGEST = float(np.finfo(np.float16).max)  # beyond it an embedding would be infinite
-CLIPS_AHEAD = 2  # that are read while others are embedded
-CLIPS_TRIED = 2  # of a cache, in which a precision is compared with float32
-PICTURES_TRIED = 16  # of each of them
-BATCHES_TOGETHER = 16  # at least; clips follow one another in them, and a stop undoes no more
+FLOAT16_MAX = float(np.finfo(np.float16).max)  # larger numbers would become infinite
+CLIPS_PREFETCHED = 2  # clips read while others are embedded
+CLIPS_CHECKED = 2  # clips of a cache on which a precision is compared with float32
+IMAGES_CHECKED = 16  # images of each of them
+MIN_BATCHES_PER_GROUP = 16  # batches continue across the clips of a group
 
 Arrays = dict[str, npt.NDArray[Any]]
-
-
-def _settings_of(backbone: Backbone, options: Options, source: Cache) -> dict[str, Any]:
-    """Everything that decides the embeddings of a given cache."""
-    return dataclasses.asdict(options) | {
-        "backbone": backbone.name,
-        "weights": backbone.weights,
-        "weights_sha256": backbone.sha256,
-        "mean": backbone.kind.mean,
-        "std": backbone.kind.std,
-        "precision": backbone.precision,
-        "source_sha256": source.sha256,
-    }
 
 
 def embed_clip(
@@ -53,14 +40,14 @@ def embed_clip(
 
     Args:
         arrays: ``flow``, ``flow_range``, ``timestamps``, ``camera`` and, if it is a stream,
-            ``frames``.
+            ``frames``, as an extraction cache stores them.
         backbone: the network.
         options: what to embed.
 
     Returns:
-        each stream as (T', D) float16, and the same of its copies as ``flow-flip``; ``rows``
-        (T', 2) int64, the first and last flow map that each row is about, or the frames that they
-        lead to; and ``motion`` (T-1, K) float32, a row for each map.
+        Each stream, (T', D) float16, and its mirrored copy, such as ``flow-flip``; ``rows``,
+        (T', 2) int64, the first and last flow map that each row covers, or the frames that these
+        maps lead to; ``motion``, (T-1, K) float32, a row for each map.
     """
     (embedded,) = embed_clips([arrays], backbone, options)
     return embedded
@@ -69,56 +56,57 @@ def embed_clip(
 def embed_clips(
     clips: Iterable[Mapping[str, npt.NDArray[Any]]], backbone: Backbone, options: Options
 ) -> Iterator[Arrays]:
-    """Embed clips of one size as `embed_clip` does, batches going on from one into the next."""
+    """Embed clips of one size like `embed_clip`, in batches that continue across clips."""
     suffixes = ("", *(f"-{copy}" for copy in options.augment))
-    names = [stream + suffix for stream in options.streams for suffix in suffixes]
-    *of_names, own = itertools.tee(clips, len(names) + 1)
-    embedded = {
-        name: backbone.embed_each(_named(some, name, options), options.every)
-        for name, some in zip(names, of_names, strict=True)
+    keys = [stream + suffix for stream in options.streams for suffix in suffixes]
+    *clips_per_key, clips = itertools.tee(clips, len(keys) + 1)
+    embeddings = {
+        key: backbone.embed_each(_images(key_clips, key, options), options.every)
+        for key, key_clips in zip(keys, clips_per_key, strict=True)
     }
-    for arrays in own:
-        found: Arrays = {"rows": backbone.rows(len(arrays["flow"]), options.every)}
-        found |= {name: half(next(of_stream)) for name, of_stream in embedded.items()}
-        found["motion"] = motion_descriptors(
+    for arrays in clips:
+        embedded: Arrays = {"rows": backbone.rows(len(arrays["flow"]), options.every)}
+        embedded |= {key: half(next(of_clips)) for key, of_clips in embeddings.items()}
+        embedded["motion"] = motion_descriptors(
             *(arrays[key] for key in ("flow", "flow_range", "timestamps", "camera"))
         )
-        yield found
+        yield embedded
 
 
-def _named(
-    clips: Iterable[Mapping[str, npt.NDArray[Any]]], name: str, options: Options
+def _images(
+    clips: Iterable[Mapping[str, npt.NDArray[Any]]], key: str, options: Options
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """What is embedded of each clip as, for example, ``flow`` or ``flow-flip``."""
-    stream, _, flipped = name.partition("-")
+    """Yield the images of each clip for a key such as ``flow`` or ``flow-flip``."""
+    stream, _, copy = key.partition("-")
     for arrays in clips:
-        pictures = stream_pictures(arrays, stream, options)
-        yield np.ascontiguousarray(pictures[:, :, ::-1]) if flipped else pictures
+        images = stream_images(arrays, stream, options)
+        yield np.ascontiguousarray(images[:, :, ::-1]) if copy == "flip" else images
 
 
-def stream_pictures(
+def stream_images(
     arrays: Mapping[str, npt.NDArray[Any]], stream: str, options: Options
 ) -> npt.NDArray[np.uint8]:
-    """What is embedded of a clip: (T-1, H, W) maps, or (T-1, H, W, 3) frames that they lead to."""
+    """Return a stream's images: maps (T-1, H, W), or frames (T-1, H, W, 3) that they lead to."""
     if stream == "flow":
         return scaled_maps(arrays["flow"], arrays["flow_range"], options.flow_scale)
-    return arrays["frames"][1:]  # no map leads to the first
+    return arrays["frames"][1:]  # no map leads to the first frame
 
 
 def half(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
-    """Embeddings as a cache keeps them."""
-    return np.clip(embeddings, -LARGEST, LARGEST).astype(np.float16)
+    """Convert embeddings to float16, as a cache stores them, clipping what it cannot hold."""
+    return np.clip(embeddings, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
 
 
 def scaled_maps(
     flow: npt.NDArray[np.uint8], flow_range: npt.NDArray[np.float32], scale: float | None
 ) -> npt.NDArray[np.uint8]:
-    """Flow maps at one scale for all, so that the same grey is the same motion.
+    """Rescale flow maps to one scale, so that equal grey is equal motion.
 
     Args:
-        flow: (n, H, W) uint8, each map min-max scaled.
-        flow_range: (n, 2) float32, what 0 and 255 stand for, in pixels per frame.
-        scale: what 255 shall stand for; faster motion is 255 as well. None leaves maps as they are.
+        flow: maps, each min-max scaled, (n, H, W) uint8.
+        flow_range: motion that 0 and 255 stand for, (n, 2) float32, px/frame.
+        scale: motion that 255 stands for in the result, px/frame; faster motion is clipped. None
+            returns the maps as they are.
 
     Example:
         >>> two_maps = np.array([[[0, 51, 255]], [[0, 51, 255]]], np.uint8)  # (2, 1, 3)
@@ -130,45 +118,45 @@ def scaled_maps(
         return flow
     greys = np.arange(256, dtype=np.float32) / 255
     low, high = flow_range[:, :1], flow_range[:, 1:]
-    pixels = low + greys * (high - low)  # (n, 256)
-    table = np.rint(np.clip(pixels / scale, 0, 1) * 255).astype(np.uint8)
-    return np.stack([of_map[grey] for of_map, grey in zip(table, flow, strict=True)])
+    speeds = low + greys * (high - low)  # (n, 256) px/frame
+    tables = np.rint(np.clip(speeds / scale, 0, 1) * 255).astype(np.uint8)
+    return np.stack([table[grey] for table, grey in zip(tables, flow, strict=True)])
 
 
 def checked_on(backbone: Backbone, source: Cache, options: Options) -> Backbone:
-    """The backbone, in float32 if its own precision is too coarse for clips of this cache."""
-    rows = slice(0, PICTURES_TRIED)
-    for clip in source.clips[:CLIPS_TRIED]:
+    """Return the backbone, or a float32 one if its precision is too coarse for clips of a cache."""
+    rows = slice(0, IMAGES_CHECKED)
+    for clip in source.clips[:CLIPS_CHECKED]:
         for stream in options.streams:
             if stream == "frames" and not source.settings["keep_frames"]:
-                continue  # `embed` says so
-            pictures = source.read(clip, stream, rows)
+                continue  # `embed` raises the error
+            images = source.read(clip, stream, rows)
             if stream == "flow":
                 ranges = source.read(clip, "flow_range", rows)
-                pictures = scaled_maps(pictures, ranges, options.flow_scale)
-            backbone = checked(backbone, pictures)
+                images = scaled_maps(images, ranges, options.flow_scale)
+            backbone = checked(backbone, images)
     return backbone
 
 
 def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | None = None) -> Cache:
-    """Make a cache of embeddings, or finish one that was begun.
+    """Embed a cache, or resume an embedding that was interrupted.
 
     Args:
-        source: a cache of the extract stage.
+        source: cache of the extract stage.
         folder: of the new cache.
-        backbone: the network; `checked_on` says whether its precision is enough.
+        backbone: the network; `checked_on` tests its precision.
         options: what to embed.
 
     Raises:
-        SettingsError: the source does not hold a stream, or the folder was begun with other
-            settings, weights or clips.
+        SettingsError: the source has no frames but they are a stream, or the folder was begun with
+            other settings, weights or clips.
     """
     options = options or Options()
     if "frames" in options.streams and not source.settings["keep_frames"]:
         raise SettingsError(
             f"{source.folder} was extracted with --no-frames", "embed it with --streams flow"
         )
-    settings = _settings_of(backbone, options, source)
+    settings = _settings(backbone, options, source)
     if finished := finished_cache(folder, STAGE, settings):
         remove_work(folder)
         return finished
@@ -179,30 +167,29 @@ def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | No
             )
             for shard in source.shards
         }
-        there = {name for name, recipe in recipes.items() if work.has_shard(name, recipe)}
-        clips: dict[str, list[Clip]] = {}
+        finished_shards = {name for name, recipe in recipes.items() if work.has_shard(name, recipe)}
+        clips: dict[str, list[Clip]] = {name: [] for name in recipes}
         for clip in source.clips:
-            clips.setdefault(clip.shard, []).append(clip)
+            clips[clip.shard].append(clip)
         groups = [
             group
-            for group in _groups(
-                [clips[name] for name in recipes], BATCHES_TOGETHER * backbone.batch
-            )
-            if not there.issuperset(clip.shard for clip in group)
+            for group in _groups(clips.values(), MIN_BATCHES_PER_GROUP * backbone.batch)
+            if not finished_shards.issuperset(clip.shard for clip in group)
         ]
         to_embed = [clip for group in groups for clip in group]
-        reading = prefetch(_read(source, to_embed, options), CLIPS_AHEAD)
-        embedded = itertools.chain.from_iterable(
-            embed_clips(itertools.islice(reading, len(group)), backbone, options)
+        arrays_of_clips = prefetch(_read(source, to_embed, options), CLIPS_PREFETCHED)
+        embeddings = itertools.chain.from_iterable(
+            embed_clips(itertools.islice(arrays_of_clips, len(group)), backbone, options)
             for group in groups
         )
-        again = {clip.shard for clip in to_embed}
+        shards_to_embed = {clip.shard for clip in to_embed}
         shards = []
         with Progress("embed", len(source.clips), unit="clip") as progress:
             for name, recipe in recipes.items():
-                of_shard = itertools.islice(embedded, len(clips[name]) if name in again else 0)
-                if name in there:
-                    deque(of_shard, maxlen=0)  # they only fill the batches that others are in
+                n_clips = len(clips[name]) if name in shards_to_embed else 0
+                of_shard = itertools.islice(embeddings, n_clips)
+                if name in finished_shards:
+                    deque(of_shard, maxlen=0)  # its clips only complete the batches of others
                 else:
                     with writing_shard(folder, name, attrs={"recipe": recipe}) as writer:
                         for clip, arrays in zip(clips[name], of_shard, strict=True):
@@ -240,15 +227,29 @@ def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | No
     return Cache(folder, STAGE)
 
 
-def _groups(shards: Iterable[Sequence[Clip]], maps: int) -> Iterator[list[Clip]]:
-    """Clips of shards in a row, so many maps together or more.
+def _settings(backbone: Backbone, options: Options, source: Cache) -> dict[str, Any]:
+    """Return everything that determines the embeddings of a cache."""
+    return dataclasses.asdict(options) | {
+        "backbone": backbone.name,
+        "weights": backbone.weights,
+        "weights_sha256": backbone.sha256,
+        "mean": backbone.kind.mean,
+        "std": backbone.kind.std,
+        "precision": backbone.precision,
+        "source_sha256": source.sha256,
+    }
 
-    Batches end with a group, so that an embedding is the same to the bit wherever work went on.
+
+def _groups(shards: Iterable[Sequence[Clip]], min_maps: int) -> Iterator[list[Clip]]:
+    """Yield the clips of consecutive shards in groups of at least so many flow maps.
+
+    The last batch of a group ends with it, so embeddings are the same to the bit wherever an
+    interrupted run resumes; at most one group is embedded again.
     """
     group: list[Clip] = []
     for clips in shards:
         group += clips
-        if sum(clip.n_frames - 1 for clip in group) >= maps:
+        if sum(clip.n_frames - 1 for clip in group) >= min_maps:
             yield group
             group = []
     if group:
@@ -256,16 +257,14 @@ def _groups(shards: Iterable[Sequence[Clip]], maps: int) -> Iterator[list[Clip]]
 
 
 def _read(source: Cache, clips: Sequence[Clip], options: Options) -> Iterator[Arrays]:
-    """What `embed_clip` needs of each clip."""
-    needed = ("flow", "flow_range", "timestamps", "camera", "frames")
+    """Yield the arrays of each clip that `embed_clip` needs."""
+    keys = ["flow", "flow_range", "timestamps", "camera"]
+    if "frames" in options.streams:
+        keys.append("frames")
     for clip in clips:
-        yield {
-            key: source.read(clip, key)
-            for key in needed
-            if key != "frames" or "frames" in options.streams
-        }
+        yield {key: source.read(clip, key) for key in keys}
 
 
 def _versions() -> str:
-    """The versions of what decides the bytes of a cache, as JSON."""
+    """Return the versions that determine the bytes of a cache, as JSON."""
     return json.dumps({"torch": torch.__version__, "torchvision": torchvision.__version__})

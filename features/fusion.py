@@ -1,7 +1,13 @@
-"""Layers of a frozen network that one kernel computes at once: the same function, fewer passes."""
+"""Faster forms of a frozen network: folded batch norms, and convolutions fused with ReLU.
+
+`folded` uses PyTorch's own folding. `fused` calls the oneDNN kernels that torch.compile generates
+code for, but needs no C++ compiler and no minute of compilation. On two cores with AMX and bfloat16
+it takes 0.7 of the time of `folded` for ResNet-18, and 0.5 for MobileNetV2.
+"""
 
 import copy
 import functools
+import math
 import operator
 from typing import Any
 
@@ -10,170 +16,106 @@ from torch import fx, nn
 from torch.fx.experimental import optimization
 from torch.nn import functional as F
 
-from features.window_rollout import ATTENTION
-
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
-_RECTIFIERS = (F.relu, torch.relu)
 
 
 def folded(model: nn.Module) -> nn.Module:
-    """A network with its batch norms folded into the convolutions before them, where that works.
+    """Fold batch norms into the convolutions before them.
 
-    The function stays the same up to rounding, and is faster on a CPU. Networks that cannot be
-    traced are left as they are.
+    The function stays the same up to rounding. A model that PyTorch cannot trace is returned as it
+    is.
+
+    Args:
+        model: in evaluation mode.
     """
-    for layer in model.modules():  # only the very class is recognised, r3d_18 has one of its own
+    for layer in model.modules():  # r3d_18 subclasses Conv3d; PyTorch recognises the class itself
         if isinstance(layer, nn.Conv3d) and type(layer).forward is nn.Conv3d.forward:
             layer.__class__ = nn.Conv3d
     try:
-        traced = fx.GraphModule(model, _Tracer().trace(model))
-        return optimization.fuse(traced, no_trace=True)  # type: ignore[no-any-return, no-untyped-call]
-    except Exception:  # whatever tracing a network's own code raises
+        return optimization.fuse(model)  # type: ignore[no-untyped-call]
+    except Exception:  # a model's own code may raise anything while it is traced
         return model
-
-
-class _Tracer(fx.Tracer):
-    """Leaves layers of attention whole, which `features.window_rollout` listens to."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, ATTENTION) or super().is_leaf_module(m, module_qualified_name)
 
 
 def fused(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A network whose convolutions also add and rectify what comes out of them, on a CPU.
+    """Fuse convolutions with the addition and the ReLU or ReLU6 that follow them, for a CPU.
 
-    Convolutions run in oneDNN, which can add another tensor to the result and clip it while it is
-    still in the processor's registers (Intel, oneDNN Developer Guide, "Primitive Attributes:
-    Post-ops"); PyTorch compiles networks to these calls. There are no gradients through them.
+    oneDNN adds and clips a result while it is still in registers (Intel, oneDNN Developer Guide,
+    "Primitive Attributes: Post-ops"). The result has no gradients.
 
     Args:
-        model: in evaluation mode; only what `folded` could trace changes. Its layers are shared.
+        model: in evaluation mode; returned as it is unless `folded` could trace it. Its layers are
+            shared with the result.
         dtype: of the weights of its convolutions.
     """
-    if not isinstance(model, fx.GraphModule) or not _can_fuse(dtype):
+    if not isinstance(model, fx.GraphModule) or not _kernels_work(dtype):
         return model
     result = fx.GraphModule(model, copy.deepcopy(model.graph))
     layers = dict(result.named_modules())
-    for node in list(result.graph.nodes):
-        if rectifier := _rectifier(node, layers):
-            _fuse(result, layers, node, *rectifier)
-    if dtype is torch.bfloat16:
-        for node in list(result.graph.nodes):
-            _pool_as_integers(result, layers, node)
-    result.graph.lint()
+    for relu in list(result.graph.nodes):
+        limit = _upper_limit(relu, layers)
+        before = relu.args[0] if limit is not None else None
+        if not isinstance(before, fx.Node) or len(before.users) > 1:
+            continue
+        if _is_convolution(before, layers):
+            convolution, addends = before, []
+        elif (terms := _addition(before, layers)) is not None:
+            convolution, addends = terms[0], [terms[1]]
+        else:
+            continue
+        name = f"{convolution.target}_fused".replace(".", "_")
+        result.add_submodule(name, _FusedConvolution(layers[str(convolution.target)], limit))  # type: ignore[arg-type]
+        with result.graph.inserting_after(before):
+            replacement = result.graph.call_module(name, (convolution.args[0], *addends))
+        relu.replace_all_uses_with(replacement)
+        for node in dict.fromkeys((relu, before, convolution)):
+            result.graph.erase_node(node)
     result.recompile()
     return result
 
 
-class _Convolution(nn.Module):
-    """A convolution, and what is done with its result.
+class _FusedConvolution(nn.Module):
+    """A convolution, an optional addition, and a clip to [0, limit].
 
     Args:
-        layer: gives weights, strides and so on.
-        highest: what the result is clipped to; None: to nothing but zero.
+        layer: the convolution.
+        limit: infinity for ReLU, 6 for ReLU6.
     """
 
-    def __init__(self, layer: nn.Conv2d | nn.Conv3d, highest: float | None) -> None:
+    def __init__(self, layer: nn.Conv2d | nn.Conv3d, limit: float) -> None:
         super().__init__()
         self.layer = layer
-        self._how = (
+        self._geometry = (
             list(layer.padding),
             list(layer.stride),
             list(layer.dilation),
             layer.groups,
         )
-        self._clip: tuple[str, list[float]] = ("relu", [])
-        if highest is not None:
-            self._clip = ("hardtanh", [0.0, highest])
+        self._clip: tuple[str, list[float]] = ("hardtanh", [0.0, limit])
+        if limit == math.inf:
+            self._clip = ("relu", [])
 
-    def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, addend: torch.Tensor | None = None) -> torch.Tensor:
         weight, bias = self.layer.weight, self.layer.bias
-        kernels: Any = torch.ops.mkldnn._convolution_pointwise
+        convolve: Any = torch.ops.mkldnn._convolution_pointwise
         x = x.to(weight.dtype)  # as autocast would
-        if other is None:
-            return kernels(x, weight, bias, *self._how, *self._clip, "")  # type: ignore[no-any-return]
-        other = other.to(weight.dtype)
-        how = (*self._how, "add", None, *self._clip, "")
-        return kernels.binary(x, other, weight, bias, *how)  # type: ignore[no-any-return]
+        if addend is None:
+            return convolve(x, weight, bias, *self._geometry, *self._clip, "")
+        addend = addend.to(weight.dtype)
+        post_ops = ("add", None, *self._clip, "")
+        return convolve.binary(x, addend, weight, bias, *self._geometry, *post_ops)
 
 
-class _PoolAsIntegers(nn.Module):
-    """The largest of some numbers that are not negative, which are in the order of their bits."""
-
-    def __init__(self, layer: nn.MaxPool2d) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.dtype is not torch.bfloat16:
-            return self.layer(x)  # type: ignore[no-any-return]
-        return self.layer(x.view(torch.int16)).view(x.dtype)  # type: ignore[no-any-return]
-
-
-def _fuse(
-    model: fx.GraphModule, layers: dict[str, nn.Module], node: fx.Node, highest: float | None
-) -> None:
-    """Let a convolution rectify, and add, if one is what a rectifier gets its numbers from."""
-    source = node.args[0]
-    if not isinstance(source, fx.Node) or len(source.users) > 1:
-        return
-    others: list[fx.Node]
-    if _convolution(source, layers):
-        convolution, others = source, []
-    elif source.op == "call_function" and source.target in _ADDITIONS and len(source.args) == 2:
-        # It is computed where the sum was, so nobody may have changed its input meanwhile.
-        alone = [
-            part
-            for part in source.args
-            if isinstance(part, fx.Node)
-            and _convolution(part, layers)
-            and len(part.users) == 1
-            and len(part.all_input_nodes[0].users) == 1
-        ]
-        if not alone:
-            return
-        convolution = alone[0]
-        other = source.args[1] if source.args[0] is convolution else source.args[0]
-        if not isinstance(other, fx.Node):
-            return
-        others = [other]
-    else:
-        return
-    name = f"{convolution.target}_fused".replace(".", "_")
-    layers[name] = _Convolution(layers[str(convolution.target)], highest)  # type: ignore[arg-type]
-    model.add_submodule(name, layers[name])
-    with model.graph.inserting_after(source):
-        new = model.graph.call_module(name, (convolution.args[0], *others))
-    node.replace_all_uses_with(new)
-    for old in dict.fromkeys((node, source, convolution)):
-        model.graph.erase_node(old)
-
-
-def _pool_as_integers(model: fx.GraphModule, layers: dict[str, nn.Module], node: fx.Node) -> None:
+def _upper_limit(node: fx.Node, layers: dict[str, nn.Module]) -> float | None:
+    """Return what a node clips its input to from above; None if it is neither ReLU nor ReLU6."""
     layer = layers.get(str(node.target)) if node.op == "call_module" else None
-    if type(layer) is not nn.MaxPool2d or layer.return_indices:
-        return
-    source = node.args[0]
-    if isinstance(source, fx.Node) and source.op == "call_module":
-        before = layers[str(source.target)]
-        if isinstance(before, _Convolution | nn.ReLU):
-            name = f"{node.target}_of_integers".replace(".", "_")
-            layers[name] = _PoolAsIntegers(layer)
-            model.add_submodule(name, layers[name])
-            node.target = name
+    if type(layer) is nn.ReLU6:
+        return 6.0
+    is_function = node.op == "call_function" and node.target in (F.relu, torch.relu)
+    return math.inf if type(layer) is nn.ReLU or is_function else None
 
 
-def _rectifier(node: fx.Node, layers: dict[str, nn.Module]) -> tuple[float | None] | None:
-    """What a node clips its input to from above, in a tuple; None if it is no rectifier."""
-    if node.op == "call_function" and node.target in _RECTIFIERS:
-        return (None,)
-    layer = layers.get(str(node.target)) if node.op == "call_module" else None
-    if type(layer) is nn.ReLU:
-        return (None,)
-    return (6.0,) if type(layer) is nn.ReLU6 else None
-
-
-def _convolution(node: fx.Node, layers: dict[str, nn.Module]) -> bool:
+def _is_convolution(node: fx.Node, layers: dict[str, nn.Module]) -> bool:
     layer = layers.get(str(node.target)) if node.op == "call_module" else None
     return (
         type(layer) in (nn.Conv2d, nn.Conv3d)
@@ -182,20 +124,34 @@ def _convolution(node: fx.Node, layers: dict[str, nn.Module]) -> bool:
     )
 
 
+def _addition(node: fx.Node, layers: dict[str, nn.Module]) -> tuple[fx.Node, fx.Node] | None:
+    """Return the convolution and the other addend of a sum; None if it cannot be fused."""
+    if node.op != "call_function" or node.target not in _ADDITIONS or len(node.args) != 2:
+        return None
+    for term, other in (node.args, node.args[::-1]):
+        if (
+            isinstance(term, fx.Node)
+            and isinstance(other, fx.Node)
+            and _is_convolution(term, layers)
+            and len(term.users) == 1
+            # The convolution moves to where the sum was; nothing may write to its input meanwhile.
+            and len(term.all_input_nodes[0].users) == 1
+        ):
+            return term, other
+    return None
+
+
 @functools.cache
-def _can_fuse(dtype: torch.dtype) -> bool:
-    """Whether this PyTorch has these kernels, on this processor, and they say what they should."""
-    last = {"dtype": dtype, "memory_format": torch.channels_last}
+def _kernels_work(dtype: torch.dtype) -> bool:
+    """Return whether the kernels, a private part of PyTorch, exist and compute correctly here."""
+    options = {"dtype": dtype, "memory_format": torch.channels_last}
     layer = nn.Conv2d(8, 8, 3, padding=1).requires_grad_(False)
-    layer.to(**last)  # type: ignore[call-overload]
-    x = torch.linspace(-2, 2, 8 * 16).reshape(1, 8, 4, 4).to(**last)  # type: ignore[call-overload]
+    layer.to(**options)  # type: ignore[call-overload]
+    x = torch.linspace(-2, 2, 8 * 16).reshape(1, 8, 4, 4).to(**options)  # type: ignore[call-overload]
     try:
-        plain, found = layer(x), _Convolution(layer, 1.0)(x)
-        both = _Convolution(layer, None)(x, x)
-        pooled = F.max_pool2d(x.view(torch.int16) if dtype is torch.bfloat16 else x, 2)
-    except (AttributeError, RuntimeError, NotImplementedError):  # what is missing differs
+        plain, clipped = layer(x), _FusedConvolution(layer, 1.0)(x)
+        added = _FusedConvolution(layer, math.inf)(x, x)
+    except (AttributeError, RuntimeError, NotImplementedError):  # depends on what is missing
         return False
-    near = functools.partial(torch.allclose, rtol=0.02, atol=0.02)
-    return (
-        near(found, plain.clamp(0, 1)) and near(both, (plain + x).relu()) and pooled.numel() == 32
-    )
+    close = functools.partial(torch.allclose, rtol=0.02, atol=0.02)
+    return close(clipped, plain.clamp(0, 1)) and close(added, (plain + x).relu())

@@ -1,4 +1,4 @@
-"""Descriptors of absolute motion, which scaled flow maps do not carry, and of how it is spread."""
+"""Descriptors of motion that scaled flow maps lose: its speed, and how it is distributed."""
 
 from typing import Any
 
@@ -6,22 +6,22 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-# Speeds over a map, as log(1 + pixels per second).
+# Statistics of speed over a map, log(1 + px/s).
 SPEEDS = ("mean", "std", "median", "p90", "p99", "max", "centre_mean", "border_mean", "camera")
 NAMES = (
     *SPEEDS,
-    "gradient",  # how much speed differs between neighbouring pixels, likewise
-    "jerk",  # how much its change over time changes, log(1 + pixels per second cubed)
-    "entropy",  # of the map's greys, bits: 0 if all moves alike, 5 if evenly at all speeds
-    "centre_ratio",  # log of the centre's speed over the border's
+    "gradient",  # mean difference in speed between neighbouring pixels, log(1 + px/s)
+    "jerk",  # second derivative of speed over time, log(1 + px/s³)
+    "entropy",  # of the map's greys, bits: 0 for one speed, 5 for all speeds equally often
+    "centre_ratio",  # log of the centre's mean speed over the border's
 )
-BINS = 32  # of greys, for the entropy
-BLOCK = 4  # pixels: blocks in which jerk is looked at, above the noise of single ones
+ENTROPY_BINS = 32  # bins of greys
+JERK_BLOCK = 4  # pixels, side of the blocks that are averaged: single pixels are too noisy
 
 GREYS = np.arange(256, dtype=np.float64)
 
 Floats = npt.NDArray[np.float32]
-Counts = npt.NDArray[np.int64]  # (n, 256), of each grey
+Counts = npt.NDArray[np.int64]  # (n, 256), pixels of each grey
 
 
 def motion_descriptors(
@@ -30,28 +30,28 @@ def motion_descriptors(
     timestamps: npt.NDArray[np.float64],
     camera: Floats,
 ) -> Floats:
-    """Statistics of each flow map.
+    """Compute statistics of each flow map.
 
-    Per second, by the time that really lies between the two frames, so that neither the frame
-    rate nor a dropped frame looks like motion.
+    Speeds are per second of the timestamps, so neither the frame rate nor a dropped frame looks
+    like motion.
 
     Args:
-        flow: (T-1, H, W) uint8, min-max scaled maps.
-        flow_range: (T-1, 2) float32, what 0 and 255 stand for in pixels per frame.
+        flow: maps, each min-max scaled, (T-1, H, W) uint8.
+        flow_range: motion that 0 and 255 stand for, (T-1, 2) float32, px/frame.
         timestamps: (T,) float64, seconds.
-        camera: (T-1, 6) float32, the camera's motion in pixels per frame, as a cache stores it.
+        camera: motion of the camera as a cache stores it, (T-1, 6) float32, px/frame.
 
     Returns:
-        (T-1, K) float32, in the order of `NAMES`; the centre is the middle half of each side. The
-        camera's speed is that at the middle of the map, 0 where it is not known. Jerk is 0 for the
-        first two maps.
+        (T-1, K) float32, in the order of `NAMES`. The centre is the middle half of each side. The
+        camera's speed is that at the middle of the map, 0 where unknown. Jerk is 0 for the first
+        two maps.
 
     Example:
-        >>> flow = np.zeros((4, 32, 32), np.uint8)  # no contrast: everything moves alike,
-        >>> by_two = np.full((4, 2), 2, np.float32)  # by two pixels a frame,
+        >>> flow = np.zeros((4, 32, 32), np.uint8)  # no contrast: everything moves
+        >>> by_two = np.full((4, 2), 2, np.float32)  # by two pixels per frame
         >>> times = np.arange(5) / 25  # at 25 frames a second
-        >>> found = motion_descriptors(flow, by_two, times, np.zeros((4, 6), np.float32))
-        >>> np.expm1(found[:, NAMES.index("mean")]).round().tolist()
+        >>> motion = motion_descriptors(flow, by_two, times, np.zeros((4, 6), np.float32))
+        >>> np.expm1(motion[:, NAMES.index("mean")]).round().tolist()
         [50.0, 50.0, 50.0, 50.0]
     """
     _, height, width = flow.shape
@@ -68,20 +68,20 @@ def motion_descriptors(
             _mean(counts - inner),
         ],
         axis=1,
-    )  # in units of the map
+    )  # (T-1, 8), greys
     low, unit = flow_range[:, :1], (flow_range[:, 1:] - flow_range[:, :1]) / 255
     seconds = np.diff(timestamps)[:, None]
-    offset = np.where(np.array(SPEEDS[:-1]) == "std", 0, low)
-    of_camera = np.nan_to_num(np.hypot(camera[:, :1], camera[:, 1:2]))
+    offset = np.where(np.array(SPEEDS[:-1]) == "std", 0, low)  # px/frame
+    camera_speed = np.nan_to_num(np.hypot(camera[:, :1], camera[:, 1:2]))
     gradient = _gradients(flow)[:, None] * unit
-    speeds = np.concatenate([offset + scaled * unit, of_camera, gradient], axis=1) / seconds
+    speeds = np.concatenate([offset + scaled * unit, camera_speed, gradient], axis=1) / seconds
     inside, outside = (speeds[:, SPEEDS.index(f"{part}_mean")] for part in ("centre", "border"))
     others = [_jerk(flow, low, unit, timestamps), _entropies(counts), _log_ratio(inside, outside)]
     return np.column_stack([np.log1p(speeds), *others]).astype(np.float32)
 
 
 def _gradients(flow: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """How much neighbouring pixels differ on average, along both axes, in greys: (n,)."""
+    """Return the mean difference between neighbouring pixels along both axes: (n,), greys."""
     return np.array(
         [
             cv2.absdiff(grey[:, 1:], grey[:, :-1]).mean() + cv2.absdiff(grey[1:], grey[:-1]).mean()
@@ -96,49 +96,49 @@ def _jerk(
     unit: npt.NDArray[Any],
     timestamps: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """The second change of speed over time, averaged over blocks: (n,), log(1 + px/s³)."""
-    size = (max(1, flow.shape[2] // BLOCK), max(1, flow.shape[1] // BLOCK))
+    """Return the second derivative of speed, averaged over blocks: (n,), log(1 + px/s³)."""
+    size = (max(1, flow.shape[2] // JERK_BLOCK), max(1, flow.shape[1] // JERK_BLOCK))
     small = [cv2.resize(grey, size, interpolation=cv2.INTER_AREA) for grey in flow]
-    between = np.diff(timestamps)
-    speed = (low + np.stack(small).reshape(len(flow), -1) * unit) / between[:, None]  # (n, blocks)
-    when = (timestamps[1:] + timestamps[:-1]) / 2
+    seconds = np.diff(timestamps)
+    speed = (low + np.stack(small).reshape(len(flow), -1) * unit) / seconds[:, None]  # (n, blocks)
+    middle = (timestamps[1:] + timestamps[:-1]) / 2
     jerk = np.zeros(len(flow))
     if len(flow) > 2:
-        acceleration = np.diff(speed, axis=0) / np.diff(when)[:, None]
-        steps = (when[2:] - when[:-2]) / 2
+        acceleration = np.diff(speed, axis=0) / np.diff(middle)[:, None]
+        steps = (middle[2:] - middle[:-2]) / 2
         jerk[2:] = (np.abs(np.diff(acceleration, axis=0)) / steps[:, None]).mean(1)
     return np.log1p(jerk)
 
 
 def _entropies(counts: Counts) -> npt.NDArray[np.float64]:
-    """Shannon's entropy of the greys of each map, in bits: (n,)."""
-    coarse = counts.reshape(len(counts), BINS, -1).sum(2)
+    """Return the Shannon entropy of the greys of each map: (n,), bits."""
+    coarse = counts.reshape(len(counts), ENTROPY_BINS, -1).sum(2)
     shares = coarse / coarse.sum(1, keepdims=True)
     return -(shares * np.log2(np.where(shares > 0, shares, 1))).sum(1)
 
 
 def _counts(flow: npt.NDArray[np.uint8]) -> Counts:
-    """How often each grey is in each map, from which all else follows: (n, 256)."""
+    """Return the histogram of each map: (n, 256)."""
     greys = (np.ascontiguousarray(grey) for grey in flow)
     counts = [cv2.calcHist([grey], [0], None, [256], [0, 256]) for grey in greys]
     return np.stack(counts).reshape(len(flow), 256).astype(np.int64)
 
 
-def _mean(counts: Counts, of: npt.NDArray[np.float64] = GREYS) -> npt.NDArray[np.float64]:
-    return counts @ of / counts.sum(1)
+def _mean(counts: Counts, values: npt.NDArray[np.float64] = GREYS) -> npt.NDArray[np.float64]:
+    return counts @ values / counts.sum(1)
 
 
 def _quantile(counts: Counts, q: float) -> npt.NDArray[np.float64]:
-    """As NumPy's: between the two greys, in their order, that lie around it."""
-    up_to = counts.cumsum(1)
-    at = q * (up_to[:, -1:] - 1)
-    below, above = ((up_to > np.floor(at) + step).argmax(1) for step in (0, 1))
-    share = (at - np.floor(at))[:, 0]
+    """Return a quantile of each map, interpolated linearly as by np.quantile: (n,), greys."""
+    cumulative = counts.cumsum(1)
+    rank = q * (cumulative[:, -1:] - 1)
+    below, above = ((cumulative > np.floor(rank) + step).argmax(1) for step in (0, 1))
+    share = (rank - np.floor(rank))[:, 0]
     return np.where(share > 0, below + share * (above - below), below)
 
 
 def _log_ratio(
     inside: npt.NDArray[np.float64], outside: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Of speeds in pixels per second; one is added to both, so that noise does not count."""
+    """Return the log of the ratio of two speeds, px/s; one is added to both against noise."""
     return np.log((1 + inside) / (1 + outside))

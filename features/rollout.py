@@ -1,4 +1,4 @@
-"""Attention rollout of a Vision Transformer: which tokens its class token draws on."""
+"""Attention rollout of a Vision Transformer: which cells its class token draws on."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,31 +7,30 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-AT_ONCE = 2  # pictures: all blocks are differentiated, a ViT-B/16 keeps 100 MB for each
+IMAGES_PER_BATCH = 2  # all blocks are differentiated: ViT-B/16 keeps 100 MB for each image
 
 
 def reads_class_token(module: nn.Module) -> bool:
-    """Whether a network attends to all tokens alike, as torchvision's ViT does.
+    """Return whether every token attends to all others, as in torchvision's ViT.
 
-    Windows and pooled tokens, as of Swin, MaxViT and MViT, have attention of their own kinds.
+    Swin, MaxViT and MViT have attention layers of their own, over windows or pooled tokens.
     """
     return any(isinstance(layer, nn.MultiheadAttention) for layer in module.modules())
 
 
 def rolled_out(module: nn.Module, x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """What each token adds to the weighted sum of an embedding, to first order.
+    """Attribute a weighted sum of an embedding to the cells of an image, to first order.
 
-    Gradient times attention at the last block is what its attention adds to the sum. What is above
-    zero there, summed over what the class token looks at, is laid out over the cells by a rollout
-    of gradient times attention above zero through all blocks; what is below zero by one of what is
-    below zero; and the map is the difference. So how it lies comes from the rollout, while what it
-    sums to is what the last attention adds. The rollout is of weights scaled to change the sum by
-    one in all, so that twice the weights are twice the map.
+    Attention times its gradient at the last block is what that block's attention adds to the sum.
+    Its positive part, summed over what the class token looks at, is distributed over the cells by a
+    rollout of the positive parts of all blocks; its negative part by a rollout of the negative
+    parts; the map is the difference. So the rollout places the heat, and the last block sets its
+    total. The rollout is scaled so that doubling the weights doubles the map.
 
     Args:
-        module: a network of which `reads_class_token` is true.
-        x: (n, 3, H, W) float32, as it takes them.
-        weights: (n, D), of each embedding's numbers.
+        module: a network for which `reads_class_token` is true.
+        x: prepared images, (n, 3, H, W) float32.
+        weights: weight of each number of an embedding, (n, D).
 
     Returns:
         (n, 1, h, w) float32.
@@ -39,23 +38,23 @@ def rolled_out(module: nn.Module, x: torch.Tensor, weights: torch.Tensor) -> tor
     References:
         Chefer, Gur, Wolf, Generic attention-model explainability, 2021, equations 5 and 6.
     """
-    with torch.enable_grad(), _attention(module) as looked:
+    with torch.enable_grad(), _recorded_attention(module) as attention:
         embeddings = module(x)
-    gradients = torch.autograd.grad(embeddings, looked, weights)
+    gradients = torch.autograd.grad(embeddings, attention, weights)
     with torch.no_grad():
-        parts = [a * g for a, g in zip(looked, gradients, strict=True)]  # (n, heads, L, L)
-        maps = _over_cells(parts) - _over_cells([-part for part in parts])
+        parts = [a * g for a, g in zip(attention, gradients, strict=True)]  # (n, heads, L, L)
+        maps = _roll_out_positive(parts) - _roll_out_positive([-part for part in parts])
     side = round(maps.shape[1] ** 0.5)
     return maps.reshape(-1, 1, side, side)
 
 
-def _over_cells(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """What is above zero of gradient times attention, laid out over the cells: (n, h * w)."""
-    of_class = parts[-1][:, :, 0]  # (n, heads, L)
-    total = of_class.clamp(min=0).sum((1, 2))[:, None]
+def _roll_out_positive(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Distribute the positive part of the last block over the cells: (n, h * w)."""
+    class_token = parts[-1][:, :, 0]  # (n, heads, L)
+    total = class_token.clamp(min=0).sum((1, 2))[:, None]
     tiny = torch.finfo(total.dtype).tiny
-    scale = of_class.abs().sum((1, 2)).clamp(min=tiny)[:, None, None]
-    row = torch.zeros_like(of_class[:, :1])  # (n, 1, L), the row of the class token alone
+    scale = class_token.abs().sum((1, 2)).clamp(min=tiny)[:, None, None]
+    row = torch.zeros_like(class_token[:, :1])  # (n, 1, L): of the rollout only this row is needed
     row[..., 0] = 1
     for part in reversed(parts):
         row = row + row @ (part.clamp(min=0).mean(1) / scale)
@@ -64,21 +63,21 @@ def _over_cells(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 @contextmanager
-def _attention(module: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Collect what each layer's heads look at, (n, heads, L, L), from the first layer on."""
-    looked: list[torch.Tensor] = []
+def _recorded_attention(module: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Record the attention of each layer, (n, heads, L, L), first layer first."""
+    recorded: list[torch.Tensor] = []
 
     def attend(
         layer: nn.MultiheadAttention, args: tuple[torch.Tensor, ...], _: object
     ) -> tuple[torch.Tensor, None]:
-        found, output = _attend(layer, args[0], first=not looked)
-        looked.append(found)
+        attention, output = _attend(layer, args[0], first=not recorded)
+        recorded.append(attention)
         return output, None
 
     layers = [layer for layer in module.modules() if isinstance(layer, nn.MultiheadAttention)]
     hooks = [layer.register_forward_hook(attend) for layer in layers]
     try:
-        yield looked
+        yield recorded
     finally:
         for hook in hooks:
             hook.remove()
@@ -87,14 +86,14 @@ def _attention(module: nn.Module) -> Iterator[list[torch.Tensor]]:
 def _attend(
     layer: nn.MultiheadAttention, x: torch.Tensor, *, first: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The layer's own computation, with its attention at hand: torch gives only a copy of it."""
+    """Compute the layer with its attention in the graph; PyTorch returns only a copy of it."""
     joined = F.linear(x, layer.in_proj_weight, layer.in_proj_bias)  # (n, L, 3 C)
     n, length = x.shape[:2]
     query, key, value = (
         part.reshape(n, length, layer.num_heads, layer.head_dim).transpose(1, 2)
         for part in joined.chunk(3, 2)
     )
-    looked = torch.softmax(query @ key.transpose(2, 3) * layer.head_dim**-0.5, -1)
+    attention = torch.softmax(query @ key.transpose(2, 3) * layer.head_dim**-0.5, -1)
     if first:
-        looked.requires_grad_()  # nothing is differentiated below
-    return looked, layer.out_proj((looked @ value).transpose(1, 2).flatten(2))
+        attention.requires_grad_()  # nothing below is differentiated
+    return attention, layer.out_proj((attention @ value).transpose(1, 2).flatten(2))

@@ -1,4 +1,4 @@
-"""What is embedded, and how; a command's ``--help`` waits for nothing that is slow to import."""
+"""Settings of an embedding; importing them does not import PyTorch."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,14 +12,15 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class Options:
-    """What is embedded, and how.
+    """What is embedded of each clip.
 
     Attributes:
         streams: some of `STREAMS`.
-        flow_scale: what 255 stands for in the flow maps that are embedded, in pixels per frame;
-            None leaves each map scaled to its own range.
-        every: embed every so many pictures; see `Backbone.rows`.
-        augment: further copies of each stream, some of `COPIES`, to train with.
+        flow_scale: motion that is white (255) in every flow map, in pixels per frame; None leaves
+            each map scaled to its own range.
+        every: sampling step in images; for video networks the step between windows, see
+            `Backbone.rows`.
+        augment: additional copies of each stream, some of `COPIES`, for training.
     """
 
     streams: tuple[str, ...] = STREAMS
@@ -29,14 +30,14 @@ class Options:
 
     @classmethod
     def from_json(cls, settings: Mapping[str, Any]) -> "Options":
-        """The options among the settings that an embedding cache stores."""
+        """Return the options stored in the settings of an embedding cache."""
         values = {field.name: settings[field.name] for field in dataclasses.fields(cls)}
         values |= {name: tuple(values[name]) for name in ("streams", "augment")}
         return cls(**values)
 
 
 def weights_warning(settings: Mapping[str, Any]) -> str:
-    """What to say wherever a result rests on an untrained backbone, or nothing.
+    """Return a warning if a backbone was never trained, else an empty string.
 
     Args:
         settings: of an embedding cache.

@@ -1,57 +1,92 @@
-"""Weights of a backbone: torchvision's, of a file, or random; never others than asked for."""
+"""torchvision's models with the weights that were asked for: pretrained, from a file, or random."""
 
+import contextlib
 import hashlib
 import http.client
 import pickle
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torchvision import models
 
-from features.architectures import Architecture, build, random_input
+from features.architectures import Architecture
 from pipeline.common.errors import SettingsError
 
-SILENCE = 30.0  # seconds without a byte after which a download is given up
+DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte after which a download is given up
+INITIALISERS = ("kaiming_normal_", "kaiming_uniform_", "normal_", "trunc_normal_", "uniform_")
 
 
 class WeightsUnavailable(SettingsError):
-    """Weights that would have to be downloaded, and cannot be."""
+    """Pretrained weights are neither on disk nor can be downloaded."""
 
 
 def load_model(kind: Architecture, weights: str) -> tuple[nn.Module, str, str]:
-    """Torchvision's model with the weights that are asked for.
+    """Build torchvision's model with its weights.
 
     Args:
-        kind: which model.
-        weights: ``imagenet`` (torchvision's own, of Kinetics for a network of videos), the path of
-            a state dict, or ``random:SEED``.
+        kind: the architecture.
+        weights: ``imagenet`` (torchvision's own; Kinetics for video networks), the path of a state
+            dict, or ``random:SEED``.
 
     Returns:
-        the model with its classifier; where its weights are from: ``imagenet``, ``file`` or
-        ``random:SEED``; and their sha256.
+        model in evaluation mode, with its classifier; source of the weights: ``imagenet``,
+        ``file`` or ``random:SEED``; their sha256.
 
     Raises:
-        SettingsError: they cannot be had, or do not fit.
+        SettingsError: the weights are unavailable or do not fit.
     """
     if weights.startswith("random:"):
         model, digest = _random(kind, weights.removeprefix("random:"))
         return model, weights, digest
     if weights == "imagenet":
-        state, source = _download(kind)
+        state, file = _download(kind)
     else:
-        source = Path(weights)
-        state = _read_weights(source)
+        file = Path(weights)
+        state = _read_weights(file)
     model = build(kind, initialise=False)
-    _fill(model, state, kind.name, source)
+    _fill(model, state, kind.name, file)
     return model, "imagenet" if weights == "imagenet" else "file", _digest(model)
 
 
+def build(kind: Architecture, *, initialise: bool) -> nn.Module:
+    """Build torchvision's model with its classifier, in evaluation mode.
+
+    Args:
+        kind: the architecture.
+        initialise: draw random weights; else they are uninitialised memory, to be filled.
+    """
+    options: dict[str, Any] = {}
+    if kind.name.startswith("vit_"):
+        options["image_size"] = kind.trained_at[0]
+    if kind.name in ("googlenet", "inception_v3"):
+        # Their weights expect another normalisation. Two more classifiers are for training only.
+        options |= {"transform_input": True, "init_weights": initialise}
+    with contextlib.nullcontext() if initialise else _no_initialisation():
+        return models.get_model(kind.name, weights=None, **options).eval()
+
+
+@contextlib.contextmanager
+def _no_initialisation() -> Iterator[None]:
+    """Skip the random initialisation, which takes most of the time of building a network."""
+    originals = {name: getattr(nn.init, name) for name in INITIALISERS}
+    for name in originals:
+        setattr(nn.init, name, lambda tensor, *args, **kwargs: tensor)
+    try:
+        yield
+    finally:
+        for name, function in originals.items():
+            setattr(nn.init, name, function)
+
+
 def _random(kind: Architecture, seed: str) -> tuple[nn.Module, str]:
-    """Random but reproducible weights, for trying things out, and the digest of what was drawn.
+    """Return a model with reproducible random weights, and the digest of what was drawn.
 
     Batch norms get the statistics of noise. Without that, activations shrink from layer to layer
-    until all pictures look alike.
+    until all embeddings are alike.
     """
     if not seed.isdecimal():
         raise SettingsError(f"weights random:{seed}", "give a number, as in random:0")
@@ -63,29 +98,27 @@ def _random(kind: Architecture, seed: str) -> tuple[nn.Module, str]:
         norm.momentum = None  # a plain average instead of a moving one
         norm.train()
     if norms:
+        n, time = (8, ()) if kind.window == 1 else (2, (kind.window,))
+        side = kind.size or (max(128, kind.min_side),) * 2
         with torch.no_grad():
-            model(random_input(kind, 8 if kind.window == 1 else 2))
+            model(torch.randn(n, 3, *time, *side))
     return model.eval(), digest
 
 
 def _download(kind: Architecture) -> tuple[dict[str, torch.Tensor], Path]:
-    """The state dict from torch's cache or from the network, and where it now lies."""
+    """Return the pretrained state dict, downloaded unless torch's cache has it, and its file."""
     name, preset = kind.name, kind.preset
     folder = Path(torch.hub.get_dir(), "checkpoints")
     file = folder / preset.url.rsplit("/", 1)[-1]
     if not file.is_file():
         before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(SILENCE)
+        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
         try:
             return preset.get_state_dict(progress=True, check_hash=True, weights_only=True), file  # type: ignore[return-value]
-        except (
-            OSError,
-            RuntimeError,
-            http.client.HTTPException,
-        ) as error:  # no network, or other bytes than expected
+        except (OSError, RuntimeError, http.client.HTTPException) as error:  # or a wrong checksum
             raise WeightsUnavailable(
-                f"the pretrained weights of {name} are neither in {folder} nor to be downloaded: "
-                f"{_first_line(error)}",
+                f"the pretrained weights of {name} are neither in {folder} nor "
+                f"downloadable: {_first_line(error)}",
                 f"put {file.name} from {preset.url} into {folder}, "
                 f"or give any state dict of {name} with --weights PATH",
             ) from error
@@ -95,14 +128,14 @@ def _download(kind: Architecture) -> tuple[dict[str, torch.Tensor], Path]:
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict from a file, with or without ``state_dict`` around and ``module.`` before it."""
+    """Read a state dict, which may be nested in ``state_dict`` and have the prefix ``module.``."""
     if not path.is_file():
         raise SettingsError(
             f"no weights at {path}", "give imagenet, the path of a state dict, or random:SEED"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever an arbitrary file makes the unpickler raise
+    except Exception as error:  # an arbitrary file may raise anything
         raise SettingsError(
             f"{path} is not a file of weights: {_first_line(error)}",
             "save a model's state_dict() with torch.save, or remove the file if it is a download",
@@ -116,32 +149,32 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
-def _fill(model: nn.Module, state: dict[str, torch.Tensor], name: str, source: Path) -> None:
-    """Load a state dict that has to fit; only counters of batches may be missing."""
-    wanted = model.state_dict()
-    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in wanted]
+def _fill(model: nn.Module, state: dict[str, torch.Tensor], name: str, file: Path) -> None:
+    """Load a state dict that must fit, except for batch counters."""
+    expected = model.state_dict()
+    missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in expected]
     other_shape = [
-        f"{key} {tuple(value.shape)} for {tuple(wanted[key].shape)}"
+        f"{key} {tuple(value.shape)} for {tuple(expected[key].shape)}"
         for key, value in state.items()
-        if key in wanted and value.shape != wanted[key].shape
+        if key in expected and value.shape != expected[key].shape
     ]
     if missing or unexpected or other_shape:
         raise SettingsError(
-            f"{source} does not fit {name}: missing {_few(missing)}; "
-            f"unexpected {_few(unexpected + other_shape)}",
+            f"{file} does not fit {name}: missing {_first_three(missing)}; "
+            f"unexpected {_first_three(unexpected + other_shape)}",
             f"it must be the state dict of torchvision.models.{name}()",
         )
     model.load_state_dict(state, strict=False)
 
 
 def _first_line(error: Exception) -> str:
-    if isinstance(error, pickle.UnpicklingError):  # whose text advises what is dangerous
+    if isinstance(error, pickle.UnpicklingError):  # its text advises weights_only=False
         return "PyTorch cannot read it"
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _few(keys: list[str]) -> str:
+def _first_three(keys: list[str]) -> str:
     if not keys:
         return "nothing"
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
@@ -149,6 +182,7 @@ def _few(keys: list[str]) -> str:
 
 
 def _digest(model: nn.Module) -> str:
+    """Return the sha256 of all names, shapes, dtypes and values."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         if not key.endswith("num_batches_tracked"):

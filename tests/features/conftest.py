@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import functools
 import gc
 import os
 import urllib.request
@@ -15,14 +16,14 @@ import torchvision
 from click.testing import CliRunner
 
 from features.architectures import Architecture, architecture
-from features.backbones import load_backbone
+from features.backbones import Backbone, load_backbone
 from pipeline.corpus.labelled_video import Video
 from pipeline.extraction.extract_corpus import extract
 from pipeline.settings import Settings
 from pipeline.splits.protocols import Splitting
 
 SIZE = 64
-SMALL_ONES = ("resnet18", "resnet34", "resnet50", "efficientnet_b0", "mobilenet_v2")
+SMALL_ONES = ("resnet18", "mobilenet_v2")
 FRAMES = 9
 
 
@@ -98,7 +99,9 @@ def smaller(kind: Architecture) -> Architecture:
     side = 64
     if kind.name.startswith("vit_"):
         side = 4 * int(kind.name.rpartition("_")[2])  # patches, which the name gives the size of
-    elif not kind.name.startswith("swin3d_"):
+    elif kind.window > 1 and kind.name.endswith("_18"):
+        side = 32
+    elif not kind.name.startswith(("swin_t", "swin3d_")):
         return kind
     return dataclasses.replace(kind, size=(side, side), trained_at=(side, side))
 
@@ -113,11 +116,26 @@ def _give_memory_back(request):
             trim(0)
 
 
-@pytest.fixture
-def load_small_backbone(monkeypatch):
-    """`load_backbone` for `smaller` pictures."""
-    monkeypatch.setattr("features.backbones.architecture", lambda name: smaller(architecture(name)))
-    return load_backbone
+@functools.lru_cache(6)
+def load_small_backbone(name: str) -> Backbone:
+    """A backbone with random weights for `smaller` pictures, in float32, once for all tests.
+
+    `dataclasses.replace` gives it another precision.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("features.backbones.architecture", lambda name: smaller(architecture(name)))
+        return load_backbone(name, "random:0", "cpu")
+
+
+@pytest.fixture(scope="session")
+def resnet18():
+    return load_small_backbone("resnet18")
+
+
+@pytest.fixture(scope="session")
+def video_network():
+    """A network that sees windows of 16, for small pictures."""
+    return load_small_backbone("r3d_18")
 
 
 def _lively_model(name: str) -> torch.nn.Module:

@@ -240,7 +240,7 @@ def test_batches_go_on_from_shard_to_shard_and_are_the_same_after_a_stop(
     values = {field.name: getattr(mobilenet, field.name) for field in fields(Backbone)}
     n = n_maps // 6
     backbone = Counting(**values | {"batch": n + 1})
-    monkeypatch.setattr(features.embedding, "BATCHES_TOGETHER", 3)  # four clips, then two
+    monkeypatch.setattr(features.embedding, "MIN_BATCHES_PER_GROUP", 3)  # four clips, then two
     options = Options(streams=("flow",))
     embed(clips, tmp_path / "whole", backbone, options)
     assert batches == [n + 1] * 3 + [n - 3] + [n + 1, n - 1]
@@ -441,15 +441,16 @@ def test_copies_are_of_mirrored_pictures_and_have_names_of_their_own(clips, mobi
 
 
 @pytest.mark.slow
-def test_every_so_many_pictures_and_windows_have_a_row_each(clips, mobilenet, tmp_path):
+def test_every_so_many_pictures_and_windows_have_a_row_each(
+    clips, mobilenet, video_network, tmp_path
+):
     T = clips.attrs["frames"]  # 9
     every = embed(clips, tmp_path / "every", mobilenet, Options(every=3))
     clip = every.clips[0]
     np.testing.assert_array_equal(every.read(clip, "rows"), [[0, 2], [3, 5], [6, 7]])
     assert every.read(clip, "flow").shape == every.read(clip, "frames").shape == (3, 1280)
     assert every.read(clip, "motion").shape == (T - 1, len(NAMES))
-    video = load_backbone("mc3_18", "random:0", "cpu")
-    windows = embed(clips, tmp_path / "windows", video, Options(streams=("flow",)))
+    windows = embed(clips, tmp_path / "windows", video_network, Options(streams=("flow",)))
     assert windows.read(clip, "flow").shape == (1, 512)  # eight maps are half a window
     np.testing.assert_array_equal(windows.read(clip, "rows"), [[0, 7]])
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from features.backbones import ALIKE, checked, load_backbone
+from features.backbones import MIN_SIMILARITY, checked, load_backbone
 from features.embedding import checked_on, embed
 from features.settings import Options
 from pipeline.cache import Cache
 from pipeline.common.errors import SettingsError
+from tests.features.conftest import load_small_backbone
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +27,16 @@ def cosine(a, b):
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
-def test_half_precision_is_kept_where_embeddings_stay_the_same(maps, caplog):
-    half = load_backbone("resnet18", "random:0", "cpu", "bfloat16")
-    exact = dataclasses.replace(half, precision="float32")
+def test_half_precision_is_kept_where_embeddings_stay_the_same(maps, resnet18, caplog):
+    half, exact = dataclasses.replace(resnet18, precision="bfloat16"), resnet18
     assert checked(half, maps).precision == "bfloat16"
-    assert cosine(half.embed(maps), exact.embed(maps)).min() >= ALIKE
+    assert cosine(half.embed(maps), exact.embed(maps)).min() >= MIN_SIMILARITY
     assert not np.array_equal(half.embed(maps), exact.embed(maps))
     assert caplog.text == ""
 
 
-def test_a_network_that_is_too_coarse_computes_in_float32_and_that_is_said(maps, caplog):
-    half = load_backbone("resnet18", "random:0", "cpu", "bfloat16")
+def test_a_network_that_is_too_coarse_computes_in_float32_and_that_is_said(maps, resnet18, caplog):
+    half = dataclasses.replace(resnet18, precision="bfloat16")
 
     class Coarse(torch.nn.Module):
         """Rounds to few bits what is computed in bfloat16, as a bad kernel might."""
@@ -55,17 +55,17 @@ def test_a_network_that_is_too_coarse_computes_in_float32_and_that_is_said(maps,
     assert "resnet18 computes in float32, which is slower" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["vit_b_16", "swin_v2_t"])  # nothing in them can be fused
+@pytest.mark.parametrize("name", ["vit_b_32", "swin_t"])  # nothing in them can be fused
 def test_weights_that_are_cast_once_give_what_autocast_gives(name, maps):
-    half = load_backbone(name, "random:0", "cpu", "bfloat16")
-    shown = np.ascontiguousarray(maps[:16])
+    half = dataclasses.replace(load_small_backbone(name), precision="bfloat16")
+    shown = np.ascontiguousarray(maps[:2])
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        expected = half.module(half.prepared(shown, half.windows(len(shown)))).float()
+        expected = half.module(half.prepare(shown, half.windows(len(shown)))).float()
     np.testing.assert_array_equal(half.embed(shown), expected)
 
 
-def test_what_is_not_a_number_is_too_coarse(maps):
-    half = load_backbone("mobilenet_v2", "random:0", "cpu", "bfloat16")
+def test_what_is_not_a_number_is_too_coarse(maps, mobilenet):
+    half = dataclasses.replace(mobilenet, precision="bfloat16")
 
     class Broken(torch.nn.Module):
         def forward(self, x):
@@ -82,8 +82,8 @@ def test_auto_is_what_this_machine_computes_in():
         load_backbone("mobilenet_v2", "random:0", "cpu", "int8")
 
 
-def test_the_precision_is_part_of_a_cache(clips, tmp_path):
-    half = load_backbone("resnet18", "random:0", "cpu", "bfloat16")
+def test_the_precision_is_part_of_a_cache(clips, resnet18, tmp_path):
+    half = dataclasses.replace(resnet18, precision="bfloat16")
     options = Options(streams=("flow",))
     half = checked_on(half, clips, options)
     assert half.precision == "bfloat16"
@@ -94,8 +94,8 @@ def test_the_precision_is_part_of_a_cache(clips, tmp_path):
         embed(clips, tmp_path / "out", exact, options)
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(maps, caplog):
-    backbone = load_backbone("mobilenet_v2", "random:0", "cpu")
+def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(maps, mobilenet, caplog):
+    backbone = mobilenet
     expected = backbone.embed(maps)
 
     class Small(torch.nn.Module):
