@@ -1,11 +1,10 @@
-"""How fast is embedding? ``python -m benchmarks.embed FOLDER [NAME=WEIGHTS...]``.
+"""Speed of embedding: ``python -m benchmarks.embed FOLDER [NAME=WEIGHTS...]``.
 
-Extracts the videos of a folder (every second one called fake) and embeds the flow maps of one clip
-at a time, on all cores, with each network, against a plain loop over torchvision's own model:
-float32, batches of 32 in PyTorch's default layout. Both alternate; ratios are medians of
-neighbouring runs. Also the smallest cosine similarity of the embeddings, and how long it takes to
-read the maps from the cache, which happens beside the computing. Our time includes the motion
-descriptors.
+Extracts the videos of a folder (every second one labelled fake) and embeds the flow maps of one
+clip at a time on all cores, compared with a plain loop over torchvision's own model: float32,
+batches of 32, PyTorch's default memory format. The two alternate; ratios are medians over
+neighbouring runs. Our time includes the motion descriptors. Also prints the lowest cosine
+similarity of the embeddings, and the time for reading the cache, which overlaps with computing.
 
 WEIGHTS are ``random:SEED``, the default, or the path of a state dict.
 """
@@ -32,82 +31,83 @@ FRAMES = 65
 ROUNDS = 5
 BATCH = 32
 FLOW = Options(streams=("flow",))
-NEEDED = ("flow", "flow_range", "timestamps", "camera")
+KEYS = ("flow", "flow_range", "timestamps", "camera")
 
 
 def main():
-    folder, *asked = sys.argv[1:]
+    folder, *networks = sys.argv[1:]
     paths = sorted(path for path in Path(folder).iterdir() if path.is_file())
     with tempfile.TemporaryDirectory() as temporary:
         videos = [Video(path, n % 2) for n, path in enumerate(paths)]
         settings = Settings(flow_backend="cpu", frames=FRAMES)
         cache = extract(videos, Path(temporary) / "cache", settings)
-        for network in asked or DEFAULTS:
+        for network in networks or DEFAULTS:
             name, _, weights = network.partition("=")
             compare(cache, name, weights or "random:0")
 
 
 def compare(cache, name, weights):
     kind = architecture(name)
-    own = load_model(kind, weights)[0]
-    plain = Plain(kind, own)
+    plain = Plain(kind, load_model(kind, weights)[0])
     clips = cache.clips[:ROUNDS]
     backbone = load_backbone(name, weights, "cpu", "auto")
     backbone = checked_on(backbone, cache, FLOW)
-    theirs, ours, reading, alike = [], [], [], []
+    plain_seconds, our_seconds, read_seconds, similarities = [], [], [], []
     for clip in [clips[0], *clips]:  # the first warms up
         begin = time.perf_counter()
-        arrays = {key: cache.read(clip, key) for key in NEEDED}
-        reading.append(time.perf_counter() - begin)
+        arrays = {key: cache.read(clip, key) for key in KEYS}
+        read_seconds.append(time.perf_counter() - begin)
         begin = time.perf_counter()
         maps = scaled_maps(arrays["flow"], arrays["flow_range"], FLOW.flow_scale)
         expected = plain(maps, backbone.rows(FRAMES - 1))
-        theirs.append(time.perf_counter() - begin)
+        plain_seconds.append(time.perf_counter() - begin)
         begin = time.perf_counter()
-        found = embed_clip(arrays, backbone, FLOW)["flow"].astype(np.float32)
-        ours.append(time.perf_counter() - begin)
-        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-        alike.append(((found * expected).sum(1) / lengths).min())
-    theirs, ours, reading = (np.array(seconds[1:]) for seconds in (theirs, ours, reading))
-    n = len(found)
+        embeddings = embed_clip(arrays, backbone, FLOW)["flow"].astype(np.float32)
+        our_seconds.append(time.perf_counter() - begin)
+        lengths = np.linalg.norm(embeddings, axis=1) * np.linalg.norm(expected, axis=1)
+        similarities.append(((embeddings * expected).sum(1) / lengths).min())
+    ours, theirs, reading = (
+        np.array(seconds[1:]) for seconds in (our_seconds, plain_seconds, read_seconds)
+    )
+    n = len(embeddings)
     print(
         f"{name}, {backbone.precision}: {np.median(ours) / n * 1e3:.1f} ms "
         f"{'a map' if kind.window == 1 else 'a window'}, plain {np.median(theirs) / n * 1e3:.1f}, "
-        f"ratio {np.median(theirs / ours):.2f}; cosine similarity {min(alike):.5f} or more; "
+        f"ratio {np.median(theirs / ours):.2f}; cosine similarity {min(similarities):.5f} or more; "
         f"reading {np.median(reading / ours):.1%} of the time",
         flush=True,
     )
 
 
 class Plain:
-    """What most people write."""
+    """A plain loop over torchvision's model; a hook records what its classifier gets."""
 
     def __init__(self, kind, model):
         self.kind = kind
         self.mean = torch.tensor(kind.mean).view(3, 1, 1)
         self.std = torch.tensor(kind.std).view(3, 1, 1)
-        heard = self.heard = []
+        features = self.features = []
         classes = len(kind.preset.meta["categories"])
         sizes = ("out_features", "out_channels")
         last = [m for m in model.modules() if classes in [getattr(m, s, 0) for s in sizes]][-1]
-        last.register_forward_pre_hook(lambda module, args: heard.append(args[0]))
+        last.register_forward_pre_hook(lambda module, args: features.append(args[0]))
         self.model = model
 
     @torch.no_grad()
     def __call__(self, maps, rows):
-        """Features of maps (n, H, W), or of the windows that rows name."""
-        self.heard.clear()
-        pictures = torch.from_numpy(maps)[:, None].repeat(1, 3, 1, 1).float() / 255
-        pictures = (pictures - self.mean) / self.std
+        """Return the features of maps (n, H, W), or of the windows in rows."""
+        self.features.clear()
+        images = torch.from_numpy(maps)[:, None].repeat(1, 3, 1, 1).float() / 255
+        images = (images - self.mean) / self.std
         if self.kind.window == 1:
-            for start in range(0, len(pictures), BATCH):
-                self.model(pictures[start : start + BATCH])
+            for start in range(0, len(images), BATCH):
+                self.model(images[start : start + BATCH])
         else:
             size = self.kind.trained_at
-            small = torch.nn.functional.interpolate(pictures, size, mode="bilinear", antialias=True)
+            small = torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
             for first, last in rows.tolist():
                 self.model(small[first : last + 1].transpose(0, 1)[None])
-        features = torch.cat(self.heard)
+        features = torch.cat(self.features)
         return features.flatten(2).mean(2).numpy() if features.ndim > 2 else features.numpy()
 
 

@@ -1,18 +1,18 @@
-"""Does heat lie where a fake was manipulated, and does the verdict hang on it?
+"""Location and faithfulness of heatmaps.
 
-Run ``python -m benchmarks.heatmaps CLIPS RUN WEIGHTS CORPUS...`` with a cache of clips of corpora
-that data.demo made, a run over embeddings of it, the backbone's weights (a file, or imagenet), and
-these corpora: their truth.json has the box of the swapped face in every frame. No video is
-explained by a head that trained on it: training videos by the head of the fold that left them out,
-those of test split and holdout by all heads.
+``python -m benchmarks.heatmaps CLIPS RUN WEIGHTS CORPUS...`` takes a cache of clips of demo corpora
+(data.demo), a run over its embeddings, the backbone's weights (a file, or imagenet), and these
+corpora, whose truth.json has the box of the swapped face in every frame. No video is explained by a
+head that trained on it: training videos by the head of the fold that left them out, those of test
+split and holdout by all heads.
 
-It tells how often the middle of the hottest cell of a map lies in the box, which part of the
-hottest fifth of cells does, and which part of all cells does, which is what chance gives; each the
-mean over moments of a video, then over videos, with the 95% interval of a bootstrap over groups of
-linked videos. Beside heat there are rankings of cells that look at no network. Then what is left of
-the log-odds of the verdict while the hottest cells, or random ones, are covered (deletion), or
-while nothing else is shown (insertion), and what each step costs. In the environment ``LIMIT=N``
-takes N videos of each group, and ``CURVES=N`` covers cells of N clips at most.
+Prints how often the middle of a map's hottest cell lies in the box; the share of the hottest fifth
+of cells that does; and the share of all cells, which is chance: means over the moments of a video,
+then over videos, with a 95% bootstrap interval over groups of linked videos. Rankings of cells that
+use no network are listed for comparison. Then the log-odds of the verdict that remain when the
+hottest or random cells are covered (deletion) or are all that is shown (insertion), and the time of
+each step. The environment variables ``LIMIT=N`` and ``CURVES=N`` limit the videos of each group and
+the clips that are covered.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features.embedding import embed_clip, half, stream_pictures
+from features.embedding import embed_clip, half, stream_images
 from features.last_map import weighted_maps
 from model.explanation.anomaly import load_anomaly
 from model.explanation.explain import explain_clip
@@ -41,8 +41,8 @@ from model.tuning.trials import load_training
 from pipeline.cache import Cache
 from pipeline.splits.partition import groups
 
-SHARES = (0.1, 0.2, 0.4, 0.6)
-HOTTEST = 0.2
+SHARES = (0.1, 0.2, 0.4, 0.6)  # of cells covered, or shown
+HOTTEST = 0.2  # share of cells
 
 
 def main():
@@ -56,31 +56,31 @@ def main():
         truth |= {str(corpus.resolve() / path): box for path, box in boxes.items()}
     names = source.names()
     limit = int(os.environ.get("LIMIT", "0")) or None
-    drawn = int(os.environ.get("CURVES", "1000"))
+    max_curves = int(os.environ.get("CURVES", "1000"))
     for group, parts in (("out of fold", by_fold(run)), ("test and holdout", unseen(run))):
         hits, curves = [], []
-        for clip, judge in islice(parts, limit):
+        for clip, unseen_run in islice(parts, limit):
             path = str(Path(names[clip.video]).resolve())
-            covers = group != "out of fold" and len(curves) < drawn
+            covers = group != "out of fold" and len(curves) < max_curves
             if path not in truth and not covers:
                 continue
             keys = ("flow", "flow_range", "timestamps", "camera", "frames")
             arrays = {key: source.read(clip, key) for key in keys}
-            explained = explain_clip(judge, arrays, backbone, anomaly=anomaly)
+            explained = explain_clip(unseen_run, arrays, backbone, anomaly=anomaly)
             if path in truth:
-                hits.append((clip, of_box(judge, arrays, explained, clip, truth[path])))
+                hits.append((clip, box_hits(unseen_run, arrays, explained, clip, truth[path])))
             if covers:
-                curves.append(of_covering(judge, arrays, explained, backbone))
+                curves.append(covering_curve(unseen_run, arrays, explained, backbone))
         print(f"\n{group}: {len(hits)} fakes")
-        tell_hits(hits)
+        print_hits(hits)
         if curves:
-            print(f"\nleft of the log-odds of the verdict, {group}: {len(curves)} clips")
-            tell_curves(curves)
-    cost(run, backbone, source)
+            print(f"\nremaining log-odds of the verdict, {group}: {len(curves)} clips")
+            print_curves(curves)
+    print_cost(run, backbone, source)
 
 
 def by_fold(run):
-    """Training clips that are fake, each with the run as the head has it that did not see it."""
+    """Yield fake training clips, each with a run of the one head that did not train on it."""
     cache = cache_of(run)
     training = load_training(cache.folder, cache.sha256, run.config.training.streams)
     folds = training_folds(training, run.config.n_heads, run.config.seed)
@@ -92,14 +92,14 @@ def by_fold(run):
 
 
 def unseen(run):
-    """Clips that no head learned from or was chosen on."""
+    """Yield clips that no head was trained or chosen on."""
     for clip in cache_of(run).clips:
         if clip.split in UNSEEN:
             yield clip, run
 
 
 def inside(arrays, clip, box, shape):
-    """(M, h, w) bool, the cells whose middle lies in the box of the frame that a map leads to."""
+    """Return which cells have their middle in the box of a map's second frame: (M, h, w) bool."""
     height, width = shape
     left, top, across, down = map(int, clip.crop.split(","))
     at = np.rint((arrays["timestamps"][1:]) * box["fps"]).astype(int)
@@ -111,28 +111,28 @@ def inside(arrays, clip, box, shape):
     return in_y[:, :, None] & in_x[:, None, :]
 
 
-def of_box(run, arrays, explained, clip, box):
-    """Each ranking → (hottest cell, hottest fifth, chance) of one video."""
-    found = {}
+def box_hits(run, arrays, explained, clip, box):
+    """Return ranking → (hottest cell, hottest fifth, chance) of one video."""
+    hits = {}
     for stream, heat in explained.heat.items():
         truth = inside(arrays, clip, box, heat.shape[1:])
         if not truth.any():
             continue
-        shown = stream_pictures(arrays, stream, run.config.options)
-        usual = heat - heat.mean(0)
+        images = stream_images(arrays, stream, run.config.options)
+        difference = heat - heat.mean(0)
         rankings = {
             "heat": heat,
             "heat, absolute": abs(heat),
             "heat, mean over the clip": np.broadcast_to(heat.mean(0), heat.shape),
-            "heat beside the cell's own mean": usual,
+            "heat minus the cell's own mean": difference,
             "heat, smoothed over 5 moments": smoothed(heat),
-            "middle of the picture": middle(heat.shape),
+            "middle of the image": middle(heat.shape),
             "random": np.random.default_rng(0).random(heat.shape),
         }
         if stream == "flow":
-            rankings["motion"] = by_cell(shown, heat.shape[1:])
+            rankings["motion"] = by_cell(images, heat.shape[1:])
         for name, order in rankings.items():
-            found[f"{stream}: {name}"] = (
+            hits[f"{stream}: {name}"] = (
                 truth[highest_cells(order, 1 / truth[0].size)].mean(),
                 truth[highest_cells(order, HOTTEST)].mean(),
                 truth.mean(),
@@ -140,43 +140,41 @@ def of_box(run, arrays, explained, clip, box):
         weight = np.maximum(explained.contribution, 0) + 1e-9
         first = truth[highest_cells(heat, 1 / truth[0].size)]
         fifth = truth[highest_cells(heat, HOTTEST)].reshape(len(heat), -1).mean(1)
-        found[f"{stream}: heat, moments weighted by contribution"] = (
+        hits[f"{stream}: heat, moments weighted by contribution"] = (
             np.average(first, weights=weight),
             np.average(fifth, weights=weight),
             truth.mean(),
         )
-    return found
+    return hits
 
 
 def smoothed(heat):
-    """The mean over five moments."""
+    """Average over five moments."""
     padded = np.pad(heat, ((2, 2), (0, 0), (0, 0)), mode="edge")
     return np.mean([padded[n : n + len(heat)] for n in range(5)], axis=0)
 
 
 def middle(shape):
-    """Cells by how near they are to the middle."""
+    """Rank cells by distance from the middle, nearest highest."""
     rows, columns = (np.abs(np.arange(n) - (n - 1) / 2) / n for n in shape[1:])
     return np.broadcast_to(-(rows[:, None] ** 2 + columns**2), shape)
 
 
-def by_cell(pictures, shape):
-    """The mean brightness of each cell of grey pictures; of maps, how fast it moves."""
-    rows = [
-        np.array_split(part, shape[1], axis=2) for part in np.array_split(pictures, shape[0], 1)
-    ]
+def by_cell(images, shape):
+    """Return the mean brightness of each cell, which in flow maps is its speed."""
+    rows = [np.array_split(part, shape[1], axis=2) for part in np.array_split(images, shape[0], 1)]
     return np.stack([np.stack([c.mean((1, 2)) for c in r], -1) for r in rows], 1)
 
 
-def of_covering(run, arrays, explained, backbone):
-    """(stream, way) → what is left of the log-odds of the verdict, at each of `SHARES`."""
+def covering_curve(run, arrays, explained, backbone):
+    """Return "stream: way" → log-odds of the verdict that remain at each of `SHARES`."""
     options = run.config.options
     embedded = embed_clip(arrays, backbone, options)
     sign = verdict_sign(run, explained.log_odds)
     rng = np.random.default_rng(0)
-    found = {"": [sign * explained.log_odds] * len(SHARES)}
+    curve = {"": [sign * explained.log_odds] * len(SHARES)}
     for stream, heat in explained.heat.items():
-        shown = stream_pictures(arrays, stream, options)
+        images = stream_images(arrays, stream, options)
         draw = rng.random(heat.shape)
         cells = {
             "deletion, hottest": lambda s, heat=heat: highest_cells(sign * heat, s),
@@ -185,24 +183,24 @@ def of_covering(run, arrays, explained, backbone):
             "insertion, random": lambda s, draw=draw: ~highest_cells(draw, s),
         }
         for way, covered in cells.items():
-            found[f"{stream}: {way}"] = [
+            curve[f"{stream}: {way}"] = [
                 sign
                 * log_odds(
                     run,
                     {
                         **embedded,
-                        stream: half(backbone.embed(blur_cells(shown, covered(s)), options.every)),
+                        stream: half(backbone.embed(blur_cells(images, covered(s)), options.every)),
                     },
                 )
                 for s in SHARES
             ]
-    return found
+    return curve
 
 
-def tell_hits(hits):
+def print_hits(hits):
     linked = np.array(groups([clip.group_keys for clip, _ in hits]))
-    for name in dict.fromkeys(name for _, found in hits for name in found):
-        rows = [n for n, (_, found) in enumerate(hits) if name in found]
+    for name in dict.fromkeys(name for _, of_video in hits for name in of_video):
+        rows = [n for n, (_, of_video) in enumerate(hits) if name in of_video]
         table = np.array([hits[n][1][name] for n in rows])
 
         def means(some, table=table):
@@ -210,11 +208,11 @@ def tell_hits(hits):
                 zip(("first", "fifth", "chance"), table[some].mean(0).tolist(), strict=True)
             )
 
-        told = with_intervals(means, linked[rows])
-        print(f"  {name:52} " + "  ".join(f"{key} {value}" for key, value in told.items()))
+        values = with_intervals(means, linked[rows])
+        print(f"  {name:52} " + "  ".join(f"{key} {value}" for key, value in values.items()))
 
 
-def tell_curves(curves):
+def print_curves(curves):
     print(f"  {'share':24} " + " ".join(f"{share:24g}" for share in SHARES))
     for name in curves[0]:
         values = np.array([curve[name] for curve in curves])  # (clips, shares)
@@ -223,13 +221,13 @@ def tell_curves(curves):
         print(f"  {name or 'nothing covered':24} " + " ".join(cells))
 
 
-def cost(run, backbone, source):
-    """Seconds for a hundred maps, beside embedding them; peak memory of this process."""
-    pictures = np.concatenate([source.read(clip, "flow") for clip in source.clips[:3]])[:100]
-    by = np.ones((len(pictures), backbone.dimension), np.float32)
+def print_cost(run, backbone, source):
+    """Print the time of heat for a hundred maps, of embedding them, and peak memory."""
+    images = np.concatenate([source.read(clip, "flow") for clip in source.clips[:3]])[:100]
+    by = np.ones((len(images), backbone.dimension), np.float32)
     for name, do in (
-        ("embedding", lambda: backbone.embed(pictures)),
-        ("heat", lambda: weighted_maps(backbone, pictures, by)),
+        ("embedding", lambda: backbone.embed(images)),
+        ("heat", lambda: weighted_maps(backbone, images, by)),
     ):
         before = time.process_time(), time.perf_counter()
         do()
