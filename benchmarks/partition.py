@@ -2,10 +2,9 @@
 
 1. On corpora with the structure of DFD (28 actors, 363 real videos, 3,068 fakes, each of an ordered
    pair of actors): the share of fakes that is kept, against cuts that deal the actors out at
-   random. Who was swapped with whom is not published as a list, so several ways of pairing are
-   tried.
-2. On corpora small enough to try every cut: how far the loss is from the optimum.
-3. How long 100,000 videos take.
+   random. The pairs of actors are not published as a list, so several ways of pairing are tried.
+2. On corpora small enough to try every cut: the distance of the loss from the optimum.
+3. The time that 100,000 videos take.
 """
 
 import itertools
@@ -22,30 +21,37 @@ ACTORS, REAL, FAKES = 28, 363, 3068
 
 
 def dfd(partners: int, seed: int) -> Corpus:
-    """A corpus in which every actor is the target for so many others."""
+    """Make a corpus in which every actor is the target of ``partners`` others."""
     rng = random.Random(seed)
     pairs = [
         (target, source)
         for target in range(ACTORS)
         for source in rng.sample([a for a in range(ACTORS) if a != target], partners)
     ]
-    who = [frozenset({f"actor{i % ACTORS}"}) for i in range(REAL)]
-    who += [frozenset(f"actor{a}" for a in pairs[i % len(pairs)]) for i in range(FAKES)]
-    return who, [0] * REAL + [1] * FAKES
+    group_keys = [frozenset({f"actor{i % ACTORS}"}) for i in range(REAL)]
+    group_keys += [frozenset(f"actor{a}" for a in pairs[i % len(pairs)]) for i in range(FAKES)]
+    return group_keys, [0] * REAL + [1] * FAKES
 
 
-def dealt(who: Sequence[frozenset[str]], sizes: Sequence[int], seed: int) -> list[str | None]:
-    """The naive cut: so many actors for train, val and test, whoever they are."""
+def deal_actors(
+    group_keys: Sequence[frozenset[str]], sizes: Sequence[int], seed: int
+) -> list[str | None]:
+    """Cut naively: ``sizes`` random actors for train, val and test."""
     actors = random.Random(seed).sample(range(ACTORS), ACTORS)
     names = ("train", "val", "test")
     side = {}
     for name, size in zip(names, sizes, strict=True):
         side |= {f"actor{actors.pop()}": name for _ in range(size)}
-    of_videos = [{side[actor] for actor in actors_of} for actors_of in who]
-    return [sides.pop() if len(sides) == 1 else None for sides in of_videos]
+    return splits_of(group_keys, side)
 
 
-def kept(splits: Sequence[str | None]) -> float:
+def splits_of(group_keys: Sequence[frozenset[str]], side: dict[str, str]) -> list[str | None]:
+    """Return each video's split from the side of each key, None where it straddles."""
+    sides_of_videos = [{side[key] for key in keys} for keys in group_keys]
+    return [sides.pop() if len(sides) == 1 else None for sides in sides_of_videos]
+
+
+def share_kept(splits: Sequence[str | None]) -> float:
     return sum(s is not None for s in splits[REAL:]) / FAKES
 
 
@@ -66,11 +72,11 @@ def on_dfd() -> None:
         for partners in (4, 8, 14, 27):
             ours, naive, better, real, fake = [], [], [], "", ""
             for seed in range(5):
-                who, labels = dfd(partners, seed)
+                group_keys, labels = dfd(partners, seed)
                 val, test = fractions
-                splits = partition(who, labels, seed=seed, val=val, test=test, holdout=0)
-                ours.append(kept(splits))
-                cuts = [kept(dealt(who, sizes, s)) for s in range(200)]
+                splits = partition(group_keys, labels, seed=seed, val=val, test=test, holdout=0)
+                ours.append(share_kept(splits))
+                cuts = [share_kept(deal_actors(group_keys, sizes, s)) for s in range(200)]
                 naive.append(statistics.median(cuts))
                 better.append(sum(cut > ours[-1] for cut in cuts) / len(cuts))
                 real, fake = shares(splits, slice(REAL)), shares(splits, slice(REAL, None))
@@ -83,7 +89,7 @@ def on_dfd() -> None:
 
 
 def loss(splits: Sequence[str | None], labels: Sequence[int], test: float) -> float:
-    """What the partition minimises, for train and test alone."""
+    """Compute the loss that the partition minimises, for train and test alone."""
     counts, total = Counter(zip(splits, labels, strict=True)), 0.0
     for label in (0, 1):
         train, tested = counts["train", label], counts["test", label]
@@ -98,16 +104,14 @@ def against_the_optimum(instances: int = 60) -> None:
     for seed in range(instances):
         rng = random.Random(seed)
         people = [f"p{i}" for i in range(rng.randint(5, 11))]
-        who = [frozenset({p}) for p in people for _ in range(3)]
-        labels = [0] * len(who) + [1] * 60
-        who += [frozenset(rng.sample(people, 2)) for _ in range(60)]
+        group_keys = [frozenset({p}) for p in people for _ in range(3)]
+        labels = [0] * len(group_keys) + [1] * 60
+        group_keys += [frozenset(rng.sample(people, 2)) for _ in range(60)]
         best = float("inf")
         for sides in itertools.product(("train", "test"), repeat=len(people)):
-            side = dict(zip(people, sides, strict=True))
-            of_videos = [{side[p] for p in ids} for ids in who]
-            splits = [next(iter(s)) if len(s) == 1 else None for s in of_videos]
+            splits = splits_of(group_keys, dict(zip(people, sides, strict=True)))
             best = min(best, loss(splits, labels, 0.2))
-        gaps.append(loss(partition(who, labels, holdout=0), labels, 0.2) - best)
+        gaps.append(loss(partition(group_keys, labels, holdout=0), labels, 0.2) - best)
     optimal = sum(gap < 1e-9 for gap in gaps)
     print(
         f"{instances} corpora of 5 to 11 actors: {optimal} cut as well as can be, "
@@ -124,9 +128,9 @@ def hundred_thousand() -> None:
             frozenset(f"a{i}" for i in rng.sample(range(500), 2)) for _ in range(100_000)
         ],
     }
-    for name, who in cases.items():
+    for name, group_keys in cases.items():
         start = time.process_time()
-        splits = partition(who, [i % 2 for i in range(100_000)], val=0.1)
+        splits = partition(group_keys, [i % 2 for i in range(100_000)], val=0.1)
         seconds = time.process_time() - start
         lost = sum(s is None for s in splits) / 100_000
         print(f"100,000 videos, {name}: {seconds:.1f} s of CPU, {lost:.1%} dropped")

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.common.errors import Rejected
-from pipeline.faces import FaceCrop, Look, choose, steady_box
+from pipeline.faces.following import Look, choose
+from pipeline.faces.policy import FaceCrop, steady_box
 from pipeline.video.resize import Geometry
 
 TIMES = [0.0, 0.5, 1.0, 1.5]

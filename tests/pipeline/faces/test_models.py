@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from pipeline.common.errors import IntegrityError, SettingsError
-from pipeline.faces import FaceCrop, detector_of, find_model, models
+from pipeline.faces import FaceCrop, find_model, models
+from pipeline.faces.detection import detector_of
 
 CONTENT = b"a face detector"
 YUNET = models.YUNET_SHA256
