@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from model.evaluation.controls import ANOMALY, MEAN_POOL, SHUFFLED, Control, load_or_train_controls
 from model.evaluation.per_video import VideoResult, video_results
-from model.run.per_video_scores import UNSEEN, score_videos
+from model.run.per_video_scores import score_videos, unseen_splits
 from model.run.plots import plot_precision_recall, plot_reliability, plot_roc
 from model.run.run import Run, cache_of
 from model.statistics.breakdown import Part, by_manipulation, by_source
@@ -26,7 +26,6 @@ from model.statistics.metrics import Metric, all_metrics
 from model.training.sequences import Sequences, check_leaks, load_sequences
 from pipeline.cache import Cache, Clip
 from pipeline.cache.datacard import nobody_known
-from pipeline.common.errors import NothingUsable
 from pipeline.common.files import write_whole
 from pipeline.corpus.tables import split_rows
 from pipeline.splits.partition import groups
@@ -154,12 +153,7 @@ def evaluate(
     """
     cache = cache_of(run, cache)
     check_leaks(cache, allow=allow_leaks)
-    splits = [split for split in UNSEEN if any(clip.split == split for clip in cache.clips)]
-    if not splits:
-        raise NothingUsable(
-            f"{cache.folder} has neither a test split nor a holdout",
-            "extract with --test 0.2, or with more identities",
-        )
+    splits = unseen_splits(cache)
     scores = {}
     with tqdm(total=len(splits), desc="evaluate", unit="step", disable=None) as bar:
         trained, absent = load_or_train_controls(

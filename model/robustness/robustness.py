@@ -19,7 +19,7 @@ from tqdm import tqdm
 from features.backbones import Backbone
 from model.prediction.predict_videos import predict_unordered
 from model.robustness.perturbations import PERTURBATIONS, Perturbation, perturb
-from model.run.per_video_scores import PREDICTIONS, UNSEEN
+from model.run.per_video_scores import PREDICTIONS, unseen_splits
 from model.run.plots import plot_sweep
 from model.run.run import Run, cache_of, digest_of
 from model.run.source_files import LOST, find_videos
@@ -129,7 +129,8 @@ def sweep(
         NothingUsable: there is no test video, or none of their files.
     """
     cache = cache_of(run, cache)
-    split, clips = _unseen(cache)
+    split = unseen_splits(cache)[0]
+    clips = list({clip.video: clip for clip in cache.clips if clip.split == split}.values())
     files = find_videos(cache, clips, folder, pool)
     lost = Counter(problem for problem in files.values() if isinstance(problem, str))
     if lost.total() == len(clips):
@@ -183,18 +184,6 @@ def read_sweep(run: Run) -> Sweep | None:
 
 def _perturbations() -> dict[str, Perturbation | None]:
     return {UNCHANGED: None} | {one.name: one for one in PERTURBATIONS}
-
-
-def _unseen(cache: Cache) -> tuple[str, list[Clip]]:
-    """Return one clip per video of the test split, or else of the holdout, and which it is."""
-    for split in UNSEEN:
-        clips = {clip.video: clip for clip in cache.clips if clip.split == split}
-        if clips:
-            return split, list(clips.values())
-    raise NothingUsable(
-        f"{cache.folder} has neither a test split nor a holdout",
-        "extract with --test 0.2, or with more identities",
-    )
 
 
 def _provenance(run: Run, backbone: Backbone) -> dict[str, str]:

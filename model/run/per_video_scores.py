@@ -10,11 +10,27 @@ from model.run.run import Run
 from model.training.sequences import Sequences, load_sequences
 from pipeline.cache import Cache, Clip
 from pipeline.common.csv_files import write_csv
+from pipeline.common.errors import NothingUsable
 
 PREDICTIONS = "predictions.csv"
 HEADER = ("id", "split", "label", "probability", "status")
 OK = "ok"  # status of a video with a probability
 UNSEEN = ("test", "holdout")  # splits that training never reads
+
+
+def unseen_splits(cache: Cache) -> list[str]:
+    """Return those of the splits test and holdout that have videos.
+
+    Raises:
+        NothingUsable: there are none.
+    """
+    splits = [split for split in UNSEEN if any(clip.split == split for clip in cache.clips)]
+    if not splits:
+        raise NothingUsable(
+            f"{cache.folder} has neither a test split nor a holdout",
+            "extract with --test 0.2, or with more identities",
+        )
+    return splits
 
 
 def by_video(

@@ -76,7 +76,9 @@ def test_a_folder_stands_for_its_videos_sorted_and_what_is_left_out_is_said(vide
     for name in "123":
         (videos / f"x{name}.txt").touch()
     (note,) = list_videos([videos]).notes
-    assert note.startswith("4 other files") and ", ...); one that is given itself is predicted" in note
+    assert (
+        note.startswith("4 other files") and ", ...); one that is given itself is predicted" in note
+    )
 
 
 def test_files_and_folders_keep_their_order_and_nothing_is_listed_twice(videos, monkeypatch):

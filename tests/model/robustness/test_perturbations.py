@@ -71,7 +71,9 @@ def test_names_are_distinct_and_each_changes_something():
     assert len(values) == len(PERTURBATIONS)
 
 
-@pytest.mark.parametrize("name", OF_NAME)
+@pytest.mark.parametrize(
+    "name", ["CRF 40", "half size", "half frame rate", "blur 1.5%", "noise 15", "gamma 1.6"]
+)
 def test_the_same_video_gives_the_same_bytes(source, copies, copy, name):
     assert copy(source, name).read_bytes() == copies[name].read_bytes()
 
