@@ -266,10 +266,11 @@ class _RemainingWork:
                     f"{shard} could not be packed: {result.reason} {result.detail}",
                     "run the same command again",
                 )
-            self._note_file(result, task.videos)
             for video in self._plan[shard]:
                 if video.path in self.rejected:
                     self._note_failure(video)
+            self._note_file(result, task.videos)
+            for video in task.videos:
                 (self._workspace.folder / video.target).unlink(missing_ok=True)
             return
         if isinstance(result, Rejected):
@@ -291,8 +292,9 @@ class _RemainingWork:
 
     def _note_failure(self, task: VideoTask) -> None:
         """Let later runs leave the video out, unless its file or T changes."""
-        failure = {"broke_at": task.n_frames, "broke": self.rejected[task.path].args}
-        self._workspace.remember(task.path, (self._workspace.note(task.path) or {}) | failure)
+        if note := self._workspace.note(task.path):  # none in a repair, which ends with an error
+            failure = {"broke_at": task.n_frames, "broke": self.rejected[task.path].args}
+            self._workspace.remember(task.path, note | failure)
 
     def _queue_packing(self, shard: str) -> None:
         tasks = [task for task in self._plan[shard] if task.path not in self.rejected]

@@ -9,7 +9,7 @@ import pytest
 from pipeline import farneback
 from pipeline.cache import Cache, set_aside_damaged
 from pipeline.cache.in_progress import WORK
-from pipeline.common.errors import IntegrityError, NothingUsable, SettingsError
+from pipeline.common.errors import IntegrityError, NothingUsable, Rejected, SettingsError
 from pipeline.common.files import sha256_of
 from pipeline.corpus.reading import read_corpus
 from pipeline.extract import main
@@ -222,6 +222,30 @@ def test_of_a_shard_of_several_videos_none_is_extracted_twice(
     extract(videos, tmp_path / "cache", settings, in_process)
     assert sorted(extracted) == sorted(str(video.path) for video in videos)
     assert contents(tmp_path / "cache") == contents(tmp_path / "whole")
+
+
+def test_a_packed_shard_is_kept_though_one_of_its_videos_timed_out(
+    tmp_path, make_corpus, in_process, monkeypatch
+):
+    files = make_corpus(tmp_path / "videos", (20, 21, 22), (20, 21, 22))
+    settings = Settings(width=64, height=48, shard_size=3)
+    extracted = []
+
+    def time_out(task, extract_video=shard_tasks.extract_video):
+        extracted.append(task.path)
+        if task.path == str(files["real1"]):
+            raise Rejected("timed out", "after 1 s")
+        extract_video(task)
+
+    monkeypatch.setattr(shard_tasks, "extract_video", time_out)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(extract_corpus, "write_index", _interrupt)
+        extract(read_corpus([tmp_path / "videos"]), tmp_path / "cache", settings, in_process)
+    before = shards(tmp_path / "cache")
+    cache = extract(read_corpus([tmp_path / "videos"]), tmp_path / "cache", settings, in_process)
+    assert sorted(extracted) == sorted(map(str, files.values()))  # nothing was done twice
+    assert shards(tmp_path / "cache") == before
+    assert [row["reason"] for row in cache.rejected()] == ["timed out"]
 
 
 # ---------------------------------------------------------------------------------------- repair
