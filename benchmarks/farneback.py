@@ -1,8 +1,8 @@
-"""How fast is our Farneback? Run ``python -m benchmarks.farneback FOLDER`` over real clips.
+"""Measure the speed of our Farneback: ``python -m benchmarks.farneback [FOLDER]``.
 
-Every comparison alternates in one process pinned to one core, and prints the median of the ratios
-of neighbouring runs. FOLDER holds clips like ``people/asl_book.mkv`` and
-``long/big_buck_bunny_720p.mp4``; without it only synthetic frames are used.
+Comparisons alternate in one process pinned to one core, and print the median ratio of neighbouring
+runs. FOLDER holds the clips ``people/asl_book.mkv`` and ``long/big_buck_bunny_720p.mp4``; without
+it only synthetic frames are used.
 """
 
 import os
@@ -70,7 +70,7 @@ def against_opencv(name, frames):
 
 
 def by_stage(frames):
-    """Where the time goes, in nanoseconds per pixel and pair."""
+    """Print the time of each stage, in nanoseconds per pixel and pair."""
     height, width = frames.shape[1:]
     spent = {}
     kernels = {name: getattr(engine, name) for name in STAGES}
@@ -102,7 +102,7 @@ def timed(function, spent, name):
 
 
 def two_threads(frames):
-    """Two sequences at once: ours in two threads, OpenCV in two threads."""
+    """Compare with OpenCV over two sequences at once, in two threads each."""
 
     def both(backend):
         threads = [threading.Thread(target=maps, args=(frames, backend)) for _ in range(2)]
@@ -119,7 +119,7 @@ def two_threads(frames):
 
 
 def other_methods(frames):
-    """The same by PyTorch; and other methods, for orientation: they compute something else."""
+    """Compare with PyTorch, and with methods that compute something else, for orientation."""
     from skimage.registration import optical_flow_ilk, optical_flow_tvl1
 
     few = frames[:3]
@@ -145,7 +145,7 @@ def maps(frames, backend):
 
 
 def alternating(ours, theirs, rounds=ROUNDS):
-    """Median seconds of both, and the median of their ratios."""
+    """Return the median seconds of both, and the median of their ratios."""
     times = []
     for _ in range(rounds):
         start = time.perf_counter()

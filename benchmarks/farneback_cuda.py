@@ -1,8 +1,8 @@
-"""How fast is our Farneback on a GPU? Run ``python -m benchmarks.farneback_cuda``.
+"""Measure the speed of our Farneback on a GPU: ``python -m benchmarks.farneback_cuda``.
 
-Pairs a second at three sizes, with frames on the device and with transfers, by our Triton kernels
-and by plain PyTorch; and the bytes a second that this comes to, by the count in `kernels`, against
-what the card copies.
+Prints pairs per second at three sizes, with frames on the device and with transfers, by our Triton
+kernels and by plain PyTorch; and the bandwidth that follows from the byte count in `kernels`, as a
+share of the card's copy bandwidth.
 """
 
 import sys

@@ -1,10 +1,10 @@
-"""At which scale should flow maps be embedded? ``python -m benchmarks.flow_scale WEIGHTS SEED...``.
+"""Compare scales of embedded flow maps: ``python -m benchmarks.flow_scale WEIGHTS SEED...``.
 
 For a demo corpus of each seed: out-of-fold AUC over four identity-disjoint folds of its training
-videos, from the embeddings of flow maps alone, by the default LSTM and by a logistic regression
-over their means and mean absolute differences in time. Clips are of few frames and few maps of
-them are embedded, because with more all scales tell all fakes. WEIGHTS is a state dict of
-MobileNetV2, or random:SEED.
+videos, from embeddings of flow maps alone, by the default LSTM and by a logistic regression over
+their means and mean absolute differences in time. Clips have few frames, of which few maps are
+embedded: with more, every scale detects every fake. WEIGHTS is a state dict of MobileNetV2, or
+random:SEED.
 """
 
 import sys
@@ -36,7 +36,7 @@ FRAMES, EVERY = 17, 4
 
 def main():
     weights, *seeds = sys.argv[1:]
-    found = {}
+    results = {}
     for seed in map(int, seeds or ("1", "2", "3")):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -53,21 +53,21 @@ def main():
                 options = Options(streams=("flow",), flow_scale=scale, every=EVERY)
                 network = checked_on(backbone, clips, options)
                 cache = embed(clips, folder / f"{scale}", network, options)
-                found.setdefault(scale, []).append(scores(cache, seed))
-                lstm, linear = found[scale][-1]
-                print(said(scale, lstm, linear), flush=True)
+                results.setdefault(scale, []).append(scores(cache, seed))
+                lstm, linear = results[scale][-1]
+                print(result_line(scale, lstm, linear), flush=True)
     print("means:")
-    for scale, pairs in found.items():
+    for scale, pairs in results.items():
         lstm, linear = np.mean(pairs, axis=0)
-        print(said(scale, lstm, linear))
+        print(result_line(scale, lstm, linear))
 
 
-def said(scale, lstm, linear):
+def result_line(scale, lstm, linear):
     return f"  {scale or 'per map'}: LSTM {lstm:.3f}, regression {linear:.3f}"
 
 
 def scores(cache, seed):
-    """Out-of-fold AUC of the LSTM and of the regression."""
+    """Return the out-of-fold AUC of the LSTM and of the regression."""
     data = load_sequences(cache, ("flow",), ("train", "val"))
     folds = training_folds(data, FOLDS, seed)
     lstm = cross_fit(data, folds, TrainingSettings(), seed=seed).out_of_fold

@@ -1,9 +1,8 @@
-"""Does bookkeeping stay fast and small at a million videos? Run ``python -m benchmarks.million``.
+"""Measure bookkeeping at a million videos: ``python -m benchmarks.million [N]``.
 
-Everything but the videos is real: a CSV file lists a million of them, an earlier run has noted what
-it found out about each, and one clip of each is in the index. Each step runs in a process of its
-own and prints its seconds and the most memory that it needed. Deciding which clips show the same
-footage is not here: `benchmarks/footage.py` times it. An argument asks for another number.
+Everything but the videos is real: a CSV file lists them, an earlier run has noted its probe of
+each, and the index has one clip of each. Each step runs in its own process and prints its seconds
+and peak memory. `benchmarks/footage.py` measures the recognition of the same footage.
 """
 
 import dataclasses
@@ -95,7 +94,7 @@ def run(step, folder):
 
 
 def write_csv(path):
-    """Identities as in a large corpus: 20 videos of each, and fakes of pairs."""
+    """Write a list with identities as in a large corpus: 20 videos of each, fakes of pairs."""
     rng = random.Random(0)
     with path.open("w") as file:
         file.write("path,label,identity\n")

@@ -9,7 +9,7 @@ from typing import Any
 
 import h5py
 
-from pipeline.cache.layout import COMPANIONS, HDF5_ERRORS, INDEX, SCHEMA, SUMS
+from pipeline.cache.layout import COMPANIONS, INDEX, SCHEMA, SUMS
 from pipeline.cache.reading import Cache
 from pipeline.cache.rows import Clip, Shard, to_table, write_table
 from pipeline.common.errors import IntegrityError, SettingsError
@@ -59,19 +59,12 @@ def finished_cache(folder: Path, stage: str, settings: Mapping[str, Any]) -> Cac
     """
     if not (folder / INDEX).is_file():
         return None
-    settings = json.loads(json.dumps(settings))
     try:
-        cache = Cache(folder, stage)
+        cache = Cache(folder, stage, whole=False)
     except IntegrityError:
-        try:
-            with h5py.File(folder / INDEX) as file:
-                old_settings = json.loads(file.attrs["settings"])
-        except HDF5_ERRORS:
-            return None
-        check_same_settings(folder, old_settings, settings)
         return None
-    check_same_settings(folder, cache.settings, settings)
-    return cache
+    check_same_settings(folder, cache.settings, json.loads(json.dumps(settings)))
+    return None if cache.missing() else cache
 
 
 def readable_cache(folder: Path, stage: str) -> Cache | None:

@@ -69,12 +69,8 @@ def update_row(
         lanes: float32 scratch of nine vectors.
     """
     number = to_floats(lane_numbers())
-    unit, half, quarter = (
-        broadcast(np.float32(1)),
-        broadcast(np.float32(0.5)),
-        broadcast(np.float32(0.25)),
-    )
-    zero = broadcast(np.float32(0))
+    zero, unit = broadcast(np.float32(0)), broadcast(np.float32(1))
+    half, quarter = broadcast(np.float32(0.5)), broadcast(np.float32(0.25))
     row_of_two, here = 5 * stride, slack + y * 5 * stride
     out = (y % RING) * 5 * pitch
     weighted = border_y[y] != np.float32(1)
@@ -215,33 +211,18 @@ def solve_row(ring, pitch, height, width, y, sums, fx, fy, at):
     regularisation = broadcast(np.float32(REGULARISATION))
     q0 = LANES - HALF
     q1, q2, q3, q4 = q0 + pitch, q0 + 2 * pitch, q0 + 3 * pitch, q0 + 4 * pitch
-    v0, v1, v2, v3, v4 = (
-        load(sums, q0),
-        load(sums, q1),
-        load(sums, q2),
-        load(sums, q3),
-        load(sums, q4),
-    )
-    n0, n1, n2, n3, n4 = (
-        load(sums, q0 + LANES),
-        load(sums, q1 + LANES),
-        load(sums, q2 + LANES),
-        load(sums, q3 + LANES),
-        load(sums, q4 + LANES),
-    )
+    v0, v1, v2 = load(sums, q0), load(sums, q1), load(sums, q2)
+    v3, v4 = load(sums, q3), load(sums, q4)
+    n0, n1, n2 = load(sums, q0 + LANES), load(sums, q1 + LANES), load(sums, q2 + LANES)
+    n3, n4 = load(sums, q3 + LANES), load(sums, q4 + LANES)
     s0, s1, s2 = threes(v0, n0), threes(v1, n1), threes(v2, n2)
     s3, s4 = threes(v3, n3), threes(v4, n4)
     for x in range(0, width, LANES):
         ahead = x + 2 * LANES
         m0, m1, m2 = load(sums, q0 + ahead), load(sums, q1 + ahead), load(sums, q2 + ahead)
         m3, m4 = load(sums, q3 + ahead), load(sums, q4 + ahead)
-        t0, t1, t2, t3, t4 = (
-            threes(n0, m0),
-            threes(n1, m1),
-            threes(n2, m2),
-            threes(n3, m3),
-            threes(n4, m4),
-        )
+        t0, t1, t2 = threes(n0, m0), threes(n1, m1), threes(n2, m2)
+        t3, t4 = threes(n3, m3), threes(n4, m4)
         g11, g12, g22 = fives(s0, t0) * mean, fives(s1, t1) * mean, fives(s2, t2) * mean
         h1, h2 = fives(s3, t3) * mean, fives(s4, t4) * mean
         s0, s1, s2, s3, s4 = t0, t1, t2, t3, t4

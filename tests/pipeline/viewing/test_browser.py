@@ -158,7 +158,7 @@ def test_a_cache_that_came_without_its_timing_says_so(cache, tmp_path):
     folder = shutil.copytree(cache.folder, tmp_path / "cache")
     (folder / "timing.csv").unlink()
     page = written(Cache(folder), tmp_path / "page.html")
-    assert "How long extracting took is not known" in page.text
+    assert "The time of extraction is unknown" in page.text
 
 
 def test_a_timing_that_somebody_else_wrote_is_an_integrity_error(cache, tmp_path):
