@@ -16,31 +16,18 @@ EXTENSIONS = frozenset(f".{name}" for name in _EXTENSIONS.split())
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One labelled file of a corpus. Empty strings and tuples stand for what is not known.
-
-    Attributes:
-        path: the file.
-        label: 0 real, 1 fake.
-        identities: people who must not be on two sides of a split.
-        given: split that a CSV file prescribes.
-        source: dataset, or the name of the folder or CSV file that lists it.
-        manipulation: method of a fake, in its dataset's words: Face2Face.
-        compression: raw, c23 or c40.
-        original: recording that it shows: a real video its own, a fake that of its target.
-        official: train, val or test, if its dataset publishes a split.
-        leads_to: target, if it is a link that leads out of the corpus and is not followed.
-    """
+    """One labelled file of a corpus; empty strings and tuples stand for what is not known."""
 
     path: Path
-    label: int
-    identities: tuple[str, ...] = ()
-    given: str = ""
-    source: str = ""
-    manipulation: str = ""
-    compression: str = ""
-    original: str = ""
-    official: str = ""
-    leads_to: str = ""
+    label: int  # 0 real, 1 fake
+    identities: tuple[str, ...] = ()  # people who must not be on two sides of a split
+    given: str = ""  # split that a CSV file prescribes
+    source: str = ""  # dataset, or the name of the folder or CSV file that lists it
+    manipulation: str = ""  # method of a fake, in its dataset's words: Face2Face
+    compression: str = ""  # raw, c23 or c40
+    original: str = ""  # recording it shows: a real video its own, a fake that of its target
+    official: str = ""  # train, val or test, if its dataset publishes a split
+    leads_to: str = ""  # target, if it is a link out of the corpus that is not followed
 
     @property
     def group_keys(self) -> tuple[str, ...]:

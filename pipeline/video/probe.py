@@ -29,31 +29,18 @@ MAX_LOSS = 0.02  # share of the promised frames; containers round, and count hid
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Metadata of a video, from its packets; its frames may still turn out to be damaged.
-
-    Attributes:
-        sha256: of the file.
-        n_bytes: size of the file.
-        width: of the upright frame, in pixels.
-        height: of the upright frame, in pixels.
-        fps: frames per second.
-        duration: seconds.
-        bit_rate: bits per second.
-        n_packets: number of packets that will be shown.
-        n_promised: number of frames that the container states, 0 if it states none.
-        n_samples: upper bound on the frames that sampling at equal intervals will give.
-    """
+    """Metadata of a video, from its packets; its frames may still turn out to be damaged."""
 
     sha256: str
     n_bytes: int
-    width: int
+    width: int  # of the upright frame, in pixels
     height: int
     fps: float
-    duration: float
-    bit_rate: float
-    n_packets: int
-    n_promised: int
-    n_samples: int
+    duration: float  # seconds
+    bit_rate: float  # bits per second
+    n_packets: int  # that will be shown
+    n_promised: int  # frames that the container states, 0 if it states none
+    n_samples: int  # upper bound on the frames that sampling at equal intervals will give
 
     @property
     def short_of_promise(self) -> bool:
