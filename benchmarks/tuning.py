@@ -96,7 +96,7 @@ def test_auc(cache, settings, folds, seed):
 
 def summarise(found, n_trials):
     curves = {name: np.array([curve for curve, _, _ in rows]) for name, rows in found.items()}
-    print("  median of the best loss after so many trials")
+    print("  median of the best loss after n trials")
     for n in sorted({1, 4, 8, 12, 16, n_trials} & set(range(1, n_trials + 1))):
         medians = [f"{name} {np.median(curve[:, n - 1]):.4f}" for name, curve in curves.items()]
         wins = int(np.sum(curves["gp"][:, n - 1] < curves["random"][:, n - 1]))

@@ -55,7 +55,7 @@ def operating_point(
         n_real = int((labels == 0).sum())
         if n_real * max_fpr < 1:
             warning = (
-                f"A false positive rate of {max_fpr:g} cannot be told from {n_real} real "
+                f"A false-positive rate of {max_fpr:g} cannot be measured on {n_real} real "
                 "validation videos: the threshold is where none of them is called fake."
             )
     return OperatingPoint(temperature, threshold, _margin(p, threshold, abstain), warning)

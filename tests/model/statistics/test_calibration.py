@@ -132,11 +132,11 @@ def test_a_share_of_all_lets_all_be_called_fake_and_ties_go_together():
 
 def test_a_rate_that_so_few_real_videos_cannot_show_is_warned_of():
     labels, logits = np.array([0] * 20 + [1] * 20), np.linspace(-1, 1, 40)
-    told = operating_point(labels, logits, max_fpr=0.05)
-    assert told.warning == ""
-    untold = operating_point(labels, logits, max_fpr=0.04)
-    assert "0.04 cannot be told from 20 real validation videos" in untold.warning
-    assert (expit(logits[:20] / untold.temperature) < untold.threshold).all()
+    enough = operating_point(labels, logits, max_fpr=0.05)
+    assert enough.warning == ""
+    few = operating_point(labels, logits, max_fpr=0.04)
+    assert "0.04 cannot be measured on 20 real validation videos" in few.warning
+    assert (expit(logits[:20] / few.temperature) < few.threshold).all()
 
 
 def test_the_command_takes_the_rule_and_every_result_says_it(small, run_command, tmp_path):
@@ -144,14 +144,14 @@ def test_the_command_takes_the_rule_and_every_result_says_it(small, run_command,
     options = ["--streams", "flow", "--max-epochs", 2, "--device", "cpu", "--max-fpr", 0.01]
     done = run_command(fit_command, small.folder, "-o", out, *options)
     assert done.exit_code == 0, done.output
-    assert "0.01 cannot be told from" in done.stderr
+    assert "0.01 cannot be measured on" in done.stderr
     config = load_run(out).config
     labels, p = predictions(out, "train")
     assert not (p[labels == 0] >= config.threshold).any()
     page = (out / "report.html").read_text()
     assert "at most 1% of the real videos" in page
-    assert "cannot be told from" in page
-    assert "cannot be told from" in json.loads((out / "metrics.json").read_text())["warnings"][0]
+    assert "cannot be measured on" in page
+    assert "cannot be measured on" in json.loads((out / "metrics.json").read_text())["warnings"][0]
 
 
 # ------------------------------------------------------------------------------------- abstention
