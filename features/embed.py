@@ -103,7 +103,7 @@ def parse_batch(context: click.Context, parameter: click.Parameter, value: str) 
     ),
 )
 @cloup.option_group(
-    "How the work is done",
+    "Computation",
     cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ..."),
     cloup.option(
         "--precision",

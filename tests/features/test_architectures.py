@@ -85,8 +85,11 @@ def test_a_clip_is_embedded_as_torchvisions_own_model_sees_it_before_it_classifi
     # Folded batch norms round differently; through the deepest networks four digits are left.
     np.testing.assert_allclose(found, expected, rtol=0, atol=3e-4 * np.abs(expected).max())
     assert expected.std() > 0
+    stated = {row["name"]: int(row["dimension"]) for row in entries()}
+    assert stated[name] == dimension
 
 
+@pytest.mark.slow
 def test_the_catalogue_states_the_length_of_every_embedding():
     for row in entries():
         kind = architecture(row["name"])
