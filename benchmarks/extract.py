@@ -32,7 +32,7 @@ from pipeline.cache.deflate import write_gzip
 from pipeline.extraction.camera import Camera, Mapping
 from pipeline.extraction.clips import extract_clips
 from pipeline.settings import Settings
-from pipeline.video.decode import decode
+from pipeline.video.decode import sampled, scaled_frames
 from pipeline.video.encode import write_h264
 from pipeline.video.probe import probe
 from pipeline.video.resize import Geometry
@@ -77,9 +77,10 @@ def stages(path):
 
     rate = probe(path).fps
     lap("probe")
-    timed = itertools.islice(decode(path, Geometry(SIZE, SIZE), rate), FRAMES)
-    copies = ((p.time, p.frame.copy(), p.overview.copy()) for p in timed)
-    times, frames, overviews = zip(*copies, strict=True)
+    with sampled(path, rate) as (upright, timed):
+        scaled = scaled_frames(upright, itertools.islice(timed, FRAMES), Geometry(SIZE, SIZE))
+        copies = ((frame.time, frame.rgb.copy(), frame.overview.copy()) for frame in scaled)
+        times, frames, overviews = zip(*copies, strict=True)
     lap("decode")
     frames, overviews = np.stack(frames), np.stack(overviews)
     grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])

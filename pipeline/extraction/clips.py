@@ -22,8 +22,8 @@ from pipeline.extraction.camera import Camera, Mapping, camera_field
 from pipeline.extraction.frame_buffer import FrameBuffer
 from pipeline.faces import FaceCrop, FaceTrack, Search
 from pipeline.settings import Settings
-from pipeline.video.decode import Picture, converting, pictures, sampled
-from pipeline.video.fingerprint import Hashes, Thumbnails, perceptual_hashes
+from pipeline.video.decode import ScaledFrame, converting, sampled, scaled_frames
+from pipeline.video.fingerprint import Hashes, ThumbnailCollector, perceptual_hashes
 from pipeline.video.resize import Box, Geometry, Size
 
 LOOKS_PER_SECOND = 2.0  # at a clip's frames, for faces
@@ -133,13 +133,13 @@ class ClipSource:
         size: width and height of the upright frames.
         box: part of the frames that the clip keeps.
         face: the face within the box; None without a face crop.
-        pictures: decoded frames, at most T.
+        frames: at most T.
     """
 
     size: Size
     box: Box
     face: FaceTrack | None
-    pictures: Iterator[Picture]
+    frames: Iterator[ScaledFrame]
 
 
 def clip_sources(
@@ -156,8 +156,8 @@ def clip_sources(
     The arguments are those of `extract_clips`.
 
     Yields:
-        sources whose pictures must be read before the next source is requested. Without a face
-        crop the last one may have fewer than T pictures, or none.
+        sources whose frames must be read before the next source is requested. Without a face
+        crop the last one may have fewer than T frames, or none.
 
     Raises:
         Rejected: the video is damaged or too short, or no clip has a suitable face.
@@ -168,7 +168,7 @@ def clip_sources(
     with sampled(path, rate) as (upright, frames):
         size = upright.width, upright.height
         box = settings.geometry.box(*size, upright.pixel_aspect)
-        decoded = pictures(upright, frames, settings.geometry)
+        decoded = scaled_frames(upright, frames, settings.geometry)
         for _ in range(n_clips):
             yield ClipSource(size, box, None, islice(decoded, n_frames))
 
@@ -207,7 +207,7 @@ def _face_sources(
                         break
                     continue
                 if buffer.holds(box):
-                    decoded = buffer.pictures(box, geometry.width, geometry.height)
+                    decoded = buffer.scaled_frames(box, geometry.width, geometry.height)
                 else:  # the face went further than the buffer foresaw
                     cropped = replace(geometry, crop=box)
                     decoded = _decode_again(path, cropped, rate, n * n_frames, n_frames)
@@ -219,9 +219,9 @@ def _face_sources(
 
 def _decode_again(
     path: Path, geometry: Geometry, rate: float, start: int, n: int
-) -> Iterator[Picture]:
+) -> Iterator[ScaledFrame]:
     with sampled(path, rate) as (upright, frames):
-        yield from pictures(upright, islice(frames, start, start + n), geometry)
+        yield from scaled_frames(upright, islice(frames, start, start + n), geometry)
 
 
 def frames_between_looks(rate: float) -> int:
@@ -252,10 +252,10 @@ def _batches(sources: Iterator[ClipSource], geometry: Geometry, n_frames: int) -
             grey = np.empty((n, *shape), np.uint8)
             timestamps = np.empty(n)
             overviews = []
-            for k, picture in enumerate(islice(source.pictures, n)):
-                timestamps[k], frames[k] = picture.time, picture.frame
+            for k, frame in enumerate(islice(source.frames, n)):
+                timestamps[k], frames[k] = frame.time, frame.rgb
                 cv2.cvtColor(frames[k], cv2.COLOR_RGB2GRAY, dst=grey[k])
-                overviews.append(picture.overview.copy())
+                overviews.append(frame.overview.copy())
             read = len(overviews)
             if read:
                 stacked = np.stack(overviews)
@@ -278,7 +278,7 @@ def _write_clip(
     h, w = first.overviews.shape[1:]
     mapping = Mapping(source.size, source.box, width, height)
     camera = Camera((h, w), mapping, settings.flow_backend)
-    thumbnails = Thumbnails()
+    thumbnails = ThumbnailCollector()
     shapes: dict[str, tuple[tuple[int, ...], type]] = {
         "frames": ((n_frames, height, width, 3), np.uint8),
         "flow": ((n_frames - 1, height, width), np.uint8),
@@ -316,7 +316,7 @@ def _write_clip(
         thumbnails.add(batch.overviews, batch.timestamps)
         n_written += len(batch.grey)
     if n_written == n_frames:
-        _write_array(shard, clip_id, "thumbnails", thumbnails.pictures())
+        _write_array(shard, clip_id, "thumbnails", thumbnails.thumbnails())
     return n_written
 
 

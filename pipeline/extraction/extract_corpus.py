@@ -38,7 +38,7 @@ from pipeline.extraction.shard_tasks import (
 from pipeline.settings import Settings
 from pipeline.splits.partition import groups
 from pipeline.splits.protocols import split_clips
-from pipeline.video.fingerprint import Pictures, same_footage
+from pipeline.video.fingerprint import Thumbnails, same_footage
 from pipeline.workers.local import LocalPool, Pool
 
 STAGE = "extract"
@@ -137,7 +137,7 @@ def _write_cache(
             f"{folder / 'rejected.csv'} says what is wrong with each",
         )
 
-    def thumbnails(n: int) -> Pictures:
+    def thumbnails(n: int) -> Thumbnails:
         return read_dataset(folder, clips[n].shard, clips[n].id, "thumbnails")
 
     clips = _with_footage(clips, same_footage(hashes, thumbnails))

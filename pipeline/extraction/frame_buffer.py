@@ -9,7 +9,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.video.decode import Picture, converting
+from pipeline.video.decode import ScaledFrame, converting
 from pipeline.video.resize import Box, Cut, Upright
 
 MAX_IN_MEMORY = 2**27  # bytes; a larger buffer becomes a temporary file
@@ -85,7 +85,7 @@ class FrameBuffer:
         """Return whether this part of every frame is stored."""
         return all(_contains(frame.part, box) and frame.n_bytes for frame in self._frames)
 
-    def pictures(self, box: Box, width: int, height: int) -> Iterator[Picture]:
+    def scaled_frames(self, box: Box, width: int, height: int) -> Iterator[ScaledFrame]:
         """Scale a part of all frames, which the buffer `holds`, to a size in pixels."""
         self._file.seek(0)
         scalers: dict[Box, Any] = {}
@@ -99,8 +99,8 @@ class FrameBuffer:
             overview = np.frombuffer(self._file.read(h * w), np.uint8).reshape(h, w)
             frame = _frame_from(self._file.read(stored.n_bytes), template)
             with converting():
-                picture = Picture(stored.time, scalers[stored.part](frame), overview)
-            yield picture
+                scaled = ScaledFrame(stored.time, scalers[stored.part](frame), overview)
+            yield scaled
 
 
 def _contains(outer: Box, inner: Box) -> bool:

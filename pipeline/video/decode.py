@@ -18,43 +18,33 @@ from pipeline.video.resize import Geometry, Upright
 
 Item = TypeVar("Item")
 
-# FFmpeg may open plain files of these formats, but no playlists that name other files or hosts.
+# Plain files of these formats, but no playlists that name other files or hosts.
 PLAIN_FILES = {
     "protocol_whitelist": "file",
     "format_whitelist": "asf,avi,flv,gif,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,"
     "mpegvideo,mxf,ogg,webm,yuv4mpegpipe",
 }
-# PyAV before version 19 fails on titles that are not UTF-8, unless it gets this option.
+# Without it, PyAV before version 19 fails on titles that are not UTF-8.
 TITLE_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"}
 if int(av.__version__.split(".")[0]) >= 19:
     TITLE_OPTIONS = {}
-# More than any camera makes; a file that claims more would fill the memory, or never end.
+# A file that claims more than any camera makes would fill the memory, or never end.
 MAX_PIXELS = 2**26
 MAX_FRAMES = 1_000_000
 TICK_ROUNDING = 0.5 + 1e-6  # ticks; a frame half-way belongs to the earlier one, despite rounding
 INTERVAL_TOLERANCE = 0.25  # of the median; intervals that differ less count as equal
 
 
-class Picture(NamedTuple):
-    """One frame of a video, scaled.
+class ScaledFrame(NamedTuple):
+    """One frame of a video, scaled."""
 
-    Attributes:
-        time: seconds.
-        frame: the part that is kept, (height, width, 3) uint8 RGB.
-        overview: the whole frame, small, (h, w) uint8 grey, see `Upright.overview_size`.
-    """
-
-    time: float
-    frame: npt.NDArray[np.uint8]
-    overview: npt.NDArray[np.uint8]
+    time: float  # seconds
+    rgb: npt.NDArray[np.uint8]  # the part that a clip keeps, (height, width, 3)
+    overview: npt.NDArray[np.uint8]  # the whole frame, (h, w) grey, see `Upright.overview_size`
 
 
 def open_video(path: Path) -> av.container.InputContainer:
-    """Open a video file and check that it has a video stream.
-
-    Raises:
-        Rejected: the file is not a video, or has no video stream.
-    """
+    """Open a video file that has a video stream, or raise `Rejected`."""
     try:
         container = av.open(f"file:{path}", options=PLAIN_FILES, **TITLE_OPTIONS)
     except (PermissionError, FileNotFoundError) as error:
@@ -62,22 +52,18 @@ def open_video(path: Path) -> av.container.InputContainer:
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise _rejected(error, "not a video") from error
     try:
-        _check_stream(container)
+        stream = video_stream(container)
+        if stream is None:
+            raise Rejected("no video stream", f"container {container.format.name}")
+        if stream.codec_context is None:
+            raise Rejected("no frame decodes", "FFmpeg has no decoder for its codec")
+        if stream.width * stream.height > MAX_PIXELS:
+            raise Rejected("too large", f"{stream.width}x{stream.height} pixels")
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # frames may grow later on
     except Rejected:
         container.close()
         raise
     return container
-
-
-def _check_stream(container: av.container.InputContainer) -> None:
-    stream = video_stream(container)
-    if stream is None:
-        raise Rejected("no video stream", f"container {container.format.name}")
-    if stream.codec_context is None:
-        raise Rejected("no frame decodes", "FFmpeg has no decoder for its codec")
-    if stream.width * stream.height > MAX_PIXELS:
-        raise Rejected("too large", f"{stream.width}x{stream.height} pixels")
-    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # frames may grow later on
 
 
 def video_stream(container: av.container.InputContainer) -> Any:
@@ -91,9 +77,8 @@ def video_stream(container: av.container.InputContainer) -> Any:
 def frame_rate(times: npt.NDArray[np.float64]) -> float:
     """Return the frames per second of a video, from its sorted timestamps in seconds.
 
-    If nearly all intervals are equal (constant frame rate, perhaps with a few dropped frames), this
-    is one over their mean. Otherwise (variable frame rate) it is one over the 90th percentile, so
-    that sampling at this rate seldom meets a gap.
+    That is one over the mean interval, dropped frames aside. With a variable frame rate it is one
+    over the 90th percentile of the intervals, so that sampling at this rate seldom meets a gap.
 
     Raises:
         Rejected: fewer than two different timestamps.
@@ -112,7 +97,7 @@ def frame_rate(times: npt.NDArray[np.float64]) -> float:
 
 
 def count_samples(times: npt.NDArray[np.float64], rate: float) -> int:
-    """Count the frames that `at_equal_intervals` keeps, from their sorted times in seconds."""
+    """Count the frames that `at_equal_intervals` keeps, from all sorted times in seconds."""
     if not len(times):
         return 0
     positions = (times - times[0]) * rate
@@ -125,18 +110,12 @@ def count_samples(times: npt.NDArray[np.float64], rate: float) -> int:
 def at_equal_intervals(
     frames: Iterable[tuple[float, Item]], rate: float
 ) -> Iterator[tuple[float, Item]]:
-    """Sample frames ``rate`` times a second, by their timestamps.
+    """Sample pairs of time in seconds and frame ``rate`` times a second.
 
     Each frame belongs to the nearest tick of a clock that starts at the first frame; of the frames
     of one tick the nearest is kept. No frame is repeated: a gap in the video stays a gap in the
-    timestamps and does not become a still picture. A last tick after the end has no frame.
-
-    Args:
-        frames: pairs of time in seconds, increasing, and frame.
-        rate: ticks per second.
-
-    Raises:
-        Rejected: as ``frames`` does, once the frames before are sampled.
+    timestamps. A last tick after the end has no frame. What ``frames`` raises as `Rejected` is
+    raised once the frames before it are sampled.
 
     Example:
         >>> list(at_equal_intervals([(0.0, "a"), (0.04, "b"), (0.08, "c"), (0.12, "d")], rate=12.5))
@@ -168,43 +147,19 @@ def at_equal_intervals(
 
 
 def _reaches(tick: float, last: float, before: float) -> bool:
-    """Return whether frames that end with ``before`` and ``last`` reach ``tick``.
-
-    They do if a next frame after the same interval would not be nearer to it.
-    """
+    """Return whether no next frame, after the same interval again, would be nearer to a tick."""
     return tick - last <= (last - before) / 2
-
-
-def decode(path: Path, geometry: Geometry, rate: float) -> Iterator[Picture]:
-    """Decode a video at equal intervals of time.
-
-    Args:
-        path: video file.
-        geometry: crop and size.
-        rate: frames to keep per second.
-
-    Raises:
-        Rejected: the file cannot be opened, or is damaged; ``truncated`` after sound frames.
-    """
-    with sampled(path, rate) as (upright, frames):
-        yield from pictures(upright, frames, geometry)
 
 
 @contextlib.contextmanager
 def sampled(
     path: Path, rate: float
 ) -> Iterator[tuple[Upright, Iterator[tuple[float, av.VideoFrame]]]]:
-    """Open a video and sample its frames at equal intervals of time.
-
-    Args:
-        path: video file.
-        rate: frames to keep per second.
-
-    Yields:
-        the geometry of the video, and pairs of time in seconds and decoded frame.
+    """Open a video, and sample pairs of time in seconds and decoded frame ``rate`` times a second.
 
     Raises:
-        Rejected: as `decode`; also ``too short`` without any frame.
+        Rejected: the file cannot be opened, or is damaged: ``truncated`` after sound frames,
+            ``too short`` without any.
     """
     with open_video(path) as container:
         frames = at_equal_intervals(timed_frames(container), rate)
@@ -214,22 +169,18 @@ def sampled(
         yield Upright(video_stream(container), first[1]), itertools.chain([first], frames)
 
 
-def pictures(
+def scaled_frames(
     upright: Upright, frames: Iterable[tuple[float, av.VideoFrame]], geometry: Geometry
-) -> Iterator[Picture]:
-    """Crop and scale the frames of one video.
-
-    Raises:
-        Rejected: FFmpeg cannot scale a frame, or the crop lies outside the frame.
-    """
+) -> Iterator[ScaledFrame]:
+    """Crop and scale frames with their times; raise `Rejected` if that is not possible."""
     with converting():
         box = geometry.box(upright.width, upright.height, upright.pixel_aspect)
         scale = upright.scaler(box, geometry.width, geometry.height)
         scale_overview = upright.scaler(upright.whole, *upright.overview_size(), "gray")
     for time, frame in frames:
         with converting():
-            picture = Picture(time, scale(frame), scale_overview(frame))
-        yield picture
+            scaled = ScaledFrame(time, scale(frame), scale_overview(frame))
+        yield scaled
 
 
 @contextlib.contextmanager
@@ -244,13 +195,10 @@ def converting() -> Iterator[None]:
 def timed_frames(
     container: av.container.InputContainer,
 ) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Yield all sound frames of the first video stream with their times in seconds, increasing.
+    """Yield all sound frames with their times in seconds, increasing.
 
     A frame without a timestamp gets one from the stream's rate; a frame whose time does not
-    increase is left out.
-
-    Raises:
-        Rejected: ``truncated``, with the number of sound frames before the damage.
+    increase is left out. At damage, `Rejected` tells the number of sound frames before it.
     """
     stream = video_stream(container)
     stream.codec_context.thread_count = 1  # processes use the cores
@@ -285,7 +233,7 @@ def _shape(frame: av.VideoFrame) -> str:
 
 
 def _rejected(error: Exception, reason: str, where: str = "") -> Rejected:
-    if isinstance(error, MemoryError):  # a header that claims too much, or a full machine
+    if isinstance(error, MemoryError):  # a header may claim too much
         return Rejected("out of memory", _message(error))
     return Rejected(reason, where + _message(error))
 

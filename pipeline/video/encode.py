@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 Frame = npt.NDArray[np.uint8]  # (H, W, 3), RGB
 
-AVX_512 = 13  # OpenCV's number for this processor feature
+AVX_512 = 13  # OpenCV's number for it
 
 
 def write_h264(
@@ -29,17 +29,16 @@ def write_h264(
     """Write frames as an MP4 file of H.264, 4:2:0; the same frames give the same bytes.
 
     Args:
-        path: the file; it is overwritten.
-        frames: presentation times in units of ``time_base``, rising, and decoded pictures,
-            (H, W, 3) uint8 RGB, all of one size: ``enumerate(frames)`` for a constant rate.
-            A side of odd length gets one more line of pixels, because chroma has half the size.
-        fps: the nominal frame rate; its denominator is limited to 1001.
-        time_base: seconds per unit of time, by default one frame.
-        preset: x264's trade of speed for size, "ultrafast" to "placebo".
-        crf: constant rate factor, 0 best to 51 worst; by default x264's own, 23.
-        x264: further parameters in x264's notation: ``["keyint=24", "bframes=0"]``.
-        pixel_aspect: width of a pixel relative to its height, by default not stored.
-        faststart: put the index before the pictures, so that browsers play while they load.
+        path: overwritten.
+        frames: rising times in units of ``time_base`` (by default one frame), and frames of one
+            size; a side of odd length gets one more line of pixels, as chroma has half the size.
+        fps: its denominator is limited to 1001.
+        time_base: seconds per unit of time.
+        preset: of x264.
+        crf: 0 best to 51 worst; by default x264's own, 23.
+        x264: further parameters: ``["keyint=24", "bframes=0"]``.
+        pixel_aspect: width of a pixel over its height.
+        faststart: put the index first, so that browsers play while they load.
 
     Raises:
         ValueError: there are no frames.

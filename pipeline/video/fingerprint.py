@@ -1,9 +1,8 @@
 """Fingerprints that recognise the same footage after re-encoding or resizing.
 
-Two files can show the same recording and share no byte: a copy at another quality or size, or a
-fake and the real video it was made from. On two sides of a split they are a leak. A perceptual hash
-of a few frames proposes pairs; takes of one person in one room have similar hashes, so the motion
-between those frames decides.
+A copy at another quality, or a fake and the real video it was made from, are a leak if they are on
+two sides of a split. A perceptual hash of a few frames proposes pairs; takes of one person in one
+room have similar hashes, so the motion between those frames decides.
 """
 
 import math
@@ -26,66 +25,53 @@ MIN_MOTION = 1.0  # grey levels, RMS; below it nothing moves, and the hash alone
 MAX_BITS_IF_STILL = 2
 BLOCK_ROWS, BLOCK_COLUMNS = 512, 16384  # clips that are compared at once
 
-Pictures = npt.NDArray[np.uint8]  # (K, 32, 32), grey
+Thumbnails = npt.NDArray[np.uint8]  # (K, 32, 32), grey
 Hashes = npt.NDArray[np.uint8]  # (K, 8)
 
 
-class Thumbnails:
-    """Collects small grey frames of the beginning of a clip, at times independent of its rate."""
+class ThumbnailCollector:
+    """Collects small frames of the beginning of a clip, at times independent of its rate."""
 
     def __init__(self) -> None:
         self._wanted = THUMBNAIL_INTERVAL * np.arange(MAX_THUMBNAILS)
-        self._nearest: list[tuple[float, Pictures | None]] = [(math.inf, None)] * MAX_THUMBNAILS
+        self._nearest: list[tuple[float, Thumbnails | None]] = [(math.inf, None)] * MAX_THUMBNAILS
         self._first: float | None = None
         self._last = 0.0
 
-    def add(self, pictures: npt.NDArray[np.uint8], timestamps: npt.NDArray[np.float64]) -> None:
-        """Take the clip's next frames.
-
-        Args:
-            pictures: whole frames, whatever part of them a clip keeps, (n, h, w) uint8 grey.
-            timestamps: seconds, (n,).
-        """
-        for whole, time in zip(pictures, timestamps.tolist(), strict=True):
+    def add(self, frames: npt.NDArray[np.uint8], timestamps: npt.NDArray[np.float64]) -> None:
+        """Take the clip's next frames, whole and grey, (n, h, w), at (n,) seconds."""
+        for whole, time in zip(frames, timestamps.tolist(), strict=True):
             self._first = time if self._first is None else self._first
             self._last = time - self._first
             errors = np.abs(self._last - self._wanted)
             nearer = [n for n in range(MAX_THUMBNAILS) if errors[n] < self._nearest[n][0]]
             if not nearer:
                 continue
-            picture: Any = cv2.resize(
-                whole, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA
-            )
+            small: Any = cv2.resize(whole, (THUMBNAIL_SIDE,) * 2, interpolation=cv2.INTER_AREA)
             for n in nearer:
-                self._nearest[n] = (float(errors[n]), picture)
+                self._nearest[n] = (float(errors[n]), small)
 
-    def pictures(self) -> Pictures:
-        """Return the frames nearest to 0, 0.2, 0.4, ... seconds, (K, 32, 32) uint8, K at most 8."""
+    def thumbnails(self) -> Thumbnails:
+        """Return the frames nearest to 0, 0.2, 0.4, ... seconds, at most 8."""
         reached = self._wanted <= self._last + THUMBNAIL_INTERVAL / 10
         return np.stack(
             [p for (_, p), r in zip(self._nearest, reached, strict=True) if p is not None and r]
         )
 
 
-def perceptual_hashes(pictures: Pictures) -> Hashes:
-    """Compute OpenCV's pHash of thumbnails (K, 32, 32): (K, 8) uint8."""
+def perceptual_hashes(thumbnails: Thumbnails) -> Hashes:
+    """Compute OpenCV's pHash of thumbnails."""
     hasher = cv2.img_hash.PHash.create()
-    return np.stack([hasher.compute(picture).ravel() for picture in pictures])
+    return np.stack([hasher.compute(thumbnail).ravel() for thumbnail in thumbnails])
 
 
 def same_footage(
-    hashes: Sequence[Hashes], pictures_of: Callable[[int], Pictures]
+    hashes: Sequence[Hashes], thumbnails_of: Callable[[int], Thumbnails]
 ) -> npt.NDArray[np.int64]:
-    """Number the recordings that clips show.
+    """Number the recordings that N clips show, (N,): equal for the same footage, also in a chain.
 
     Every clip is compared with every other one: 10 s for 30,000 clips, two minutes for 100,000.
-
-    Args:
-        hashes: `perceptual_hashes` of N clips.
-        pictures_of: returns the thumbnails of the n-th clip; called where hashes are similar.
-
-    Returns:
-        (N,) int64, equal for clips of the same footage, directly or in a chain.
+    ``thumbnails_of(n)`` reads those of the n-th clip; it is called where hashes are similar.
     """
     N = len(hashes)
     count = np.array([len(clip) for clip in hashes], np.float32)  # (N,)
@@ -104,7 +90,7 @@ def same_footage(
             similar = np.argwhere(differ <= MAX_BITS) + np.array([start, other])
             similar = similar[similar[:, 0] < similar[:, 1]]
             confirmed = [
-                _is_same_motion(pictures_of(i), pictures_of(j), float(differ[i - start, j - other]))
+                _is_same_motion(thumbnails_of(i), thumbnails_of(j), differ[i - start, j - other])
                 for i, j in similar.tolist()
             ]
             pairs.append(similar[np.array(confirmed, bool)])
@@ -120,7 +106,7 @@ def _signs(packed: Hashes, count: npt.NDArray[np.float32]) -> npt.NDArray[np.flo
     return np.where(exists[:, :, None], 2 * bits - 1, 0).reshape(len(packed), -1).astype(np.float32)
 
 
-def _is_same_motion(a: Pictures, b: Pictures, bits: float) -> bool:
+def _is_same_motion(a: Thumbnails, b: Thumbnails, bits: float) -> bool:
     n = min(len(a), len(b))
     moving = [clip[:n] - clip[:n].mean(0, dtype=np.float32) for clip in (a, b)]  # (n, 32, 32)
     strength = [float(np.sqrt((m * m).mean())) for m in moving]

@@ -1,5 +1,6 @@
 """Checks of a video file, and its metadata before it is decoded."""
 
+import itertools
 import re
 import stat
 from collections.abc import Callable, Iterator
@@ -22,14 +23,14 @@ from pipeline.video.decode import (
     video_stream,
 )
 
-N_TRIED_FRAMES = 3  # that `probe` decodes, to see whether the codec works at all
+N_TRIED_FRAMES = 3  # to see whether the codec works at all
 _MATROSKA_DURATION = re.compile(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d+)?)")  # 00:00:01.480000000
-MAX_LOSS = 0.02  # share of the promised frames; containers round, and count hidden frames
+MAX_LOSS = 0.02  # of the promised frames; containers round, and count hidden frames
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Metadata of a video, from its packets; its frames may still turn out to be damaged."""
+    """Metadata of a video, from its packets; frames may still be damaged."""
 
     sha256: str
     n_bytes: int
@@ -51,10 +52,7 @@ class Probe:
 def probe(path: Path, rate: Callable[[float], float] = lambda own_rate: own_rate) -> Probe:
     """Read the metadata of a video, decoding only its first frames.
 
-    Args:
-        path: video file.
-        rate: returns the sampling rate for a video's own frame rate, as `Settings.rate`; by default
-            the same.
+    ``rate`` returns the sampling rate for a video's own frame rate, as `Settings.rate` does.
 
     Raises:
         Rejected: not a video, no video stream, nothing decodes, too short, or as ``rate`` raises.
@@ -70,7 +68,6 @@ def probe(path: Path, rate: Callable[[float], float] = lambda own_rate: own_rate
         rotated = round(first.rotation) % 180 != 0
         width, height = (first.height, first.width) if rotated else (first.width, first.height)
     with open_video(path) as container:
-        video_stream(container)
         times = np.sort(np.fromiter(packet_times(container), dtype=np.float64))  # (n_packets,)
         if len(times) < 2:
             raise Rejected("too short", f"{len(times)} frame(s)")
@@ -92,37 +89,27 @@ def probe(path: Path, rate: Callable[[float], float] = lambda own_rate: own_rate
 
 
 def sound_samples(path: Path, rate: float) -> int:
-    """Decode a whole video and count the frames that sampling gives.
-
-    Raises:
-        Rejected: ``truncated``, with the number of sound frames before the damage.
-    """
+    """Decode a whole video and count the frames that sampling gives, as `timed_frames` raises."""
     with open_video(path) as container:
         times = np.array([time for time, _ in timed_frames(container)])
     return count_samples(times, rate)
 
 
 def _first_frame(container: Any) -> av.VideoFrame:
-    first, n = None, 0
+    frames = []
     try:
-        for _, frame in timed_frames(container):
-            first, n = first or frame, n + 1
-            if n == N_TRIED_FRAMES:
-                break
+        for _, frame in itertools.islice(timed_frames(container), N_TRIED_FRAMES):
+            frames.append(frame)
     except Rejected:
-        if first is None:
+        if not frames:
             raise
-    if first is None:
+    if not frames:
         raise Rejected("no frame decodes", f"codec {video_stream(container).codec_context.name}")
-    return first
+    return frames[0]
 
 
 def packet_times(container: Any) -> Iterator[float]:
-    """Yield the times in seconds of all packets that will be shown, in the order of the file.
-
-    Raises:
-        Rejected: there are more than MAX_FRAMES.
-    """
+    """Yield the times in seconds of all packets that will be shown, in the order of the file."""
     stream = video_stream(container)
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     packets = container.demux(stream)
@@ -140,7 +127,7 @@ def packet_times(container: Any) -> Iterator[float]:
 
 
 def _promised_frames(container: Any, rate: float) -> int:
-    """Return the number of frames that the container states, 0 if it states none."""
+    """Return `Probe.n_promised`."""
     stream = video_stream(container)
     if stream.frames:
         return int(stream.frames)

@@ -1,7 +1,4 @@
-"""Rotation, crop, resizing and colour conversion of decoded frames.
-
-All happen inside FFmpeg (through PyAV), so that a full-size RGB frame never exists.
-"""
+"""Rotation, crop, resizing and colour conversion of frames, in FFmpeg: no full-size RGB frame."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,24 +28,15 @@ _AREA = "area+accurate_rnd+bitexact"
 class Geometry:
     """Crop and size of the frames of a clip.
 
-    Args:
-        width: of the result, in pixels.
-        height: of the result, in pixels.
-        crop: part of the upright frame to keep, or None for all of it. If its aspect ratio is not
-            that of the result, it is cut about its centre, never squeezed.
+    A crop of another aspect ratio than the result is cut about its centre, never squeezed.
     """
 
-    width: int = 224
+    width: int = 224  # of the result, pixels
     height: int = 224
-    crop: Box | None = None
+    crop: Box | None = None  # None for the whole frame
 
     def box(self, width: int, height: int, pixel_aspect: Fraction = SQUARE) -> Box:
-        """Return the part of an upright frame that is scaled to the result.
-
-        Args:
-            width: of the frame, in stored pixels.
-            height: of the frame, in stored pixels.
-            pixel_aspect: displayed width of a stored pixel over its height.
+        """Return the part of an upright frame, of a size in stored pixels, that is kept.
 
         Raises:
             Rejected: the crop lies outside the frame.
@@ -71,7 +59,7 @@ class Geometry:
 
 
 def shrunk(width: int, height: int, longest: int) -> Size:
-    """Return the size of a picture scaled to a longer side of ``longest``, never enlarged."""
+    """Return a size scaled to a longer side of ``longest``, never enlarged."""
     scale = min(1.0, longest / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
@@ -79,18 +67,11 @@ def shrunk(width: int, height: int, longest: int) -> Size:
 class Upright:
     """The upright, deinterlaced frames of one stream: any part of them at any size.
 
-    Args:
-        stream: video stream of an open container.
-        frame: first frame; its rotation and interlacing are those of all.
-
-    Attributes:
-        stream: as given.
-        width, height: of the upright frame, in stored pixels.
-        pixel_aspect: displayed width of a stored pixel over its height.
+    The rotation and interlacing of the first frame are taken for those of all.
     """
 
     def __init__(self, stream: Any, frame: av.VideoFrame) -> None:
-        self.stream = stream
+        self._stream = stream
         turns = _ROTATE.get(round(frame.rotation) % 360, [])
         self._turned = len(turns) == 1
         self._interlaced = bool(frame.interlaced_frame)
@@ -98,7 +79,8 @@ class Upright:
         if frame.format.has_palette:  # a crop would lose the palette
             self._filters.append(("format", "rgb24"))
         self._filters += [("transpose", turn) for turn in turns]
-        self.width, self.height = frame.width, frame.height
+        self.width, self.height = frame.width, frame.height  # stored pixels
+        # Displayed width of a stored pixel over its height:
         self.pixel_aspect = Fraction(stream.sample_aspect_ratio or SQUARE)
         if self._turned:
             self.width, self.height = frame.height, frame.width
@@ -106,7 +88,7 @@ class Upright:
 
     @property
     def whole(self) -> Box:
-        """The box of the whole frame."""
+        """Box of the whole frame."""
         return 0, 0, self.width, self.height
 
     def overview_size(self) -> Size:
@@ -115,9 +97,9 @@ class Upright:
         return max(width, MIN_OVERVIEW_SIDE), max(height, MIN_OVERVIEW_SIDE)
 
     def scaler(self, box: Box, width: int, height: int, pix_fmt: str = "rgb24") -> Scale:
-        """Return a function that scales this part of a decoded frame to this size.
+        """Return a function from a decoded frame to this part of it, (height, width, 3) uint8.
 
-        Its result is (height, width) uint8 for the format ``gray``, else (height, width, 3).
+        With the format ``gray`` the result is (height, width).
         """
         graph = self._graph(self._filters, self._stored(box), (width, height, pix_fmt))
         return lambda frame: _array(graph(frame))
@@ -127,21 +109,13 @@ class Upright:
         return self._graph(self._filters, self._stored(box), None)
 
     def scaler_of_cuts(self, cut: Box, box: Box, width: int, height: int, kind: Any) -> Scale:
-        """Return a `scaler` of frames from a `cutter`; its results are the same.
-
-        Args:
-            cut: the cutter's part of the upright frame.
-            box: part of the upright frame to scale, within ``cut``.
-            width: of the result, in pixels.
-            height: of the result, in pixels.
-            kind: a frame from the cutter.
-        """
+        """Return a `scaler` of frames like ``kind``, from the `cutter` of ``cut``; same results."""
         (left, top, _, _), (x, y, w, h) = self._stored(cut), self._stored(box)
         graph = self._graph([], (x - left, y - top, w, h), (width, height, "rgb24"), kind)
         return lambda frame: _array(graph(frame))
 
     def _stored(self, box: Box) -> Box:
-        """Return a box in the lines that are left of a frame when one field is kept."""
+        """Return a box in the lines that are left when one field is kept."""
         x, y, w, h = box
         if self._interlaced and self._turned:
             return x // 2, y, max(1, w // 2), h
@@ -165,9 +139,9 @@ class Upright:
             filters += [("scale", f"{width}:{height}:flags={_AREA}"), ("format", pix_fmt)]
         graph = av.filter.Graph()
         graph.threads = 1
-        time_base = self.stream.time_base
+        time_base = self._stream.time_base
         if kind is None:
-            nodes = [graph.add_buffer(template=self.stream, time_base=time_base)]
+            nodes = [graph.add_buffer(template=self._stream, time_base=time_base)]
         else:
             nodes = [graph.add_buffer(None, kind.width, kind.height, kind.format, "", time_base)]
         nodes += [graph.add(name, value or None) for name, value in [*filters, ("buffersink", "")]]

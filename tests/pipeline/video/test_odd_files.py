@@ -9,9 +9,9 @@ import pytest
 from av.stream import Disposition
 
 from pipeline.common.errors import Rejected
-from pipeline.video.decode import decode
 from pipeline.video.probe import probe
 from pipeline.video.resize import Geometry
+from tests.pipeline.video.conftest import decode
 
 SIZE = (96, 72)
 WHOLE = Geometry(*SIZE)
@@ -295,8 +295,8 @@ def test_a_video_that_changes_its_size_is_used_up_to_there(tmp_path, write_video
     joined.write_bytes(b"".join(part.read_bytes() for part in parts))
     found = []
     with pytest.raises(Rejected) as rejected:
-        for picture in decode(joined, WHOLE, 25):
-            found.append(picture.frame.copy())
+        for frame in decode(joined, WHOLE, 25):
+            found.append(frame.rgb.copy())
     (w, h), (other_w, other_h) = sizes
     assert rejected.value.reason == "truncated"
     assert f"from {w}x{h} yuv420p to {other_w}x{other_h} yuv420p" in rejected.value.detail
