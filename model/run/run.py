@@ -16,9 +16,11 @@ from scipy.special import expit
 
 from features.settings import Options, weights_warning
 from model.settings import TrainingSettings
+from model.statistics.metrics import distance
 from pipeline.cache import INDEX, SUMS, Cache, read_sums, write_sums
 from pipeline.common.errors import IntegrityError, SettingsError
 from pipeline.common.files import sha256_of, write_whole
+from pipeline.corpus.labelled_video import LABEL_NAMES
 
 if TYPE_CHECKING:
     from model.training.heads import Ensemble
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 SCHEMA = 3
 CONFIG = "config.json"
 MODEL = "model.pt"
+UNDECIDABLE = "undecidable"  # verdict
 # Files that a verdict depends on, if present; reports and their inputs are not among them.
 CHECKSUMMED = (CONFIG, MODEL, "anomaly.npz", "band.json", "training.csv")
 
@@ -117,6 +120,13 @@ class Run:
     def probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return calibrated probabilities of being fake from logits of the ensemble."""
         return expit(logits / self.config.temperature)
+
+    def verdict(self, probability: float) -> str:
+        """Return ``fake``, ``real``, or ``undecidable`` within the margin of the threshold."""
+        threshold = self.config.threshold
+        if distance(np.array(probability), threshold) < self.config.margin:
+            return UNDECIDABLE
+        return LABEL_NAMES[int(probability >= threshold)]
 
 
 def read_config(folder: Path) -> Config:
