@@ -1,8 +1,7 @@
 """A steady crop about a face.
 
-A box that follows a face from frame to frame makes motion that is not there. So faces are detected
-twice a second, one face is followed through the clip, and the clip gets one box: all places where
-that face was, with a margin.
+A box that follows a face makes motion that is not there. So a clip gets one box: all places where
+one face was, with a margin.
 """
 
 from pipeline.faces.following import FaceTrack

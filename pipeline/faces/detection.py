@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.faces.policy import DetectorName, FaceCrop
+from pipeline.faces.policy import FaceCrop
 
 Detections = npt.NDArray[np.float64]  # (N, 5): x, y, width, height in pixels, score in 0..1
-Detector = Callable[[npt.NDArray[np.uint8]], Detections]  # of a picture, (H, W, 3) uint8 BGR
+Detector = Callable[[npt.NDArray[np.uint8]], Detections]  # of a frame, (H, W, 3) BGR
 
 MIN_FACE_SCORE = 0.7  # YuNet's confidence; below it, walls become faces
 MAX_OVERLAP = 0.3  # intersection over union; above it, two of YuNet's boxes are one face
@@ -23,19 +23,10 @@ CASCADE_MIN_FACE = 28  # pixels
 CASCADE_FILE = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_alt2.xml"
 
 
-def detector_of(crop: FaceCrop, model: bytes) -> Detector:
-    """Return the detector that a crop asks for.
-
-    Args:
-        crop: names the detector.
-        model: content of its file.
-    """
-    return _load(crop.detector, model)
-
-
 @functools.lru_cache(maxsize=1)  # loading takes as long as several detections
-def _load(name: DetectorName, model: bytes) -> Detector:
-    return _yunet(model) if name == "yunet" else _haar_cascade(model)
+def detector_of(crop: FaceCrop, model: bytes) -> Detector:
+    """Load the detector of a crop from the content of its file."""
+    return _yunet(model) if crop.detector == "yunet" else _haar_cascade(model)
 
 
 def _yunet(model: bytes) -> Detector:
@@ -46,10 +37,10 @@ def _yunet(model: bytes) -> Detector:
             "onnx", content, no_config, (32, 32), MIN_FACE_SCORE, MAX_OVERLAP
         )
 
-    def detect(picture: npt.NDArray[np.uint8]) -> Detections:
+    def detect(frame: npt.NDArray[np.uint8]) -> Detections:
         with _without_warnings():
-            network.setInputSize((picture.shape[1], picture.shape[0]))
-            faces = network.detect(picture)[1]  # (N, 15): box, five landmarks, score
+            network.setInputSize((frame.shape[1], frame.shape[0]))
+            faces = network.detect(frame)[1]  # (N, 15): box, five landmarks, score
         if faces is None:
             return np.zeros((0, 5))
         return np.asarray(faces, np.float64)[:, [0, 1, 2, 3, 14]]
@@ -59,7 +50,7 @@ def _yunet(model: bytes) -> Detector:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Silence OpenCV 5, which warns of a call that it makes itself for every network."""
+    """Silence OpenCV 5, which warns of a call that it makes itself."""
     log: Any = cv2.utils.logging
     level = log.getLogLevel()
     log.setLogLevel(log.LOG_LEVEL_ERROR)
@@ -75,10 +66,9 @@ def _haar_cascade(model: bytes) -> Detector:
     cascade = cv2.CascadeClassifier()
     cascade.read(storage.getFirstTopLevelNode())
 
-    def detect(picture: npt.NDArray[np.uint8]) -> Detections:
-        grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    def detect(frame: npt.NDArray[np.uint8]) -> Detections:
         boxes, votes = cascade.detectMultiScale2(
-            grey,
+            cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY),
             scaleFactor=CASCADE_SCALE_STEP,
             minNeighbors=CASCADE_MIN_NEIGHBOURS,
             minSize=(CASCADE_MIN_FACE, CASCADE_MIN_FACE),

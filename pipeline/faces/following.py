@@ -1,4 +1,4 @@
-"""Following one face through a clip: which detections belong to the same person."""
+"""One face followed through a clip."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,34 +10,28 @@ from pipeline.common.errors import Rejected
 from pipeline.faces.detection import Detections
 from pipeline.faces.policy import FaceCrop
 
-MAX_SHIFT = 1.0  # between two looks, in sizes of the face; a face farther away is another one
-MAX_GROWTH = 2.0  # ratio of a face's sizes at two looks; beyond it, it is another one
-MIN_OTHER_SIZE = 0.5  # of the chosen face's size; a smaller face beside it does not count,
-MIN_OTHER_SHARE = 0.25  # nor does one that is found at a smaller share of the looks
+# A face that moves or grows more between two looks is another one:
+MAX_SHIFT = 1.0  # in sizes of the face
+MAX_GROWTH = 2.0  # ratio of its sizes
+# Other faces count only from here on:
+MIN_OTHER_SIZE = 0.5  # of the chosen face's
+MIN_OTHER_SHARE = 0.25  # of the looks
 
 
 @dataclass(frozen=True)
 class Look:
-    """Faces detected in one frame.
+    """Faces detected in one frame."""
 
-    Attributes:
-        time: seconds.
-        faces: in pixels of the upright frame.
-    """
-
-    time: float
-    faces: Detections
+    time: float  # seconds
+    faces: Detections  # in pixels of the upright frame
 
 
 @dataclass(frozen=True)
 class FaceTrack:
-    """Where one face was.
+    """Where one face was."""
 
-    Attributes:
-        table: (M, 7) float32, a row per look: seconds; x, y, width and height of the face in pixels
-            of the upright frame, and its score, all 0 where it was not found; number of faces.
-    """
-
+    # (M, 7), a row per look: seconds; x, y, width and height of the face in pixels of the upright
+    # frame, and its score, all 0 where it was not found; number of faces.
     table: npt.NDArray[np.float32]
 
     @property
@@ -47,7 +41,7 @@ class FaceTrack:
 
     @property
     def boxes(self) -> npt.NDArray[np.float64]:
-        """Its places, (n, 4): x, y, width, height."""
+        """Its places, (n, 4)."""
         return self.table[self.seen, 1:5].astype(np.float64)
 
     @property
@@ -61,7 +55,7 @@ class FaceTrack:
         return int(self.table[:, 6].max())
 
     def at(self, times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Interpolate its place at given times, (n, 4); it must have been found once."""
+        """Interpolate its place, (n, 4); it must have been found once."""
         seen_at = self.table[self.seen, 0]
         return np.stack([np.interp(times, seen_at, column) for column in self.boxes.T], axis=1)
 
@@ -73,7 +67,7 @@ class _Track:
 
     @property
     def weight(self) -> float:
-        """How much it is the clip's subject: size times score, summed over its looks."""
+        """How much it is the clip's subject."""
         return float(sum(np.sqrt(box[2] * box[3]) * box[4] for box in self.boxes))
 
     @property
@@ -82,15 +76,7 @@ class _Track:
 
 
 def choose(looks: Sequence[Look], crop: FaceCrop) -> FaceTrack:
-    """Follow the faces of a clip and return the one that the clip is about.
-
-    Args:
-        looks: detections, in order of time.
-        crop: what to do with no face, with several, and with one that leaves.
-
-    Returns:
-        the face with the most size and score over all looks; a track without any face if
-        ``crop.no_face`` allows that.
+    """Return the face with the most size and score over all looks, or none if the crop allows it.
 
     Raises:
         Rejected: ``no face``, ``several faces`` or ``face leaves``.

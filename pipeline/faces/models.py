@@ -1,4 +1,4 @@
-"""The file of a face detector: found, downloaded, and checked by its sha256."""
+"""The files of face detectors, checked by their sha256."""
 
 import hashlib
 import http.client
@@ -20,14 +20,14 @@ YUNET_URL = (
     "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/"
     f"models/face_detection_yunet/{YUNET_FILE_NAME}"
 )
-DOWNLOAD_TIMEOUT = 20  # seconds without an answer from the server
+DOWNLOAD_TIMEOUT = 20  # seconds without an answer
 MAX_DOWNLOAD = 10**7  # bytes
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FaceModel:
-    """A detector's file, to be sent to the processes that run it."""
+    """A detector's file, to be sent to workers."""
 
     detector: DetectorName
     sha256: str
@@ -37,13 +37,12 @@ class FaceModel:
 def find_model(name: str = "auto", sha256: str = "") -> FaceModel:
     """Read the file of a face detector, and download YuNet's if it is not on this machine.
 
-    YuNet's file is stored in `model_folder`. A file given by its path is stored there too, so that
-    `model.predict` finds it.
+    YuNet's file is stored in `model_folder`, also if its path is given: `model.predict` needs it.
 
     Args:
         name: ``yunet``, ``haar``, the path of YuNet's file, or ``auto``: YuNet if its file is
             available, else OpenCV's Haar cascade, with a warning.
-        sha256: expected hash of the file, if a cache was made with it.
+        sha256: expected hash, if a cache was made with the file.
 
     Raises:
         SettingsError: YuNet's file is not available.
@@ -72,7 +71,7 @@ def find_model(name: str = "auto", sha256: str = "") -> FaceModel:
 
 
 def model_of(crop: FaceCrop | None) -> bytes:
-    """Read the detector's file that a face crop was set up with; empty without a face crop."""
+    """Read the detector's file of a face crop; empty without one."""
     return find_model(crop.detector, crop.detector_sha256).content if crop else b""
 
 

@@ -1,4 +1,4 @@
-"""What a face crop asks for, and the box that follows from where the face was."""
+"""Settings of a face crop, and the box that follows from where the face was."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,25 +16,14 @@ SeveralFaces = Literal["largest", "reject"]
 
 @dataclass(frozen=True)
 class FaceCrop:
-    """A crop about a face, in place of a box given by hand.
+    """A crop about a face, in place of a box given by hand."""
 
-    Attributes:
-        margin: space on each side of the face, in sizes of the face: 0.3 keeps its edge, 0.8 hair
-            and neck as well.
-        detector: name of the face detector.
-        detector_sha256: hash of its file.
-        no_face: whether a clip without a face is rejected or keeps the whole frame.
-        several: whether the largest of several faces is followed or the clip is rejected.
-        share: minimum share of the looks that must find the face; below it, the clip is rejected
-            because the face leaves.
-    """
-
-    margin: float = 0.3
+    margin: float = 0.3  # on each side, in sizes of the face; with 0.8, hair and neck are kept
     detector: DetectorName = "yunet"
-    detector_sha256: str = ""
-    no_face: NoFace = "reject"
-    several: SeveralFaces = "largest"
-    share: float = 0.5
+    detector_sha256: str = ""  # of its file
+    no_face: NoFace = "reject"  # or keep the whole frame
+    several: SeveralFaces = "largest"  # to follow, or reject the clip
+    share: float = 0.5  # of the looks that must find the face, else the clip is rejected
 
 
 def steady_box(
@@ -46,15 +35,10 @@ def steady_box(
     aspect: Fraction = SQUARE,
     pixel_aspect: Fraction = SQUARE,
 ) -> Box:
-    """Return one box for a whole clip: all places of the face, with a margin, inside the frame.
+    """Return one box for all places of a face, (n, 4), with a margin, inside the frame.
 
-    Args:
-        faces: x, y, width and height of the face, (n, 4), in pixels of the upright frame.
-        width: of the upright frame, in stored pixels.
-        height: of the upright frame, in stored pixels.
-        margin: space on each side, in sizes of the face (the median of its longer side).
-        aspect: displayed width of the box over its height.
-        pixel_aspect: displayed width of a stored pixel over its height.
+    Sizes are in stored pixels of the upright frame, the margin in medians of the face's longer
+    side; aspects are displayed width over height.
     """
     stretch = np.array([float(pixel_aspect), 1.0])  # stored pixels → displayed ones
     first = faces[:, :2].min(axis=0) * stretch

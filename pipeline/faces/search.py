@@ -1,4 +1,4 @@
-"""Looking for the face of a clip while its frames are decoded."""
+"""Search for the face of a clip while its frames are decoded."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -12,24 +12,15 @@ from pipeline.faces.following import FaceTrack, Look, choose
 from pipeline.faces.policy import FaceCrop, steady_box
 from pipeline.video.resize import Box, Geometry, Upright, shrunk
 
-MAX_SIDE = 480  # pixels, the longer side of the picture that is searched
-ROOM = 0.5  # sizes of the first box that are kept on each side, for a face that moves on
+MAX_SIDE = 480  # pixels, the longer side of a frame that is searched
+ROOM = 0.5  # sizes of the first box that are kept on each side, as a face may move on
 GRID = 16  # pixels; the part that is kept begins and ends on whole samples of chroma
 
 
 class Search:
-    """Looks for faces in the frames of one clip.
+    """Searches every n-th frame of one clip for faces, beginning with the first.
 
-    Args:
-        upright: the video's frames.
-        geometry: size of the clip, which gives the box its aspect ratio.
-        faces: policy of the crop.
-        model: content of the detector's file.
-        frames_between_looks: one of this many frames is searched, beginning with the first.
-
-    Attributes:
-        looks: detections so far.
-        part: the part to keep of the frame that was seen last, and of those that follow.
+    The geometry gives the box its aspect ratio; ``model`` is the content of the detector's file.
     """
 
     def __init__(
@@ -49,10 +40,10 @@ class Search:
         self._frames_between_looks = frames_between_looks
         self._n_frames = 0
         self.looks: list[Look] = []
-        self.part = upright.whole
+        self.part = upright.whole  # to be kept of the last frame, and of those that follow
 
     def see(self, time: float, frame: av.VideoFrame) -> None:
-        """Take the clip's next frame, and search it for faces if that is due."""
+        """Take the clip's next frame, and search it if that is due."""
         if self._n_frames % self._frames_between_looks == 0:
             faces = self._detect(np.ascontiguousarray(self._shrink(frame)))
             faces[:, :4] *= self._enlargement
@@ -62,11 +53,7 @@ class Search:
         self._n_frames += 1
 
     def choose(self) -> tuple[Box, FaceTrack]:
-        """Return the clip's box, and the face that it is about.
-
-        Raises:
-            Rejected: no face meets the policy.
-        """
+        """Return the clip's box and face, or raise `Rejected` if no face meets the policy."""
         face = choose(self.looks, self._faces)
         if not face.seen.any():
             whole = replace(self._geometry, crop=None)
@@ -83,7 +70,7 @@ class Search:
         )
 
     def _roomy(self, faces: Detections) -> Box:
-        """Return the box of the largest of the faces in one frame, with room around it."""
+        """Return the box of a frame's largest face, with room around it."""
         largest = faces[np.argmax(faces[:, 2] * faces[:, 3])]
         x, y, w, h = self._box(largest[None, :4])
         room_x, room_y = round(ROOM * w), round(ROOM * h)

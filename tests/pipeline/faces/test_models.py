@@ -39,7 +39,7 @@ def served(tmp_path, monkeypatch):
 
     handler = functools.partial(Handler, directory=str(tmp_path / "served"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setattr(
             models, "YUNET_URL", f"http://127.0.0.1:{server.server_port}/model.onnx"
         )

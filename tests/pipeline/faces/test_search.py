@@ -1,6 +1,7 @@
 """All of a frame is searched for faces, at equal distances, and what may be needed is kept."""
 
 import contextlib
+import itertools
 import os
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def test_real_faces_are_found(sample_videos, detector, n_found):
         rate = probe(path).fps
         with sampled(path, rate) as (upright, frames):
             search = Search(upright, Geometry(), crop, model.content, frames_between_looks(rate))
-            for time, frame in frames:
+            for time, frame in itertools.islice(frames, 15):  # two looks at most
                 search.see(time, frame)
         with contextlib.suppress(Rejected):
             search.choose()
