@@ -1,10 +1,10 @@
 """Is the same footage recognised? Run ``python -m benchmarks.footage FOLDER``.
 
-Re-encodes every video below a folder in several ways, and asks `pipeline.video.fingerprint` which
-files show the same recording: how many copies are recognised, by way of encoding, and how many
-different recordings are confused. Then times it on many clips.
+Encodes the start of every video below a folder again in several ways: how many copies are
+recognised, and how many different recordings are confused? Then times the comparison of many clips.
 """
 
+import contextlib
 import itertools
 import sys
 import tempfile
@@ -17,91 +17,81 @@ import numpy as np
 
 from pipeline.common.errors import Rejected
 from pipeline.corpus.labelled_video import looks_like_video
-from pipeline.video.decode import decode
+from pipeline.video.decode import sampled, scaled_frames
 from pipeline.video.encode import write_h264
 from pipeline.video.fingerprint import (
     MAX_THUMBNAILS,
     THUMBNAIL_SIDE,
-    Thumbnails,
+    ThumbnailCollector,
     perceptual_hashes,
     same_footage,
 )
 from pipeline.video.probe import probe
 from pipeline.video.resize import Geometry
 
-GEOMETRY = Geometry(224, 224, None)
-WAYS = {
-    "crf 28": {"crf": 28},
-    "crf 40": {"crf": 40},
-    "crf 51": {"crf": 51},
-    "half the size": {"crf": 30, "scale": 0.5},
-    "a quarter": {"crf": 30, "scale": 0.25},
-    "enlarged": {"crf": 30, "scale": 1.5},
-    "15 frames/s": {"crf": 28, "fps": 15},
-    "brighter": {"crf": 28, "brighter": 20},
+N_FRAMES = 200
+WAYS = {  # constant rate factor, scale, step from frame to frame, grey levels added
+    "crf 28": (28, 1, 1, 0),
+    "crf 40": (40, 1, 1, 0),
+    "crf 51": (51, 1, 1, 0),
+    "half the size": (30, 0.5, 1, 0),
+    "a quarter": (30, 0.25, 1, 0),
+    "enlarged": (30, 1.5, 1, 0),
+    "half the rate": (28, 1, 2, 0),
+    "brighter": (28, 1, 1, 20),
 }
 
 
+def read(path, geometry):
+    """Yield a video's first frames, or those before its damage."""
+    with contextlib.suppress(Rejected), sampled(path, probe(path).fps) as (upright, frames):
+        yield from scaled_frames(upright, itertools.islice(frames, N_FRAMES), geometry)
+
+
 def thumbnails_of(path):
-    """The thumbnails of a video's first 200 frames, or of those before its damage."""
-    frames = []
-    try:
-        for frame in itertools.islice(decode(path, GEOMETRY, probe(path).fps), 200):
-            frames.append(frame)
-    except Rejected:
-        pass
-    times, _, overviews = zip(*frames, strict=True)
-    thumbnails = Thumbnails()
-    thumbnails.add(np.stack(overviews), np.array(times))
-    return thumbnails.pictures()
+    times, _, overviews = zip(*read(path, Geometry()), strict=True)
+    collector = ThumbnailCollector()
+    collector.add(np.stack(overviews), np.array(times))
+    return collector.thumbnails()
 
 
-def encode_again(path, to, *, crf, scale=1.0, fps=None, brighter=0):
-    """Write an H.264 copy at another size, rate or brightness."""
+def encode_again(path, to, crf, scale, step, brighter):
     video = probe(path)
-    step = max(round(video.fps / fps), 1) if fps else 1
     geometry = Geometry(video.width // 2 * 2, video.height // 2 * 2)
-    width, height = (int(side * scale) // 2 * 2 for side in (geometry.width, geometry.height))
+    size = [int(side * scale) // 2 * 2 for side in (geometry.width, geometry.height)]
+    frames = (
+        cv2.add(cv2.resize(frame.rgb, size, interpolation=cv2.INTER_AREA), (brighter,) * 4)
+        for frame in itertools.islice(read(path, geometry), 0, None, step)
+    )
+    write_h264(to, enumerate(frames), round(video.fps / step), crf=crf)
+    return to
 
-    def changed():
-        for _, frame, _ in itertools.islice(decode(path, geometry, video.fps), 0, None, step):
-            small = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-            yield np.clip(small.astype(int) + brighter, 0, 255).astype(np.uint8)
 
-    write_h264(to, enumerate(changed()), round(video.fps / step), crf=crf)
+def groups_of(clips):
+    return same_footage([perceptual_hashes(clip) for clip in clips], clips.__getitem__).tolist()
 
 
 def on_real_clips(folder):
-    clips, names = [], []
+    clips = {}
     with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(temporary, "copy.mp4")
         for path in filter(looks_like_video, sorted(folder.rglob("*"))):
             try:
-                original = thumbnails_of(path)
-                copies = []
-                for way, options in WAYS.items():
-                    to = Path(temporary) / f"{path.stem}.mp4"
-                    encode_again(path, to, **options)
-                    copies.append((way, thumbnails_of(to)))
+                copies = {
+                    (path.name, way): thumbnails_of(encode_again(path, copy, *options))
+                    for way, options in WAYS.items()
+                }
+                clips |= {(path.name, ""): thumbnails_of(path)} | copies
             except (Rejected, ValueError, av.error.FFmpegError) as error:
                 print(f"left out: {path.name}: {error}")
-                continue
-            for way, pictures in [("", original), *copies]:
-                clips.append(pictures)
-                names.append((path.name, way))
-    groups = same_footage([perceptual_hashes(clip) for clip in clips], clips.__getitem__)
-    number = dict(zip(names, groups.tolist(), strict=True))
-    originals = [name for name, way in names if not way]
-    print(f"{len(originals)} recordings, each encoded in {len(WAYS)} other ways")
+    group = dict(zip(clips, groups_of(list(clips.values())), strict=True))
+    names = [name for name, way in clips if not way]
     for way in WAYS:
-        missed = [name for name in originals if number[name, way] != number[name, ""]]
-        n_recognised = len(originals) - len(missed)
-        more = f"; not: {', '.join(missed)}" if missed else ""
-        print(f"  {way:14} {n_recognised} of {len(originals)} recognised{more}")
-    confused = [
-        (a, b) for a, b in itertools.combinations(originals, 2) if number[a, ""] == number[b, ""]
-    ]
-    pairs = len(originals) * (len(originals) - 1) // 2
-    print(f"taken for the same recording: {len(confused)} of {pairs} pairs", *confused)
+        missed = [name for name in names if group[name, way] != group[name, ""]]
+        print(f"  {way:14} {len(names) - len(missed)} of {len(names)} recognised; not:", *missed)
+    pairs = list(itertools.combinations(names, 2))
+    confused = [(a, b) for a, b in pairs if group[a, ""] == group[b, ""]]
+    print(f"taken for the same recording: {len(confused)} of {len(pairs)} pairs", *confused)
 
 
 def on_many(n):
@@ -111,9 +101,8 @@ def on_many(n):
     size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     clips = [np.stack([cv2.resize(p, size) for p in scene]) for scene in scenes] * 10
     start = time.perf_counter()
-    groups = same_footage([perceptual_hashes(clip) for clip in clips], clips.__getitem__)
-    seconds = time.perf_counter() - start
-    print(f"{n} clips: {seconds:.1f} s, {len(set(groups.tolist()))} recordings of {n // 10}")
+    n_found = len(set(groups_of(clips)))
+    print(f"{n} clips: {time.perf_counter() - start:.1f} s, {n_found} recordings of {n // 10}")
 
 
 if __name__ == "__main__":

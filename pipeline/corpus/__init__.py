@@ -1,1 +1,1 @@
-"""Labelled videos and who is in them, from folders and CSV files."""
+"""Labelled videos and who is in them."""

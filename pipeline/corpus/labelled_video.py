@@ -1,4 +1,4 @@
-"""One labelled video of a corpus, as paths and lists describe it before it is decoded."""
+"""One labelled video of a corpus, as paths and lists describe it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ EXTENSIONS = frozenset(f".{name}" for name in _EXTENSIONS.split())
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One labelled file of a corpus; empty strings and tuples stand for what is not known."""
+    """One labelled file of a corpus; what is empty is not known."""
 
     path: Path
     label: int  # 0 real, 1 fake
@@ -27,11 +27,11 @@ class Video:
     compression: str = ""  # raw, c23 or c40
     original: str = ""  # recording it shows: a real video its own, a fake that of its target
     official: str = ""  # train, val or test, if its dataset publishes a split
-    leads_to: str = ""  # target, if it is a link out of the corpus that is not followed
+    leads_to: str = ""  # target, if it is a link that is not followed
 
     @property
     def group_keys(self) -> tuple[str, ...]:
-        """Keys that must not be on two sides of a split: its identities and its original."""
+        """Identities and original, which must not be on two sides of a split."""
         return (*self.identities, *([self.original] if self.original else []))
 
 

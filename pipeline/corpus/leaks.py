@@ -1,4 +1,4 @@
-"""Leaks: group keys on two sides of a split, and the pairs of videos that share them."""
+"""Leaks: group keys on two sides of a split."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,19 +7,14 @@ from itertools import combinations, product
 
 @dataclass(frozen=True)
 class Leak:
-    """A group key of videos on more than one side.
-
-    Attributes:
-        key: an identity, an original, the sha256 of a file, a recording.
-        sides: names of the videos with this key, by split; two splits or more.
-    """
+    """A group key of videos on more than one side."""
 
     key: str
-    sides: dict[str, list[str]]
+    sides: dict[str, list[str]]  # names of the videos by split
 
     @property
     def n_pairs(self) -> int:
-        """Number of pairs of videos on different sides that share the key."""
+        """Pairs of videos on different sides."""
         counts = [len(videos) for videos in self.sides.values()]
         return (sum(counts) ** 2 - sum(n * n for n in counts)) // 2
 
@@ -31,7 +26,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two videos on different sides, and all group keys that they share."""
+    """Two videos on different sides, and the group keys they share."""
 
     split_a: str
     video_a: str
@@ -51,15 +46,12 @@ def find_leaks(
     splits: Sequence[str | None],
     names: Sequence[str] | None = None,
 ) -> list[Leak]:
-    """Find the group keys that are on more than one side.
+    """Return the group keys that are on more than one side, sorted.
 
     Args:
         group_keys: N collections.
-        splits: N splits, any words; a video whose split is empty or None is on no side.
+        splits: N words; a video whose split is empty or None is on no side.
         names: N names for the report; by default row numbers from 0.
-
-    Returns:
-        a leak per key, sorted by it; ``str(leak)`` is a sentence.
 
     Raises:
         ValueError: the sequences differ in length.
@@ -80,14 +72,14 @@ def offending_pairs(
     splits: Sequence[str | None],
     names: Sequence[str] | None = None,
 ) -> Iterator[Pair]:
-    """Yield every pair of videos that leaks once; the arguments are those of `find_leaks`."""
+    """Yield every pair of videos that leaks once; arguments as in `find_leaks`."""
     names = _names(splits, names)
     straddling = _straddling(group_keys, splits, names)
     for key, sides in straddling.items():
         for (split_a, rows_a), (split_b, rows_b) in combinations(sides.items(), 2):
             for a, b in product(rows_a, rows_b):
                 common = sorted(set(group_keys[a]) & set(group_keys[b]) & straddling.keys())
-                if common[0] == key:  # the other keys would yield the same pair again
+                if common[0] == key:  # else another key yields the pair
                     yield Pair(split_a, names[a], split_b, names[b], tuple(common))
 
 
@@ -98,7 +90,7 @@ def _names(splits: Sequence[str | None], names: Sequence[str] | None) -> Sequenc
 def _straddling(
     group_keys: Sequence[Collection[str]], splits: Sequence[str | None], names: Sequence[str]
 ) -> dict[str, dict[str, list[int]]]:
-    """Return, for each key on more than one side, in their order, its rows by side."""
+    """Return the rows by side of each key on more than one side, sorted."""
     sides_of_key: dict[str, dict[str, list[int]]] = {}
     for row, (keys, split, _) in enumerate(zip(group_keys, splits, names, strict=True)):
         if split:

@@ -1,4 +1,4 @@
-"""Videos of a corpus: found in folders and CSV files, with their labels and group keys."""
+"""Videos of a corpus, found in folders and CSV files."""
 
 import csv
 import dataclasses
@@ -31,17 +31,17 @@ def read_corpus(
     """Find the videos of a corpus.
 
     Args:
-        roots: folders, searched recursively: of datasets that are recognised, or whose own names or
-            those of their subfolders give the label (``*REAL*`` and ``*original*``, ``*FAKE*`` and
-            ``*manipulated*``; the folder nearest to the file decides); and CSV files with the
-            columns ``path``, ``label``, and optionally ``identity``, ``split``, ``original``,
-            ``source``, ``manipulation`` and ``compression``.
+        roots: folders, searched recursively: of known datasets, or with a label in their names or
+            in those of subfolders (``*REAL*``, ``*original*``; ``*FAKE*``, ``*manipulated*``; the
+            nearest to a file decides); and CSV files with the columns ``path``, ``label``, and
+            optionally ``identity``, ``split``, ``original``, ``source``, ``manipulation`` and
+            ``compression``.
         layout: dataset whose names and lists are read, one of `pipeline.corpus.layouts.CHOICES`.
         follow_links: whether symbolic links may lead out of the roots.
 
     Returns:
-        the videos, sorted by path. Files without a video's extension and links that are not
-        followed are included, so that they are accounted for; hidden files are not.
+        the videos, sorted by path, and what has to be accounted for: files without a video's
+        extension and links that are not followed, but no hidden files.
 
     Raises:
         SettingsError: a root is missing or holds nothing of the given layout, a folder has no
@@ -82,28 +82,17 @@ def read_corpus(
 
 @dataclass(frozen=True)
 class VideoFiles:
-    """Files below a folder, without hidden ones.
+    """Files below a folder, without hidden ones."""
 
-    Attributes:
-        videos: files with a video's extension, sorted, and links that are not followed.
-        outside: targets of these links.
-        others: files without a video's extension.
-    """
-
-    videos: tuple[Path, ...]
-    outside: dict[Path, str]
-    others: tuple[Path, ...]
+    videos: tuple[Path, ...]  # sorted, with links that are not followed
+    outside: dict[Path, str]  # targets of these links
+    others: tuple[Path, ...]  # files without a video's extension
 
 
 def find_videos(
     root: Path, inside: Sequence[Path] = (), *, follow_links: bool = False
 ) -> VideoFiles:
-    """Find the videos below a folder, whatever they show.
-
-    Args:
-        root: folder, searched recursively.
-        inside: other folders that links may lead into.
-        follow_links: whether links may lead anywhere.
+    """Find the videos below a folder; links may lead ``inside`` other folders too.
 
     Raises:
         OSError: a folder cannot be read.
@@ -127,28 +116,23 @@ def find_videos(
 
 
 def known_by_path(paths: Iterable[Path], layout: str = layouts.AUTO) -> dict[Path, Video]:
-    """Return what datasets' layouts say of single files, which need not exist.
+    """Return what layouts say of single files, which need not exist.
 
-    Args:
-        paths: of videos.
-        layout: as in `read_corpus`.
-
-    Returns:
-        the files that a layout explains. Their labels are only what names suggest.
+    Files that no layout explains are left out. Labels are only what names suggest.
     """
     by_folder: dict[Path, list[Path]] = {}
     for path in paths:
         by_folder.setdefault(path.parent, []).append(path)
     known: dict[Path, Video] = {}
     for path, videos in by_folder.items():
-        # With some label, a layout goes by the names of files even where folders say nothing.
+        # With a label, a layout reads the names of files even where folders say nothing.
         folder = Folder(path, tuple(videos), label=REAL, whole=False)
         known |= {video.path: video for video in layouts.read(folder, layout)}
     return known
 
 
 def names_in(row: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the identities in a CSV row's column ``identity``, separated there by ``;``."""
+    """Return the identities of a CSV row, separated there by ``;``."""
     return tuple(name.strip() for name in _cell(row, "identity").split(";") if name.strip())
 
 
@@ -186,7 +170,7 @@ def _read_folders(root: Path, layout: str, guard: "_LinkGuard") -> list[Video]:
 
 
 def _walk(root: Path, guard: "_LinkGuard") -> Iterator[tuple[Path, list[Path], dict[Path, str]]]:
-    """Yield every folder below a root once: its files, and the targets of links that lead out."""
+    """Yield every folder below a root once, with its files and the targets of links out."""
     seen: set[str] = set()  # a link may lead back up
     for folder, subfolders, names in os.walk(root, onerror=_raise, followlinks=True):
         if (real := os.path.realpath(folder)) in seen:
@@ -209,13 +193,13 @@ def _raise(error: OSError) -> None:
 
 
 def _source(root: Path) -> str:
-    """Return the name of a root; of the folder above, if its own only gives the label."""
+    """Return the name of a root, or of the folder above if its own gives the label."""
     root = _absolute(root)
     return root.name if _label_of(root, root) is None else root.parent.name
 
 
 def _label_of(folder: Path, root: Path) -> int | None:
-    """Return the label in the nearest folder name that has one, from ``folder`` up to ``root``."""
+    """Return the label in the nearest name that has one, from ``folder`` up to ``root``."""
     for part in (folder, *folder.parents):
         name = (part.name or part.resolve().name).lower()
         real = "real" in name or "original" in name
@@ -273,30 +257,29 @@ def _cell(row: Mapping[str, str], column: str) -> str:
 
 
 def _completed(video: Video, known: Video) -> Video:
-    """Fill in what a dataset's layout knows of a file where its CSV row is empty."""
+    """Fill in what a layout knows where the CSV row is empty."""
     fields = ("identities", "source", "manipulation", "compression", "original", "official")
     empty = {field: getattr(known, field) for field in fields if not getattr(video, field)}
     return dataclasses.replace(video, **empty)
 
 
 class _LinkGuard:
-    """Finds links that lead out of the folders of a corpus, unless they may."""
+    """Finds links that lead out of the folders of a corpus, unless they are followed."""
 
     def __init__(self, roots: Iterable[Path], follow_links: bool) -> None:
         folders = [root if root.is_dir() else root.parent for root in roots]
         self._inside = [os.path.realpath(folder) for folder in folders]
         self._follow_links = follow_links
-        # A CSV file has many rows and few folders.
-        self._resolve = functools.cache(os.path.realpath)
+        self._resolve = functools.cache(os.path.realpath)  # many rows have few folders
         self._make_absolute = functools.cache(os.path.abspath)
 
     def target_outside(self, path: Path, *also_inside: str) -> str:
-        """Return where a path really is if that is outside, else an empty string."""
+        """Return where a path really is if that is outside."""
         real = os.path.realpath(path)
         return "" if self._follow_links or self._is_inside(real, *also_inside) else real
 
     def target_of_row(self, path: Path, csv_folder: Path) -> str:
-        """Do the same for a row of a CSV file, which may name any folder, but not by a link."""
+        """Do the same for a CSV row, which may name any folder, but not by a link."""
         if self._follow_links:
             return ""
         folder = self._resolve(path.parent)

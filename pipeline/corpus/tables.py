@@ -1,29 +1,19 @@
-"""Tables of what a corpus holds, readable on a terminal and as Markdown."""
+"""Tables of what a corpus holds, in Markdown."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pipeline.corpus.labelled_video import FAKE, REAL, SPLITS
+from pipeline.corpus.labelled_video import FAKE, REAL, SPLITS, Video
 
+if TYPE_CHECKING:  # a corpus knows no HDF5
+    from pipeline.cache import Clip
 
-class Counted(Protocol):
-    """A video or a clip, as the tables count it."""
-
-    @property
-    def label(self) -> int: ...  # noqa: D102
-    @property
-    def identities(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def source(self) -> str: ...  # noqa: D102
-    @property
-    def manipulation(self) -> str: ...  # noqa: D102
-    @property
-    def compression(self) -> str: ...  # noqa: D102
+Counted: TypeAlias = "Video | Clip"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Format a Markdown table; columns are aligned, those of numbers to the right."""
+    """Format an aligned Markdown table, numbers to the right."""
     cells = [[str(value).replace("|", "\\|") for value in row] for row in rows]
     right = [bool(cells) and all(row[n].isdecimal() for row in cells) for n in range(len(header))]
     width = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
@@ -64,7 +54,7 @@ def split_rows(videos: Sequence[Counted], splits: Sequence[str | None]) -> list[
 
 
 def by_split(videos: Sequence[Counted], splits: Sequence[str | None]) -> str:
-    """Count the videos and identities of each split, and of the dropped videos."""
+    """Format `split_rows`."""
     rows = [
         [row["split"] or "none (dropped)", row["real"], row["fake"], row["identities"]]
         for row in split_rows(videos, splits)
@@ -75,13 +65,7 @@ def by_split(videos: Sequence[Counted], splits: Sequence[str | None]) -> str:
 def split_lines(
     videos: Sequence[Counted], splits: Sequence[str | None], how: Mapping[str, Any]
 ) -> list[str]:
-    """Summarise a split, one line for each side.
-
-    Args:
-        videos: N videos.
-        splits: N splits, empty or None for a dropped video.
-        how: settings of the split, as the JSON of `pipeline.splits.protocols.Splitting`.
-    """
+    """Summarise a split in one line a side; ``how`` has the fields of `Splitting`."""
     lines = []
     rows = {row["split"]: row for row in split_rows(videos, splits)}
     for split in (*SPLITS, ""):

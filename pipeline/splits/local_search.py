@@ -1,8 +1,8 @@
 """Sides for group keys: large components by local search, small ones in the order of their hashes.
 
-A corpus is a hypergraph: M group keys are its vertices, and E distinct sets of keys, each with
-``counts`` videos of each label, (E, 2), are its edges: ``members``, (E, M) of 0 and 1. A set is
-kept on a side if all its keys are there; a set that straddles is dropped.
+A corpus is a hypergraph of M group keys: ``members``, (E, M) of 0 and 1, are the E distinct sets of
+keys, with ``counts`` videos of each label, (E, 2). A set is kept on a side if all its keys are
+there; a set that straddles is dropped.
 """
 
 import operator
@@ -14,12 +14,15 @@ import numpy.typing as npt
 from scipy.sparse import csr_array, eye_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 
-NO_SIDE = -1  # of a key that is not placed yet, and of a set that straddles
+NO_SIDE = -1  # of a key that is free, and of a set that straddles
 LARGE_SHARE = 1 / 32  # of a label's videos; a larger component is placed by search
 STARTS_PER_SIDE = 8  # of the local search
-MAX_IDLE_MOVES = 24  # without gain, before the local search goes back to its best
+MAX_IDLE_MOVES = 24  # without gain
 MAX_WORK = 20_000_000  # array elements that one search may touch, a few seconds
-DROPPING_WEIGHT = 1.5  # of dropped videos, against the distance from the fractions
+# Weights in the loss, against the distance from the fractions. If less weighs on dropped videos,
+# more than half of a corpus in which everybody is linked is dropped; if more, hardly any fake is
+# left to test on (`benchmarks/partition.py`).
+DROPPING_WEIGHT = 1.5
 MISSING_WEIGHT = 10.0  # of a side without a label that it needs
 
 Ints = npt.NDArray[np.int64]
@@ -42,7 +45,7 @@ def components(members: csr_array) -> Ints:
 
 
 def sides_of_sets(members: csr_array, sides: Ints) -> Ints:
-    """Return the side of every set, (E,): that of all its keys, or NO_SIDE."""
+    """Return the side of all keys of every set, (E,), or NO_SIDE."""
     side_of_member, starts = sides[members.indices], members.indptr[:-1]
     low, high = (f.reduceat(side_of_member, starts) for f in (np.minimum, np.maximum))
     return np.where(low == high, low, NO_SIDE)
@@ -57,14 +60,7 @@ def count_by_side(sides: Ints, counts: Floats, n: int) -> Floats:
 
 
 def place(members: csr_array, counts: Floats, fractions: Floats, pinned: Ints) -> Ints:
-    """Choose a side for every key, (M,).
-
-    Args:
-        members: (E, M) of 0 and 1.
-        counts: videos of each label with exactly this set of keys, (E, 2).
-        fractions: wanted share of each side, (S,).
-        pinned: side that a key must have, or NO_SIDE, (M,).
-    """
+    """Choose one of S sides for every key, (M,), where it is not ``pinned``, (M,)."""
     S = len(fractions)
     component = components(members)  # (M,)
     C = component.max(initial=-1) + 1
@@ -74,7 +70,7 @@ def place(members: csr_array, counts: Floats, fractions: Floats, pinned: Ints) -
     np.maximum.at(pin, component, pinned)  # a pinned key takes its component along,
     torn = np.zeros(C, bool)  # unless another one is pinned elsewhere
     torn[component[(pinned != NO_SIDE) & (pinned != pin[component])]] = True
-    # The limit goes in powers of two, so that it seldom moves when videos are added.
+    # Powers of two seldom change when videos are added.
     limit = LARGE_SHARE * 2 ** np.floor(np.log2(np.maximum(size.sum(0), 1)))  # (2,)
     large = (size > limit).any(1) & (size.sum(1) > 1) & ~torn
     small = ~large & ~torn & (pin == NO_SIDE)
@@ -112,18 +108,11 @@ def place(members: csr_array, counts: Floats, fractions: Floats, pinned: Ints) -
 
 
 def _fill(sizes: Floats, placed: Floats, fractions: Floats) -> Ints:
-    """Deal components out in their order, to bring each side near its fraction.
+    """Deal components of ``sizes``, (n,), out in their order; return their sides, (n,).
 
-    Every side gets one run of consecutive components, ending where its sum is nearest to what the
-    side wants. One more component thus shifts each of these boundaries by at most one.
-
-    Args:
-        sizes: videos in each component, (n,).
-        placed: videos that the sides have already, (S, labels).
-        fractions: wanted shares, (S,); side 0 comes last.
-
-    Returns:
-        sides, (n,).
+    Every side gets one run of components, ending where its sum is nearest to what the side wants
+    besides what is ``placed``, (S, labels). One more component thus shifts each boundary by at most
+    one. Side 0 comes last.
     """
     S, n = len(fractions), len(sizes)
     order = np.roll(np.arange(S), -1)
@@ -136,9 +125,8 @@ def _fill(sizes: Floats, placed: Floats, fractions: Floats) -> Ints:
     sides = np.full(n, order[-1])
     begin = 0
     for j, side in enumerate(order[:-1]):
-        after = np.searchsorted(reached, ends[j])
-        near = after - (ends[j] - reached[max(after - 1, 0)] <= reached[min(after, n)] - ends[j])
-        end = int(np.clip(near, begin + least[j], max(n - least[j + 1 :].sum(), begin)))
+        nearest = np.abs(reached - ends[j]).argmin()
+        end = int(np.clip(nearest, begin + least[j], max(n - least[j + 1 :].sum(), begin)))
         sides[begin:end] = side
         begin = end
     return sides
@@ -146,18 +134,18 @@ def _fill(sizes: Floats, placed: Floats, fractions: Floats) -> Ints:
 
 @dataclass(frozen=True)
 class _Problem:
-    """A hypergraph to partition, and what lies on the sides already."""
+    """A hypergraph to partition."""
 
-    members: csr_array  # (E, M) 0 or 1
-    counts: Floats  # (E, 2) videos of each label
-    fractions: Floats  # (S,) wanted shares
-    base: Floats  # (S, 2) videos that are placed already
+    members: csr_array  # (E, M)
+    counts: Floats  # (E, 2)
+    fractions: Floats  # (S,)
+    base: Floats  # (S, 2) videos that are on the sides already
     needed: Bools  # (S, 2) whether this side has to have this label
-    pinned: Ints  # (M,) a side, or NO_SIDE
+    pinned: Ints  # (M,)
 
 
 def _search(problem: _Problem, starts: list[Ints]) -> Ints:
-    """Improve the given starts and some others; return the best sides, (M,)."""
+    """Improve these starts and some others; return the best sides, (M,)."""
     M, S = len(problem.pinned), len(problem.fractions)
     used = np.flatnonzero(problem.fractions)
     turns = range(len(np.unique(problem.fractions[used])))  # equal sides need no turn
@@ -181,9 +169,9 @@ def _search(problem: _Problem, starts: list[Ints]) -> Ints:
 def _improve(problem: _Problem, sides: Ints, steps: int) -> tuple[Ints, float]:
     """Move single keys; return the best sides, (M,), and their loss.
 
-    A pass moves each key once at most, always the best to move even if that is a loss, and goes
-    back to the best sides so far (Fiduccia & Mattheyses, "A linear-time heuristic for improving
-    network partitions", DAC 1982).
+    A pass moves each key at most once, the best first even if that is a loss, then goes back to the
+    best sides (Fiduccia & Mattheyses, "A linear-time heuristic for improving network partitions",
+    DAC 1982).
     """
     members, counts = problem.members, problem.counts
     M, S = len(sides), len(problem.fractions)
@@ -227,9 +215,7 @@ def _improve(problem: _Problem, sides: Ints, steps: int) -> tuple[Ints, float]:
 def _loss(kept: Floats, total: Floats, problem: _Problem) -> Floats:
     """Return the loss of keeping `kept` (..., S, 2) of `total` (2,) videos, (...).
 
-    It sums, over the labels, the distances of the shares from the fractions and the dropped share.
-    With a smaller DROPPING_WEIGHT, more than half of a corpus in which everybody is linked is
-    dropped; with a larger one, hardly any fake is left to test on (`benchmarks/partition.py`).
+    It sums, over labels, the distances of shares from fractions and the dropped share.
     """
     n = kept.sum(-2)  # (..., 2)
     share = kept / np.maximum(n, 1)[..., None, :]

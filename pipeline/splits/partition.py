@@ -1,10 +1,9 @@
 """Splits in which no group key, such as an identity, is on two sides.
 
-Group keys are partitioned, not videos: a video is kept if all its keys are on one side, and dropped
-if it straddles. Videos that share keys form components. Components are placed whole, and nothing is
-dropped, wherever the fractions allow that; otherwise the large ones are cut by local search. The
-small ones then fill what the sides lack, in the order of their hashes, so that a new video hardly
-moves an old one.
+Group keys are partitioned: a video is kept if all its keys are on one side, and dropped if it
+straddles. Components of videos that share keys are placed whole wherever the fractions allow that;
+otherwise the large ones are cut by local search. The small ones then fill what the sides lack, in
+the order of their hashes, so that a new video hardly moves an old one.
 """
 
 import operator
@@ -30,7 +29,7 @@ from pipeline.splits.local_search import (
 )
 
 HOLDOUT = SPLITS.index("holdout")
-MAX_CANDIDATES = 16  # for the holdout
+MAX_CANDIDATES = 16  # of a holdout
 
 
 def partition(
@@ -47,9 +46,9 @@ def partition(
     """Put every video into train, val, test or holdout, so that no group key is in two of them.
 
     In order of priority: train and test get both labels; the holdout gets exactly `holdout` videos
-    of each label, or stays empty where that would take a label from another split; few videos are
-    dropped, and the shares of each label come near the fractions. Components are cut only where
-    whole ones cannot give every label between half and twice its fraction.
+    of each label, or none where that would take a label from another split; few videos are dropped,
+    and the shares come near the fractions. Components are cut only where whole ones cannot give
+    every label between half and twice its fraction.
 
     The result depends on the seed and the videos, not on their order. A new video with a new key
     moves at most one component across each boundary (train-val, val-test), and only one with no
@@ -57,13 +56,12 @@ def partition(
     than about 1/32 of a label's videos, stay until that label's count passes a power of two.
 
     Args:
-        group_keys: N collections; a video without keys is tied to no other. A key that only comes
-            along with another one has no influence.
+        group_keys: N collections; a key that only comes along with another one has no influence.
         labels: N labels, 0 real, 1 fake.
         seed: of the hashes that order the keys.
-        test: share of each label's videos for test.
-        val: share of each label's videos for val; the rest is for train.
-        holdout: number of videos of each label to hold out.
+        test: share of each label.
+        val: share of each label; the rest is for train.
+        holdout: number of each label.
         fixed: N splits to keep, empty or None where the choice is free; keys follow their videos.
         names: N distinct names, which order videos with the same keys or none; by default their
             position does.
@@ -91,12 +89,12 @@ def partition(
     pinned = _pinned(graph, fixed)
     usable = members @ (pinned == HOLDOUT) == 0
     sides = place(members[usable], counts[usable], fractions, pinned)
-    with_holdout = None
-    if holdout and not (pinned == HOLDOUT).any():
-        with_holdout = _hold_out(graph, fractions, pinned, sides, holdout)
-    sides = _rescue(members, sides if with_holdout is None else with_holdout)
+    chooses_holdout = holdout and not (pinned == HOLDOUT).any()
+    if chooses_holdout:
+        sides = _hold_out(graph, fractions, pinned, sides, holdout)
+    sides = _rescue(members, sides)
     split = sides_of_sets(members, sides)[graph.set_of_video]  # (N,)
-    if with_holdout is not None:
+    if chooses_holdout:
         for label in (0, 1):
             held = np.flatnonzero((split == HOLDOUT) & (np.asarray(labels) == label)).tolist()
             if names is not None:
@@ -108,20 +106,11 @@ def partition(
 def folds(
     group_keys: Sequence[Collection[str]], labels: Sequence[int], k: int, *, seed: int = 0
 ) -> list[tuple[Ints, Ints]]:
-    """Split for cross-validation: k times training and validation videos without a common key.
+    """Return at most k pairs of ascending indices, to train and to validate without a common key.
 
     Every fold has every label on both sides. A video validates in one fold, or in none if it
     straddles; a fold trains on all videos that share no key with its own validation videos. Where
-    the keys do not allow k folds there are fewer.
-
-    Args:
-        group_keys: N collections, as in `partition`.
-        labels: N labels, 0 real, 1 fake.
-        k: number of folds, at least 2.
-        seed: of the hashes that order the keys.
-
-    Returns:
-        At most k pairs (train, validation) of ascending video indices, int64.
+    the keys do not allow k folds there are fewer. Other arguments are as in `partition`.
 
     Raises:
         SettingsError: k is below 2, or there are not even two folds.
@@ -153,13 +142,7 @@ def folds(
 
 
 def groups(group_keys: Sequence[Collection[str]]) -> Ints:
-    """Number the connected components: videos that share keys, directly or in a chain.
-
-    Args:
-        group_keys: N collections; an empty one is a component of its own.
-
-    Returns:
-        (N,) int64, from 0 in the order of first appearance.
+    """Number the components of N videos that share keys, (N,), in the order of first appearance.
 
     Example:
         >>> groups([{"ann"}, {"cy"}, {"bo", "di"}, {"ann", "bo"}]).tolist()
@@ -172,11 +155,11 @@ def groups(group_keys: Sequence[Collection[str]]) -> Ints:
 
 @dataclass(frozen=True)
 class _Graph:
-    """N videos as a hypergraph of E distinct sets of M group keys."""
+    """N videos as a hypergraph, see `pipeline.splits.local_search`."""
 
     keys: list[str]  # M, in the order of their hashes
-    members: csr_array  # (E, M) 0 or 1
-    counts: Floats  # (E, 2) videos of each label with exactly this set
+    members: csr_array  # (E, M)
+    counts: Floats  # (E, 2)
     set_of_video: Ints  # (N,)
 
 
@@ -191,8 +174,7 @@ def _graph(
     if any(isinstance(keys, str) for keys in group_keys):
         raise ValueError("group keys are collections of strings, got a bare string")
     videos = zip(group_keys, labels, range(len(labels)) if names is None else names, strict=True)
-    own_key = "\0{}".format  # of a video that has no other
-    of_videos = _without_idle_keys([set(keys) or {own_key(name)} for keys, _, name in videos])
+    of_videos = _without_idle_keys([set(keys) or {f"\0{name}"} for keys, _, name in videos])
     ordered = sorted(set().union(*of_videos), key=lambda key: (_hash(key, seed), key))
     column = {key: i for i, key in enumerate(ordered)}
     columns = [tuple(sorted(column[key] for key in keys)) for keys in of_videos]
@@ -212,9 +194,9 @@ def _keys_of_sets(members: csr_array) -> list[Ints]:
 
 
 def _without_idle_keys(of_videos: Sequence[set[str]]) -> list[set[str]]:
-    """Leave out every key that only comes along with another one, so that it has no influence.
+    """Leave out every key that only comes along with another one.
 
-    For example the original of a fake, where all videos of that original show the same actor too.
+    For example an original, if all videos of it show the same actor.
     """
     common: dict[str, set[str]] = {}  # key → keys of every video that has it
     for keys in of_videos:
@@ -232,7 +214,7 @@ def _hash(text: str, seed: int) -> bytes:
 
 
 def _pinned(graph: _Graph, fixed: Sequence[str | None] | None) -> Ints:
-    """Return the side of every key that a fixed video decides, (M,), else NO_SIDE."""
+    """Return the side of every key that a fixed video decides, (M,)."""
     pinned = np.full(len(graph.keys), NO_SIDE)
     if fixed is None:
         return pinned
@@ -253,14 +235,12 @@ def _pinned(graph: _Graph, fixed: Sequence[str | None] | None) -> Ints:
     return pinned
 
 
-def _hold_out(
-    graph: _Graph, fractions: Floats, pinned: Ints, sides: Ints, holdout: int
-) -> Ints | None:
-    """Return the sides, (M,), with keys moved to the holdout; None if another side lost a label."""
+def _hold_out(graph: _Graph, fractions: Floats, pinned: Ints, sides: Ints, holdout: int) -> Ints:
+    """Return sides, (M,), with keys moved to the holdout unless another side lost a label."""
     members, counts = graph.members, graph.counts
-    for taken in _holdouts(members, counts, sides, pinned, holdout):
-        return np.where(taken, HOLDOUT, sides)
-    # Every candidate takes a label from a side as placed: hold one out first, and place the rest.
+    if candidates := _holdouts(members, counts, sides, pinned, holdout):
+        return np.where(candidates[0], HOLDOUT, sides)
+    # Every candidate takes a label from a side: hold one out first, and place the rest.
     covered = count_by_side(sides_of_sets(members, sides), counts, HOLDOUT) > 0
     for taken in _holdouts(members, counts, np.zeros_like(sides), pinned, holdout):
         rest = members @ taken == 0
@@ -268,13 +248,13 @@ def _hold_out(
         kept = count_by_side(sides_of_sets(members, placed), counts, HOLDOUT)
         if (kept > 0)[covered].all():
             return placed
-    return None
+    return sides
 
 
 def _holdouts(
     members: csr_array, counts: Floats, sides: Ints, pinned: Ints, holdout: int
 ) -> list[Bools]:
-    """Return sets of keys, (M,), with enough videos to hold out, from the least loss upwards."""
+    """Return keys, (M,), with enough videos to hold out, from the least loss upwards."""
     size = members.sum(1)  # (E,)
     side = sides_of_sets(members, sides)
     kept = count_by_side(side, counts, HOLDOUT)  # (sides, 2)
@@ -283,11 +263,11 @@ def _holdouts(
     usable = members @ (pinned != NO_SIDE) == 0
 
     def cheapest(taken: Bools, label: int) -> Ints:
-        """Return rows of sets that add videos of a label; of equal ones the last come first."""
+        """Return rows of sets that add videos of a label."""
         outside = members @ ~taken
         cost = members @ np.where(taken, 0, members.T @ worth) - np.maximum(outside - 1, 0) * worth
         rows = np.flatnonzero(usable & (outside > 0) & (counts[:, label] > 0))
-        # The last sets are far from the boundaries between the sides.
+        # Of equal ones the last come first: they are far from the boundaries between sides.
         return rows[np.lexsort((-rows, cost[rows].round(12)))][:MAX_CANDIDATES]
 
     candidates = []
@@ -306,7 +286,7 @@ def _holdouts(
 
 
 def _rescue(members: csr_array, sides: Ints) -> Ints:
-    """Move keys that are in no kept set to where that keeps one."""
+    """Move idle keys to where that keeps a set."""
     kept = sides_of_sets(members, sides) != NO_SIDE
     sides, idle = sides.copy(), members.T @ kept == 0  # (M,)
     keys_of_set = _keys_of_sets(members)

@@ -1,7 +1,6 @@
 """Protocols of splitting: by identity, as published, or across manipulations or sources.
 
-With every protocol, videos that share a group key are on one side; only ``published`` keeps a
-dataset's own split as it is, leaks included.
+Videos that share a group key are on one side, except with ``published``.
 """
 
 import dataclasses
@@ -17,7 +16,7 @@ if TYPE_CHECKING:  # splitting itself knows no HDF5
     from pipeline.cache import Clip
 
 Videos: TypeAlias = "Sequence[Video | Clip]"  # a clip stands for its video
-Splits = list[str | None]  # None for a video that is dropped
+Splits = list[str | None]  # None for a dropped video
 
 UNPARAMETRISED = ("identity", "official", "published")
 PARAMETRISED = ("fold", "leave-out", "test-on")  # "fold:1/5", "leave-out:NAME", "test-on:SOURCE"
@@ -27,21 +26,15 @@ PARAMETRISED = ("fold", "leave-out", "test-on")  # "fold:1/5", "leave-out:NAME",
 class Splitting:
     """Settings of a split.
 
-    Attributes:
-        by: protocol: ``identity``; ``official`` and ``published``: as FaceForensics++, Celeb-DF and
-            DFDC publish it, without and with its leaks; ``fold:2/5``; ``leave-out:Face2Face``,
-            which tests on one manipulation and trains on the others; ``test-on:celebdf``, the same
-            with sources.
-        test: share of each label for test.
-        val: share of each label for val.
-        holdout: number of videos of each label to hold out besides.
-        seed: orders whatever the other settings leave open.
+    ``by`` is ``identity``; ``official`` or ``published``: as FaceForensics++, Celeb-DF and DFDC
+    publish it, without or with its leaks; ``fold:2/5``; ``leave-out:Face2Face``, which tests on one
+    manipulation and trains on the others; or ``test-on:celebdf``, the same with sources.
     """
 
     by: str = "identity"
-    test: float = 0.2
+    test: float = 0.2  # share of each label
     val: float = 0.0
-    holdout: int = 1
+    holdout: int = 1  # videos of each label besides
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -57,11 +50,7 @@ class Splitting:
 
     @property
     def fold(self) -> tuple[int, int]:
-        """Number of the fold, from 1, and number of folds.
-
-        Raises:
-            SettingsError: the protocol does not have two such numbers.
-        """
+        """Number of the fold, from 1, and number of folds."""
         number, _, of = self.by.partition(":")[2].partition("/")
         if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of) >= 2):
             raise SettingsError(f"no split {self.by!r}", "folds are fold:1/5 to fold:5/5, say")
@@ -77,15 +66,9 @@ def split_clips(clips: Sequence["Clip"], how: Splitting) -> list["Clip"]:
 
 
 def split_videos(videos: Videos, names: Sequence[str], how: Splitting) -> Splits:
-    """Put every video into train, val, test or holdout by a protocol.
+    """Put N videos into train, val, test or holdout by a protocol.
 
-    Args:
-        videos: N videos.
-        names: N distinct names; a video must have the same one in every corpus.
-        how: protocol and its settings.
-
-    Returns:
-        N splits, None for a dropped video.
+    Their names must be distinct, and the same in every corpus.
 
     Raises:
         SettingsError: no video has the manipulation, source or official split that is asked for,
@@ -122,7 +105,7 @@ def _partition(
     fixed: Sequence[str | None],
     rows: Collection[int],
 ) -> Splits:
-    """Split some of the videos, and drop the others and those whose fixed splits leak."""
+    """Split some videos; drop the others and those whose fixed splits leak."""
     leaking = _leaking(videos, fixed, rows)
     rows = [row for row in rows if row not in leaking]
     chosen = partition(
@@ -142,7 +125,7 @@ def _partition(
 
 
 def _leaking(videos: Videos, fixed: Sequence[str | None], rows: Collection[int]) -> set[int]:
-    """Return the rows whose fixed splits leak into test, then into holdout, then into val."""
+    """Return the rows whose fixed splits leak into test, then holdout, then val."""
     leaking: set[int] = set()
     taken: set[str] = set()  # group keys of the sides before
     for side in ("test", "holdout", "val", "train"):
@@ -183,15 +166,14 @@ def _leave_out(videos: Videos, names: Sequence[str], how: Splitting, left_out: s
     )
     splits: Splits = []
     for n, video in enumerate(videos):
-        split, allowed = (
-            (first[n], ("test", "holdout")) if n in tested else (second[n], ("train", "val"))
-        )
+        split = first[n] if n in tested else second[n]
+        allowed = ("test", "holdout") if n in tested else ("train", "val")
         splits.append(split if video.label != FAKE or split in allowed else None)
     return splits
 
 
 def _test_on(videos: Videos, names: Sequence[str], how: Splitting, source: str) -> Splits:
-    """Test on all of one source; drop videos of others that share a group key with it."""
+    """Test on all of one source; drop others that share a group key with it."""
     _check_present(source, {video.source for video in videos}, "source")
     tested = {key for video in videos if video.source == source for key in video.group_keys}
     rows = [

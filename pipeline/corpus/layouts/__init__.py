@@ -1,4 +1,4 @@
-"""Datasets whose folders are recognised: one module each, and this table of them."""
+"""Datasets whose folders are recognised, one module each."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,7 @@ CHOICES = (AUTO, *LAYOUTS, FOLDERS)
 
 
 def read(folder: Folder, layout: str = AUTO) -> list[Video]:
-    """Return the videos of a folder that a dataset's layout explains.
-
-    Args:
-        folder: to be read.
-        layout: one of `LAYOUTS`, used whether it recognises the folder or not; ``auto`` for all
-            that recognise it; ``folders`` for none.
+    """Return the videos of a folder that a layout explains: the given one, or any if ``auto``.
 
     Raises:
         SettingsError: a list that belongs to the dataset is damaged or incomplete.

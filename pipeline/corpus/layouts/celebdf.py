@@ -22,13 +22,13 @@ _FOLDERS = {"celeb-real", "youtube-real", "celeb-synthesis"}
 
 
 def recognises(folder: Folder) -> bool:
-    """Return whether a folder has one of its names, or a label and videos with its ids."""
+    """Return whether a folder has one of its names, or a label and its ids."""
     ids = any(_CELEBRITY.fullmatch(p.stem) or _FAKE.fullmatch(p.stem) for p in folder.videos)
     return _is_official(folder) or (ids and folder.label is not None)
 
 
 def read(folder: Folder) -> list[Video]:
-    """Take both celebrities of a fake as its identities, a video of the target as its original."""
+    """Take both celebrities of a fake as identities, and the target's video as original."""
     test_videos = _test_videos(folder)
     videos = []
     for path in folder.videos:
@@ -69,10 +69,9 @@ def _official(name: str, test_videos: set[str] | None) -> str:
 
 
 def _test_videos(folder: Folder) -> set[str] | None:
-    """Return the names of the official test videos, or None without the list.
+    """Return the names in the official list of lines like ``1 Celeb-real/id1_0007.mp4``.
 
-    The list has no header and lines like ``1 Celeb-real/id1_0007.mp4``, where 1 is *real*. Only the
-    names are read; the label is that of the folder.
+    There, 1 is *real*; the label is that of the folder, though.
     """
     path = folder.nearest(LIST, levels=3)
     if path is None:

@@ -1,10 +1,8 @@
 """DeepFakeDetection (DFD): 28 actors; https://github.com/ondyari/FaceForensics, dataset/.
 
-Real ``01__exit_phone_room.mp4`` is actor 01 in a scene, and fake
-``24_23__exit_phone_room__YR5OVD4S.mp4`` is that scene of actor 24, the target, with the face of
-actor 23, the source. The names say nearly everything, so copies may have other folders:
-``original_sequences/actors/c23/videos``, ``DFD_manipulated_sequences``, ``..._actors_c23``,
-``DFD_REAL``.
+``01__exit_phone_room.mp4`` is actor 01 in a scene, ``24_23__exit_phone_room__YR5OVD4S.mp4`` that
+scene of actor 24, the target, with the face of actor 23, the source. Copies have other folders:
+``original_sequences/actors/c23/videos``, ``DFD_manipulated_sequences``, ``DFD_REAL``.
 """
 
 import re
@@ -19,7 +17,7 @@ _FOLDER = re.compile(r"dfd|actors|deepfakedetection")
 
 
 def recognises(folder: Folder) -> bool:
-    """Return whether a name is a fake's, or a folder's name gives the dataset or a label."""
+    """Return whether a name is a fake's, or a folder's gives the dataset or a label."""
     return (
         folder.label is not None
         or any(_FOLDER.search(name) for name in folder.names)
@@ -28,10 +26,7 @@ def recognises(folder: Folder) -> bool:
 
 
 def read(folder: Folder) -> list[Video]:
-    """Take the actors from a video's name, and the label from its folder or else from its name.
-
-    The original of a fake is the target's video of that scene.
-    """
+    """Take the label from the folder, or else from the name; originals are the target's scenes."""
     videos = []
     for path in folder.videos:
         real, fake = _REAL.fullmatch(path.stem), _FAKE.fullmatch(path.stem)

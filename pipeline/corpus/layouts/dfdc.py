@@ -1,8 +1,8 @@
 """The Deepfake Detection Challenge (DFDC): arXiv:2006.07397, and its preview, arXiv:1910.08854.
 
-Labels are in lists: ``dfdc_train_part_0/metadata.json`` has a label for each file and the original
-of each fake, the test set has a ``metadata.json`` with ``is_fake`` or a ``labels.csv``, the preview
-a ``dataset.json`` with its actors. Without actors, a fake and its original share an identity.
+``dfdc_train_part_0/metadata.json`` has labels and the originals of fakes, the test set a
+``metadata.json`` with ``is_fake`` or a ``labels.csv``, the preview a ``dataset.json`` with actors.
+Without actors, a fake and its original share an identity.
 """
 
 import csv
@@ -104,6 +104,6 @@ def _label(entry: Mapping[str, Any]) -> int | None:
 
 
 def _official(entry: Mapping[str, Any]) -> str:
-    """Return the split of an entry; the lists of the test set have none."""
+    """Return the split of an entry; those of the test set have none."""
     split = str(entry.get("split") or entry.get("set") or "test").lower()
     return split if split in ("train", "val", "test") else ""

@@ -2,8 +2,7 @@
 
 ``original_sequences/youtube/c23/videos/004.mp4`` is clip 004, and
 ``manipulated_sequences/Face2Face/c23/videos/004_982.mp4`` is clip 004, the target, with the face or
-the expression of clip 982, the source. Copies without the upper folders, with ``Face2Face/`` and
-``original/`` side by side, are recognised as well.
+expression of clip 982, the source. Copies may lack the upper folders.
 """
 
 import json
@@ -15,7 +14,7 @@ from pipeline.corpus.layouts.folder import Folder
 
 MANIPULATIONS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
 LOOKS_FOR = f"004.mp4 in folders like youtube/c23/videos, 004_982.mp4 in {', '.join(MANIPULATIONS)}"
-# Clips cut from one YouTube video, in different official splits: one person with two numbers.
+# Clips of one YouTube video in different official splits: one person, two numbers.
 SAME_VIDEO = (
     ("605", "606"),
     ("639", "640"),
@@ -32,7 +31,7 @@ _DATASET = re.compile(r"faceforensics|ff\+\+|ffpp")
 
 
 def recognises(folder: Folder) -> bool:
-    """Return whether folders have its names; three digits alone could be anything."""
+    """Return whether folders have its names; three digits could be anything."""
     return (
         bool(_manipulation(folder))
         or _is_youtube(folder)
@@ -78,12 +77,12 @@ def _manipulation(folder: Folder) -> str:
 
 
 def _is_youtube(folder: Folder) -> bool:
-    """Return whether these are originals; a mere ``youtube`` among other fakes does not say so."""
+    """Return whether these are originals; ``youtube`` among other fakes does not say so."""
     return "youtube" in folder.names and (bool(folder.compression) or folder.label != FAKE)
 
 
 def _official(folder: Folder) -> dict[str, str]:
-    """Return the official split by clip, from ``splits/train.json`` and others above the videos."""
+    """Return the official split by clip, from ``splits/train.json`` and others above."""
     split_of_clip: dict[str, str] = {}
     for split in ("train", "val", "test"):
         path = folder.nearest(f"splits/{split}.json", levels=4)
