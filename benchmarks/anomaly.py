@@ -1,12 +1,9 @@
 """Do fakes move more unusually than real videos of people who were never seen?
 
 Run ``python -m benchmarks.anomaly EMBEDDINGS...`` with caches of embeddings, each of a corpus with
-people of its own. Each is split into five folds by identity. In turn, a density of real motion is
-fitted to four of them, as `model.fit` does, and compared with the videos of the fifth.
-
-It prints the AUC of the videos' quantiles among real training videos, with the 95% interval of a
-bootstrap over groups of linked videos, how many real ones are more unusual than 95% of real
-training videos, and the same for moments.
+people of its own. Each is split into five folds by identity: densities of real motion are fitted to
+four, as `model.fit` does, and compared with the videos of the fifth. It prints the AUC of their
+quantiles among real training videos, with a 95% interval, and how many exceed the 95% quantile.
 """
 
 import dataclasses
@@ -24,7 +21,7 @@ from pipeline.cache import Cache
 from pipeline.splits.partition import groups
 from pipeline.splits.protocols import Splitting, split_clips
 
-TEST_FOLDS = 5  # of a corpus
+TEST_FOLDS = 5
 TRAINING_FOLDS = 4  # the default of model.fit
 
 
@@ -32,11 +29,9 @@ def main():
     videos = []
     for folder in map(Path, sys.argv[1:]):
         of_corpus = [
-            dataclasses.replace(
-                video, group_keys=tuple(f"{folder} {key}" for key in video.group_keys)
-            )
+            video
             for fold in range(1, TEST_FOLDS + 1)
-            for video in unseen_videos(Cache(folder, "embed"), f"fold:{fold}/{TEST_FOLDS}")
+            for video in unseen_videos(folder, f"fold:{fold}/{TEST_FOLDS}")
         ]
         print_auc(folder, of_corpus)
         videos += of_corpus
@@ -44,10 +39,8 @@ def main():
     labels = np.array([video.label for video in videos])
     quantiles = np.array([video.quantile for video in videos])
     linked = groups([video.group_keys for video in videos])
-    interval = with_intervals(lambda rows: {"AUC": auc_roc(labels[rows], quantiles[rows])}, linked)[
-        "AUC"
-    ]
-    print(f"  AUC {interval}: 95% interval over {linked.max() + 1} groups of linked videos")
+    auc = with_intervals(lambda rows: {"AUC": auc_roc(labels[rows], quantiles[rows])}, linked)
+    print(f"  AUC {auc['AUC']}: 95% interval over {linked.max() + 1} groups of linked videos")
     for name, label in (("real", 0), ("fake", 1)):
         moments = np.concatenate([video.moments for video in videos if video.label == label])
         share = np.mean(moments > UNUSUAL_QUANTILE)
@@ -65,23 +58,17 @@ def print_auc(name, videos):
 
 @dataclasses.dataclass
 class UnseenVideo:
-    """A video that no density has seen.
-
-    Attributes:
-        label: 0 real, 1 fake.
-        group_keys: whatever links it to other videos.
-        quantile: its quantile among real training videos, 0..1.
-        moments: quantiles of its moments among theirs, (M,).
-    """
+    """A video that no density has seen, as quantiles among real training videos, 0..1."""
 
     label: int
     group_keys: tuple[str, ...]
     quantile: float
-    moments: np.ndarray
+    moments: np.ndarray  # (M,)
 
 
-def unseen_videos(cache, by):
+def unseen_videos(folder, by):
     """Yield the test videos of a split, compared with the real training videos."""
+    cache = Cache(folder, "embed")
     cache.clips = split_clips(cache.clips, Splitting(by=by))
     training = load_sequences(cache, ["motion"], ["train"])
     motion, folds = read_motion(cache, training), training_folds(training, TRAINING_FOLDS, 0)
@@ -99,6 +86,7 @@ def unseen_videos(cache, by):
         moments = np.concatenate([anomaly.by_moment(motion[row]) for row in rows])
         quantiles = np.searchsorted(reference, moments) / len(reference)
         keys = (f"video:{id}", *test.clips[rows[0]].group_keys)
+        keys = tuple(f"{folder} {key}" for key in keys)  # people of another corpus are others
         yield UnseenVideo(label, keys, anomaly.quantile(distance), quantiles)
 
 

@@ -32,8 +32,8 @@ from pipeline.workers.local import LocalPool
 @cloup.option(
     "--cache",
     type=click.Path(path_type=Path),
-    help="Embeddings that the run was fitted on, or those of another corpus, all of whose videos "
-    "are evaluated.  [default: the recorded path of the former]",
+    help="Embeddings that the run was fitted on, or another corpus, all of which is evaluated.  "
+    "[default: the recorded path of the former]",
 )
 @cloup.option("--json", "as_json", is_flag=True, help="Print metrics.json, or sweep.json, instead.")
 @cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
@@ -77,12 +77,11 @@ def main(
     """Evaluate RUN on the test split and the holdout, beside controls.
 
     Controls are trained on the same videos: logistic regressions over mean-pooled embeddings and
-    over metadata alone (size, frame rate, duration, bit rate: does the corpus give itself away?),
-    and heads like the detector's that see the moments in random order, or one stream alone.
-    Writes metrics.json, curves and report.html into RUN, or into RUN/cross for another corpus;
-    pages about the worst mistakes into cases/ beside them, if videos and weights are available;
-    and with --sweep also sweep.csv, sweep.json and sweep.png. With a second run, compares the two
-    and writes nothing.
+    over metadata alone (does the corpus give itself away?), and heads that see the moments in
+    random order, or one stream alone. Writes metrics.json, curves and report.html into RUN, or
+    into RUN/cross for another corpus; pages about the worst mistakes into cases/ beside them, if
+    videos and weights are available; and with --sweep sweep.csv, sweep.json and sweep.png. With a
+    second run, compares the two and writes nothing.
 
     \b
     Example:

@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     cloup.option(
         "--follow-links",
         is_flag=True,
-        help="Follow symbolic links that lead out of the folders given. By default they are "
-        "undecidable.",
+        help="Follow links out of the folders given, which are undecidable otherwise.",
     ),
 )
 @cloup.option_group(
@@ -52,15 +51,14 @@ if TYPE_CHECKING:
         metavar="FILE",
         type=click.Path(path_type=Path),
         help="Write a row per video to a .csv or .jsonl file as it is done. The same command "
-        "resumes with what is missing or has changed.",
+        "resumes.",
     ),
     cloup.option(
         "--report",
         metavar="FOLDER",
         type=click.Path(path_type=Path),
-        help="Write a page into FOLDER for each video: the verdict and its evidence, where and "
-        "when; and an evidence video. With several, index.html lists them. Takes several times "
-        "as long. Not with -o.",
+        help="Write a page of evidence and an evidence video into FOLDER for each video, and "
+        "index.html for several. Takes several times as long. Not with -o.",
     ),
     cloup.option("--json", "as_json", is_flag=True, help="Print a JSON object per video and line."),
     cloup.option(

@@ -1,4 +1,4 @@
-"""Controls: baseline detectors trained on the run's own videos and folds, which it has to beat."""
+"""Controls: baseline detectors that a run has to beat, trained on its own videos and folds."""
 
 import dataclasses
 import hashlib
@@ -33,7 +33,7 @@ from pipeline.cache import Cache, Clip
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 Folds = Sequence[tuple[Indices, Indices]]  # rows to train on and rows to validate on
-State = dict[str, Any]  # plain values and tensors of a trained control, as `controls.pt` has them
+State = dict[str, Any]  # values and tensors of a trained control, as in `controls.pt`
 
 CONTROLS = "controls.pt"
 MEAN_POOL = "mean-pooled"
@@ -58,25 +58,18 @@ EXPLAINED = {
     "without motion.",
 }
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C, to choose from
-SHUFFLES = 4  # orders of each training clip, one of which is drawn whenever it is seen
-MAX_SHUFFLED_BYTES = 2**29  # of embeddings that get several orders; larger sets get one
+SHUFFLES = 4  # orders of each training clip
+MAX_SHUFFLED_BYTES = 2**29  # larger sets of embeddings get one order, to save memory
 
 
 @dataclass(frozen=True)
 class Control:
-    """A trained control.
-
-    Attributes:
-        name: a key of `EXPLAINED`.
-        streams: streams that it needs.
-        threshold: score from which it calls a video fake.
-        score: function from N clips to (V,) scores of their videos, ordered as by `by_video`.
-    """
+    """A trained control."""
 
     name: str
     streams: tuple[str, ...]
-    threshold: float
-    score: Callable[[Sequences], Floats]
+    threshold: float  # score from which it calls a video fake
+    score: Callable[[Sequences], Floats]  # N clips → (V,), as ordered by `by_video`
 
 
 def load_or_train_controls(
@@ -88,18 +81,9 @@ def load_or_train_controls(
     device: str,
     bar: "tqdm[NoReturn]",
 ) -> tuple[list[Control], dict[str, str]]:
-    """Load a run's controls from ``controls.pt``; train and save those that are missing there.
+    """Load ``controls.pt``; train and save missing controls, if the run's own cache is available.
 
-    Args:
-        run: a trained run.
-        cache: the cache whose videos they will score.
-        training_cache: the cache that the run was trained on; None if it is unavailable.
-        heads: train heads, too, not only logistic regressions.
-        device: where heads are trained, as PyTorch names it, or ``auto``.
-        bar: progress bar; its total grows by the number of heads to train.
-
-    Returns:
-        the controls, and name → why a control is absent.
+    The bar's total grows by the number of heads to train. Also return name → why one is absent.
     """
     absent = absent_controls(run, cache)
     if training_cache and training_cache is not cache:
@@ -125,7 +109,7 @@ def load_or_train_controls(
 
 
 def absent_controls(run: Run, cache: Cache) -> dict[str, str]:
-    """Return the controls that do not exist for the videos of a cache, and why."""
+    """Return control → why it makes no sense for a cache."""
     embedded, absent = available_streams(cache), {}
     for stream, name in ALONE.items():
         if stream not in embedded:
@@ -136,7 +120,7 @@ def absent_controls(run: Run, cache: Cache) -> dict[str, str]:
 
 
 def control(name: str, run: Run, state: State) -> Control:
-    """Return a control from its trained state."""
+    """Rebuild a control from its trained state."""
     score = _logistic_score(name, state) if name in LOGISTIC else _head_score(name, run, state)
     return Control(name, _streams(name, run), state["threshold"], score)
 
@@ -147,13 +131,8 @@ def _streams(name: str, run: Run) -> tuple[str, ...]:
 
 
 def _train(
-    run: Run,
-    cache: Cache,
-    names: Sequence[str],
-    device: str,
-    progress: Callable[[], object],
+    run: Run, cache: Cache, names: Sequence[str], device: str, progress: Callable[[], object]
 ) -> dict[str, State]:
-    """Train controls on a run's own training split and folds; `progress` is called per fold."""
     training = load_sequences(cache, run.config.streams, ("train", "val"))
     folds = training_folds(training, run.config.n_heads, run.config.seed)
     states: dict[str, State] = {}
@@ -175,7 +154,6 @@ def _train(
 
 
 def _anomaly_control(run: Run, cache: Cache) -> Control:
-    """Return the distance of motion from that of real training videos, which saw no fake."""
     anomaly = load_anomaly(run.folder)
 
     def score(data: Sequences) -> Floats:
@@ -192,45 +170,27 @@ def _features(name: str, data: Sequences) -> Floats:
 
 
 def mean_pooled(data: Sequences) -> Floats:
-    """Return the mean of each embedding over time, (N, D) float64."""
+    """Average each embedding over time: (N, D) float64."""
     batches = data.x.split(CLIPS_AT_ONCE)  # type: ignore[no-untyped-call]
     return torch.cat([x.double().mean(1) for x in batches]).numpy()
 
 
 def metadata(clips: Sequence[Clip]) -> Floats:
-    """Return logarithms of the files' size, frame rate, duration and bit rate, (N, 6) float64."""
+    """Return logarithms of size, frame rate, duration and bit rate: (N, 6) float64."""
     columns = [(c.width, c.height, c.fps, c.duration, c.bit_rate, c.n_bytes) for c in clips]
     return np.log(np.array(columns, np.float64))
 
 
 def logistic_regression(
-    features: Floats,
-    labels: npt.NDArray[np.int64],
-    folds: Folds,
-    *,
-    max_fpr: float | None = None,
+    features: Floats, labels: npt.NDArray[np.int64], folds: Folds, *, max_fpr: float | None = None
 ) -> tuple[Pipeline, float]:
-    """Fit a logistic regression whose penalty is chosen on the same folds as the head's settings.
-
-    Args:
-        features: features of the training split, (N, D).
-        labels: 0 real, 1 fake, (N,).
-        folds: rows to train on and rows to validate on.
-        max_fpr: largest false-positive rate; None puts the threshold at the equal error rate.
-
-    Returns:
-        the model, and its threshold, chosen on the validation folds.
-    """
+    """Fit (N, D) features; choose penalty and threshold on the validation folds."""
     model = make_pipeline(
         StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000)
     )
-    search = GridSearchCV(
-        model,
-        {"logisticregression__C": PENALTIES},
-        scoring="neg_log_loss",
-        cv=list(folds),
-    ).fit(features, labels)
-    best: Pipeline = search.best_estimator_
+    grid = {"logisticregression__C": PENALTIES}
+    search = GridSearchCV(model, grid, scoring="neg_log_loss", cv=list(folds))
+    best: Pipeline = search.fit(features, labels).best_estimator_
     out_of_fold = [
         (labels[val], clone(best).fit(features[train], labels[train]).predict_proba(features[val]))
         for train, val in folds
@@ -312,15 +272,9 @@ def _head_score(name: str, run: Run, state: State) -> Callable[[Sequences], Floa
 
 
 def shuffled(data: Sequences, seed: int, *, orders: int = 1) -> Sequences:
-    """Put the moments of every clip into a random order, the same for all of its streams.
+    """Put the moments of each clip and copy into ``orders`` random orders, alike for all streams.
 
-    Sequences mapped from a file are written to another file.
-
-    Args:
-        data: N clips.
-        seed: seed of the orders.
-        orders: number of orders of each clip, and of each of its copies; all but the clip's first
-            become copies for training.
+    All but the clip's first become copies. Sequences mapped from a file go to another file.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -339,10 +293,7 @@ def shuffled(data: Sequences, seed: int, *, orders: int = 1) -> Sequences:
 
 
 def load_controls(run: Run) -> dict[str, State]:
-    """Return the states of the controls in ``controls.pt``; none if it is of another run.
-
-    An unreadable file counts as none, and the controls are trained again.
-    """
+    """Read ``controls.pt``; an unreadable file, or one of another run, has no controls."""
     try:
         content = torch.load(run.folder / CONTROLS, map_location="cpu", weights_only=True)
         return dict(content["controls"]) if content["made_with"] == _digest(run) else {}
@@ -356,6 +307,6 @@ def _save_controls(run: Run, states: Mapping[str, State]) -> None:
 
 
 def _digest(run: Run) -> str:
-    """Return a sha256 over the run, which names its cache, and how controls are trained."""
+    """Return a sha256 of the run and of how controls are trained."""
     recipe = json.dumps([digest_of(run), SHUFFLES, MAX_SHUFFLED_BYTES, PENALTIES])
     return hashlib.sha256(recipe.encode()).hexdigest()

@@ -1,7 +1,4 @@
-"""A run on videos it has never seen, beside controls on the very same videos.
-
-The steps are `score`, `compare_scores` and `write_evaluation`.
-"""
+"""A run on videos it has never seen, beside controls on the very same videos."""
 
 import dataclasses
 import json
@@ -33,7 +30,7 @@ from pipeline.splits.partition import groups
 METRICS = "metrics.json"
 DETECTOR = "detector"
 PLOTTED = "test"  # split of the curves and of the verdicts on controls
-ALL = "all"  # its name where a whole corpus is evaluated, whatever its splits
+ALL = "all"  # stands for all splits of another corpus
 PROBABILITY_METRICS = ("brier", "ece")  # undefined for scores that are not probabilities
 CONTROL_VERDICTS = {  # control → what follows if the detector is better, and if it is not
     SHUFFLED: (
@@ -49,25 +46,17 @@ CONTROL_VERDICTS = {  # control → what follows if the detector is better, and 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a run and its controls on the same V videos.
+    """Scores of a run and its controls on the same V videos."""
 
-    Attributes:
-        clips: one clip of each of the V videos.
-        scores: detector or control → its (V,) scores and threshold; empty if V is 0.
-        absent: control → why it has no scores.
-        probabilities: video → probability of being fake; NaN for those that are not among the V.
-        distances: video → distance of its motion from usual motion.
-    """
-
-    clips: Sequence[Clip]
-    scores: Mapping[str, Scored]
-    absent: Mapping[str, str]
-    probabilities: Mapping[str, float]
-    distances: Mapping[str, float]
+    clips: Sequence[Clip]  # one per video
+    scores: Mapping[str, Scored]  # detector or control → (V,) scores; empty if V is 0
+    absent: Mapping[str, str]  # control → why it has no scores
+    probabilities: Mapping[str, float]  # video → probability; NaN for videos not among the V
+    distances: Mapping[str, float]  # video → distance from usual motion
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """(V,): 0 real, 1 fake."""
+        """Labels, (V,)."""
         return np.array([clip.label for clip in self.clips], np.int64)
 
 
@@ -75,50 +64,36 @@ class Scores:
 class Evaluation:
     """Metrics of a run on unseen videos, and everything a report shows beside them.
 
-    Attributes:
-        folder: where it is written.
-        metrics: detector or control → split → metric → `Metric`, and ``confusion`` → four counts.
-        coverage: split → number of ``videos``, and how many of them are ``scored``.
-        by_manipulation: split → manipulation → `Part`, for splits with several.
-        by_source: split → source → `Part`, for splits with several.
-        comparisons: split → control → comparison of the detector with it.
-        absent: control → why it is missing.
-        n_dropped: number of videos left out because they are in no split.
-        rejected: why extraction could not use files of the corpus → number of files.
-        videos: result of each video of the cache.
-        splits: splits of the cache, each with its videos, identities and clips.
-        caution: warning about a corpus whose identities are unknown, or empty.
-        leak_warning: warning that some videos were seen in training, or empty.
-        warnings: every other warning to show with the result, the one above included.
+    ``metrics``: detector or control → split → metric → `Metric`; ``confusion`` → four counts.
     """
 
     folder: Path
     metrics: dict[str, dict[str, dict[str, Any]]]
-    coverage: dict[str, dict[str, int]]
-    by_manipulation: dict[str, dict[str, Part]]
-    by_source: dict[str, dict[str, Part]]
-    comparisons: dict[str, dict[str, Comparison]]
-    absent: dict[str, str]
-    n_dropped: int
-    rejected: dict[str, int]
-    videos: list[VideoResult]
-    splits: list[dict[str, Any]]
-    caution: str
-    leak_warning: str
-    warnings: list[str]
+    coverage: dict[str, dict[str, int]]  # split → number of ``videos``, and of those ``scored``
+    by_manipulation: dict[str, dict[str, Part]]  # by split, if it has several
+    by_source: dict[str, dict[str, Part]]  # likewise
+    comparisons: dict[str, dict[str, Comparison]]  # split → control → detector against it
+    absent: dict[str, str]  # control → why it is missing
+    n_dropped: int  # videos in no split
+    rejected: dict[str, int]  # why extraction could not use a file → number of files
+    videos: list[VideoResult]  # all of the cache
+    splits: list[dict[str, Any]]  # all of the cache, with their videos, identities and clips
+    caution: str  # warning that identities are unknown, or empty
+    leak_warning: str  # warning that some videos were seen in training, or empty
+    warnings: list[str]  # all but ``caution``
 
     def metrics_on(self, split: str) -> dict[str, dict[str, Any]]:
-        """Return the metrics on a split of the detector and of the controls evaluated there."""
+        """Return detector or control → metrics on a split."""
         return {name: of[split] for name, of in self.metrics.items() if split in of}
 
     @property
     def n_rejected(self) -> int:
-        """Number of files of the corpus that extraction could not use."""
+        """Number of files that extraction could not use."""
         return sum(self.rejected.values())
 
     @property
     def verdicts(self) -> list[str]:
-        """Sentences on whether the detector beats the controls that it should beat."""
+        """Sentences on whether the detector beats its most important controls."""
         comparisons = self.comparisons.get(PLOTTED) or self.comparisons.get(ALL, {})
         return [
             sentence(name, comparisons[name], meaning=meaning, otherwise=otherwise)
@@ -135,16 +110,16 @@ def evaluate(
     device: str = "auto",
     allow_leaks: bool = False,
 ) -> Evaluation:
-    """Evaluate a run on the test split and the holdout of its cache, and write the result.
+    """Evaluate a run on the test split and the holdout of its cache.
 
     Writes ``metrics.json`` and curves into the run's folder. Controls are trained once, on the
-    run's own training split and folds, and stored in ``controls.pt``.
+    run's training split and folds, and stored in ``controls.pt``.
 
     Args:
-        run: a trained run.
+        run: trained run.
         cache: the embedding cache it was trained on, by default at its recorded path.
-        controls: train heads as controls, too, not only two logistic regressions.
-        device: where they are trained, as PyTorch names it, or ``auto``.
+        controls: train heads as controls, not only logistic regressions.
+        device: where controls are trained.
         allow_leaks: evaluate although the split leaks; every result then carries a warning.
 
     Raises:
@@ -171,15 +146,7 @@ def evaluate(
 def score(
     run: Run, cache: Cache, splits: Sequence[str], name: str, controls: Sequence[Control]
 ) -> Scores:
-    """Score the videos of some splits, taken together, by a run and its controls.
-
-    Args:
-        run: a trained run.
-        cache: cache of embeddings.
-        splits: splits of the cache.
-        name: what messages call them.
-        controls: trained controls.
-    """
+    """Score the videos of some splits, called ``name`` in messages, by a run and its controls."""
     data = load_sequences(cache, run.config.streams, splits)
     ids, _, values = score_videos(run, data)
     scored = np.isfinite(values)
@@ -219,16 +186,7 @@ def compare_scores(
     absent: Mapping[str, str],
     n_dropped: int = 0,
 ) -> Evaluation:
-    """Compute all metrics, and compare the detector with its controls.
-
-    Args:
-        run: the evaluated run.
-        cache: the evaluated cache of embeddings.
-        folder: where the evaluation is written.
-        scores: split → scores of its videos.
-        absent: control → why it could not be trained.
-        n_dropped: number of videos in no split.
-    """
+    """Compute all metrics by split, and compare the detector with its controls."""
     metrics: dict[str, dict[str, dict[str, Any]]] = {}
     comparisons, manipulations, sources = {}, {}, {}
     for split, found in scores.items():
@@ -286,20 +244,9 @@ def compare_scores(
 def write_evaluation(
     evaluation: Evaluation, cache: Cache, plotted: Scores | None, title: str
 ) -> None:
-    """Write ``metrics.json`` and curves into the folder of an evaluation.
-
-    Args:
-        evaluation: the evaluation.
-        cache: the evaluated cache of embeddings.
-        plotted: scores that the curves show; without them, or with one class only, no curves.
-        title: of the curves.
-    """
-    metrics = {
-        name: {split: _as_json(values) for split, values in of_splits.items()}
-        for name, of_splits in evaluation.metrics.items()
-    }
-    result: dict[str, Any] = metrics.pop(DETECTOR, {})
-    result |= {
+    """Write ``metrics.json``, and curves of ``plotted`` if it has both classes."""
+    metrics = dict(evaluation.metrics)
+    result: dict[str, Any] = metrics.pop(DETECTOR, {}) | {
         "controls": metrics,
         "absent_controls": evaluation.absent,
         "comparisons": {
@@ -307,8 +254,8 @@ def write_evaluation(
             for split, comparisons in evaluation.comparisons.items()
         },
         "verdicts": evaluation.verdicts,
-        "by_manipulation": _as_json(evaluation.by_manipulation),
-        "by_source": _as_json(evaluation.by_source),
+        "by_manipulation": evaluation.by_manipulation,
+        "by_source": evaluation.by_source,
         "coverage": evaluation.coverage,
         "videos_in_no_split": evaluation.n_dropped,
         "files_rejected": evaluation.n_rejected,
@@ -316,7 +263,7 @@ def write_evaluation(
         "cache_sha256": cache.sha256,
         "warnings": [*evaluation.warnings, *filter(None, [evaluation.caution])],
     }
-    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    text = json.dumps(result, indent=1, allow_nan=False, default=dataclasses.asdict) + "\n"
     write_whole(evaluation.folder / METRICS, lambda path: path.write_text(text))
     if plotted and len(set(plotted.labels)) == 2:
         folder, warnings = evaluation.folder, evaluation.warnings
@@ -326,10 +273,3 @@ def write_evaluation(
         plot_roc(curves, folder / "roc.png", title, warnings)
         plot_precision_recall(curves, folder / "precision_recall.png", title, warnings)
         plot_reliability(curves[DETECTOR], folder / "reliability.png", title, warnings)
-
-
-def _as_json(value: Any) -> Any:
-    """Return dataclasses as dictionaries, at any depth."""
-    if isinstance(value, dict):
-        return {name: _as_json(one) for name, one in value.items()}
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]

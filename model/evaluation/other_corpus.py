@@ -25,9 +25,7 @@ from pipeline.common.csv_files import write_csv
 from pipeline.common.errors import IntegrityError, SettingsError
 from pipeline.corpus.labelled_video import LABEL_NAMES
 
-# Settings that change neither a pixel nor an embedding of a video: which videos there are, how they
-# are split and stored, and how many frames of each are read.
-MAY_DIFFER = {
+MAY_DIFFER = {  # settings that change neither a pixel nor an embedding of a video
     "extraction": {
         "corpus",
         "splitting",
@@ -57,12 +55,12 @@ def evaluate_elsewhere(
     ``predictions.csv`` and curves into ``cross/<name of the cache>`` in the run's folder.
 
     Args:
-        run: a trained run.
-        other: an embedding cache made with the same settings.
-        controls: use heads as controls, too, not only two logistic regressions.
+        run: trained run.
+        other: embedding cache made with the same settings.
+        controls: use heads as controls, not only logistic regressions.
         device: where missing controls are trained, if the run's own cache is available.
-        allow_leaks: evaluate although it shares group keys with the training videos; every result
-            then carries a warning.
+        allow_leaks: evaluate although group keys were trained on; every result then carries a
+            warning.
 
     Raises:
         SettingsError: it was extracted or embedded with other settings.
@@ -76,7 +74,7 @@ def evaluate_elsewhere(
         trained, absent = load_or_train_controls(
             run, other, _training_cache(run), heads=controls, device=device, bar=bar
         )
-        # A leak in the run's own split does not matter here: no video of it is evaluated.
+        # A leak in the run's own split does not matter: none of its videos is evaluated.
         run = dataclasses.replace(
             run, config=dataclasses.replace(run.config, leak_warning=leak_warning)
         )
@@ -123,7 +121,7 @@ def _check_same_settings(run: Run, other: Cache) -> None:
 
 
 def _folder(run: Run, other: Cache) -> Path:
-    """Return a folder named after the cache, and its content where another cache has the name."""
+    """Return a folder named after the cache, with its sha256 if another cache has the name."""
     sha256, name = other.sha256, other.folder.resolve().name
     folder = run.folder / "cross" / name
     taken = folder / METRICS

@@ -21,19 +21,11 @@ TEST = "test"
 
 @dataclass(frozen=True)
 class RunComparison:
-    """Comparison of two runs on their common test videos.
+    """Comparison of two runs on their common test videos."""
 
-    Attributes:
-        names: folders of the two runs.
-        videos: number of common test videos.
-        scored: number of those that both runs score, which are compared.
-        comparison: the first run as a, the second as b.
-        warnings: to be shown with it.
-    """
-
-    names: tuple[str, str]
+    names: tuple[str, str]  # folders
     videos: int
-    scored: int
+    scored: int  # videos that both runs score, which are compared
     comparison: Comparison
     warnings: list[str]
 
@@ -46,7 +38,7 @@ def compare_runs(a: Run, b: Run, *, allow_leaks: bool = False) -> RunComparison:
     """Compare two runs on their common test split; videos are matched by the sha256 of their files.
 
     Args:
-        a: a trained run whose cache is at its recorded path.
+        a: trained run whose cache is at its recorded path.
         b: another one, with other settings, streams or embeddings.
         allow_leaks: compare although one was trained on test videos of the other.
 
@@ -116,7 +108,7 @@ def _same_videos(a: Run, b: Run, of_a: dict[str, Clip], of_b: dict[str, Clip]) -
 
 
 def comparison_table(result: RunComparison) -> str:
-    """Return the comparison as plain text."""
+    """Format a comparison as plain text."""
     a, b = result.names
     comparison = result.comparison
     lines = [f"WARNING: {warning}" for warning in result.warnings]

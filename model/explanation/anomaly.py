@@ -19,8 +19,8 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 ANOMALY = "anomaly.npz"
-UNUSUAL_QUANTILE = 0.95  # of real training videos; a more unusual one is called fake by the control
-MAX_FAMILIAR = 2.0  # times the largest distance of a real training video; more is another kind
+UNUSUAL_QUANTILE = 0.95  # of real training videos; more is fake for the control
+MAX_FAMILIAR = 2.0  # times the largest distance of a real training video
 MIN_SPREAD = 0.1  # robust standard deviations; smaller differences are noise
 N_DRIVERS = 3  # descriptors named in a text
 TITLES = [(f"{n} speed" if n in SPEEDS else n).replace("_", " ") for n in NAMES]
@@ -29,37 +29,23 @@ CLIP_TITLES = (*TITLES, *(f"variation of {title}" for title in TITLES))
 
 @dataclass(frozen=True)
 class Density:
-    """Gaussian over P descriptors, fitted to real clips.
+    """Gaussian over P descriptors, fitted to real clips."""
 
-    Attributes:
-        centre: medians, (P,); NaN for a descriptor that was never measured, which is ignored.
-        scale: robust standard deviations, (P,): interquartile ranges over that of N(0, 1).
-        mean: mean in these units, (P,).
-        covariance: covariance in these units, (P, P).
-    """
-
-    centre: Floats
-    scale: Floats
-    mean: Floats
-    covariance: Floats
+    centre: Floats  # medians, (P,); NaN: never measured, ignored
+    scale: Floats  # robust standard deviations, (P,): interquartile ranges over that of N(0, 1)
+    mean: Floats  # (P,) in these units
+    covariance: Floats  # (P, P) in these units
 
     def deviations(self, x: Floats) -> Floats:
         """Return descriptors, (M, P), in robust standard deviations from the median."""
         return (x - self.centre) / self.scale
 
     def parts(self, x: Floats) -> Floats:
-        """Split the squared Mahalanobis distances of descriptors, (M, P), by descriptor.
+        """Split squared Mahalanobis distances over P by descriptor: (M, P) to (M, P).
 
-        A row sums to the squared distance over P. Each part is that of the decorrelated variable
-        nearest to its descriptor. An unknown descriptor (NaN) has no part: the distance is that
-        among the known ones, scaled up to P of them.
-
-        Returns:
-            (M, P), NaN in rows of which nothing is known.
-
-        References:
-            Garthwaite and Koch, Evaluating the contributions of individual variables to a
-            quadratic form, 2016.
+        Each part is that of the decorrelated variable nearest to its descriptor (Garthwaite and
+        Koch, Evaluating the contributions of individual variables to a quadratic form, 2016). An
+        unknown descriptor (NaN) has none: known ones are scaled up. Rows of NaN only stay NaN.
         """
         from_mean = self.deviations(x) - self.mean
         parts = np.full(from_mean.shape, np.nan)
@@ -76,33 +62,22 @@ class Density:
 
 @dataclass(frozen=True)
 class Anomaly:
-    """Density of usual motion, fitted to the real training videos of each fold.
+    """Density of usual motion, fitted to the real training videos of each of F folds.
 
-    Attributes:
-        clips: F densities of clips: each descriptor's mean and standard deviation over time.
-        moments: F densities of single moments.
-        reference: ascending distances of the R real training videos, (R,), each by the density of
-            the fold that did not see its identities.
+    ``motion`` has the descriptors of a clip, (T-1, K), or of N clips.
     """
 
-    clips: tuple[Density, ...]
+    clips: tuple[Density, ...]  # of means and standard deviations over time
     moments: tuple[Density, ...]
-    reference: Floats
+    reference: Floats  # ascending distances of real videos from folds without their identities
 
     def distances(self, motion: Sequence[npt.NDArray[Any]]) -> Floats:
-        """Return the distances of clips from usual motion; 1 is usual, NaN is unknown.
-
-        Args:
-            motion: motion descriptors of N clips, (T-1, K) each.
-
-        Returns:
-            (N,), averaged over folds; the distance of a video is the mean over its clips.
-        """
+        """Return the distances of clips from usual motion, (N,); 1 is usual, NaN is unknown."""
         x = _clip_descriptors(motion)
         return np.mean([_distances(density, x) for density in self.clips], axis=0)
 
     def by_moment(self, motion: npt.NDArray[Any]) -> Floats:
-        """Return the distance of each moment of a clip from usual motion, (T-1,); 1 is usual."""
+        """Return the distances of the moments of a clip, (T-1,); 1 is usual, NaN is unknown."""
         x = _known(motion)
         return np.mean([_distances(density, x) for density in self.moments], axis=0)
 
@@ -113,45 +88,28 @@ class Anomaly:
 
     @property
     def threshold(self) -> float:
-        """Distance that is larger than those of `UNUSUAL_QUANTILE` of the real videos."""
+        """Distance that `UNUSUAL_QUANTILE` of the real videos do not reach."""
         return float(np.quantile(self.reference, UNUSUAL_QUANTILE))
 
     def is_unfamiliar(self, motion: Sequence[npt.NDArray[Any]]) -> bool:
-        """Return whether a video is `MAX_FAMILIAR` times as unusual as any real training video.
-
-        Args:
-            motion: motion descriptors of all its clips, (T-1, K) each.
-        """
+        """Return whether a video is `MAX_FAMILIAR` times as unusual as any real training video."""
         distance = self._of_video(motion)
         return distance is not None and distance > MAX_FAMILIAR * float(self.reference.max())
 
     def drivers(self, motion: Sequence[npt.NDArray[Any]]) -> list[tuple[str, float, float]]:
-        """Return the descriptors that make clips of a video unusual, the strongest first.
+        """Return the descriptors that make clips unusual, the strongest first.
 
-        Args:
-            motion: motion descriptors of the clips, (T-1, K) each.
-
-        Returns:
-            for each known descriptor its name, its share of the squared distance (all sum to 1),
-            and its distance from the median of real clips, in robust standard deviations.
+        Each has a name, a share of the squared distance (they sum to 1), and the distance from the
+        median of real clips in robust standard deviations.
         """
         return _drivers(self.clips, _clip_descriptors(motion), CLIP_TITLES)
 
     def drivers_at(self, motion: npt.NDArray[Any], moment: int) -> list[tuple[str, float, float]]:
-        """Return the descriptors that make one moment of a clip unusual, as `drivers` does.
-
-        Args:
-            motion: motion descriptors of the clip, (T-1, K).
-            moment: index of the moment, 0..T-2.
-        """
+        """Return the descriptors that make one moment of a clip unusual, as `drivers` does."""
         return _drivers(self.moments, _known(motion)[[moment]], TITLES)
 
     def of_video(self, motion: Sequence[npt.NDArray[Any]]) -> tuple[float | None, str]:
-        """Return a video's quantile, None if its motion is unknown, and the drivers as text.
-
-        Args:
-            motion: motion descriptors of all its clips, (T-1, K) each.
-        """
+        """Return a video's quantile, None if its motion is unknown, and its drivers as text."""
         distance = self._of_video(motion)
         if distance is None:
             return None, ""
@@ -169,15 +127,9 @@ def fit_anomaly(
     training: Sequences,
     folds: Sequence[tuple[Indices, Indices]],
 ) -> Anomaly:
-    """Fit densities of usual motion to the real clips of a training split.
+    """Fit a density per fold to its real training clips; fakes are not used.
 
-    There is a density per fold, of its real training clips. The reference for new videos are its
-    real validation videos, whose identities it did not see. Fakes are not used.
-
-    Args:
-        motion: motion descriptors of N clips, (T-1, K) each.
-        training: the N clips.
-        folds: rows to train on and rows to validate on.
+    The reference for new videos are its real validation videos, whose identities it did not see.
     """
     real = np.flatnonzero(training.labels == 0)
     features = _clip_descriptors(motion)
@@ -201,12 +153,12 @@ def percent(share: float) -> str:
 
 
 def read_motion(cache: Cache, data: Sequences) -> list[npt.NDArray[np.float32]]:
-    """Return the motion descriptors of N clips, (T-1, K) float32 each."""
+    """Read the descriptors of N clips, (T-1, K) float32 each."""
     return [cache.read(clip, "motion") for clip in data.clips]
 
 
 def save_anomaly(folder: Path, anomaly: Anomaly) -> None:
-    """Write ``anomaly.npz``, plain arrays, into the folder of a run."""
+    """Write ``anomaly.npz`` into the folder of a run."""
     arrays = {"names": np.array(NAMES), "reference": anomaly.reference}
     for kind in ("clips", "moments"):
         for name in Density.__dataclass_fields__:
@@ -220,24 +172,16 @@ def save_anomaly(folder: Path, anomaly: Anomaly) -> None:
 
 
 def load_anomaly(folder: Path) -> Anomaly:
-    """Return what `save_anomaly` wrote into the folder of a run.
-
-    Raises:
-        IntegrityError: the file is missing or damaged, or about other descriptors.
-    """
+    """Read what `save_anomaly` wrote; raise `IntegrityError` if it is damaged."""
     path = folder / ANOMALY
     try:
         with np.load(path, allow_pickle=False) as npz:
             if npz["names"].tolist() != list(NAMES):
                 raise ValueError("it is about other descriptors of motion")
-            names = tuple(Density.__dataclass_fields__)
-            densities = {
-                kind: tuple(
-                    Density(*arrays)
-                    for arrays in zip(*(npz[f"{kind}_{name}"] for name in names), strict=True)
-                )
-                for kind in ("clips", "moments")
-            }
+            densities = {}
+            for kind in ("clips", "moments"):
+                arrays = [npz[f"{kind}_{name}"] for name in Density.__dataclass_fields__]
+                densities[kind] = tuple(Density(*fold) for fold in zip(*arrays, strict=True))
             return Anomaly(**densities, reference=npz["reference"])
     except Exception as error:  # whatever an arbitrary file makes a parser raise
         raise IntegrityError(f"{path} is damaged: {error}", "fit the run again") from error
@@ -246,7 +190,7 @@ def load_anomaly(folder: Path) -> Anomaly:
 def _known(motion: npt.NDArray[Any]) -> Floats:
     """Return descriptors as float64, NaN where they were not measured.
 
-    An unknown camera motion is stored as speed 0, and the first two maps have no jerk.
+    Unknown motion of the camera is stored as speed 0, and the first two maps have no jerk.
     """
     x = motion.astype(np.float64)
     x[:2, NAMES.index("jerk")] = np.nan
@@ -265,7 +209,7 @@ def _clip_descriptors(motion: Sequence[npt.NDArray[Any]]) -> Floats:
 
 def _density(x: Floats) -> Density:
     """Fit a density to descriptors, (M, P); an unknown one counts as the median."""
-    from sklearn.covariance import LedoitWolf  # takes seconds, and prediction does not need it
+    from sklearn.covariance import LedoitWolf  # takes seconds, and is only for training
     from sklearn.preprocessing import RobustScaler
 
     centre, scale = np.full(x.shape[1], np.nan), np.ones(x.shape[1])

@@ -20,24 +20,14 @@ from model.training.sequences import join_streams
 
 @dataclass(frozen=True)
 class Explanation:
-    """Explanation of the verdict on one clip, of M = T-1 moments: one for each flow map.
+    """Explanation of the verdict on one clip of M = T-1 moments, one for each flow map."""
 
-    Attributes:
-        log_odds: calibrated log-odds of being fake.
-        moments: probability of being fake of the span around each moment by itself, (M,) float64.
-        contribution: fall of the log-odds of being fake if that span is left out, (M,) float64.
-        heat: stream → first-order contribution of each cell of the backbone's own grid to the
-            log-odds of being fake, (M, h, w) float32.
-        anomaly: distance of each moment from usual motion, (M,) float64; 1 is usual.
-        faithfulness: stream → faithfulness of its heatmaps; empty unless asked for.
-    """
-
-    log_odds: float
-    moments: npt.NDArray[np.float64]
-    contribution: npt.NDArray[np.float64]
-    heat: Mapping[str, npt.NDArray[np.float32]]
-    anomaly: npt.NDArray[np.float64]
-    faithfulness: Mapping[str, Faithfulness]
+    log_odds: float  # calibrated, of being fake
+    moments: npt.NDArray[np.float64]  # probability of the span around each by itself, (M,)
+    contribution: npt.NDArray[np.float64]  # fall of the log-odds without that span, (M,)
+    heat: Mapping[str, npt.NDArray[np.float32]]  # stream → log-odds of the cells, (M, h, w)
+    anomaly: npt.NDArray[np.float64]  # distance from usual motion, (M,); 1 is usual
+    faithfulness: Mapping[str, Faithfulness]  # of each stream's heat; empty unless asked for
 
 
 def explain_clip(
@@ -48,15 +38,9 @@ def explain_clip(
     anomaly: Anomaly,
     faithfulness: bool = False,
 ) -> Explanation:
-    """Explain the verdict of a run on a clip.
+    """Explain the verdict of a run on a clip, given as for `features.embedding.embed_clip`.
 
-    Args:
-        run: a trained run.
-        arrays: arrays of the clip, as `features.embedding.embed_clip` takes them.
-        backbone: the run's backbone, from `model.prediction.predict_videos.backbone_of`.
-        anomaly: density of usual motion, from `load_anomaly`.
-        faithfulness: measure the faithfulness of the heatmaps, too, which takes as long as
-            embedding the clip four times for each stream.
+    Faithfulness of the heatmaps takes as long as four embeddings for each stream.
     """
     options = run.config.options
     embedded = embed_clip(arrays, backbone, options)

@@ -20,17 +20,11 @@ RANDOM_DRAWS = 3
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Fall of a clip's log-odds when its hottest cells are covered, and when random cells are.
+    """Fall of a verdict's log-odds when a share of the cells of each map is covered."""
 
-    Attributes:
-        share: share of the cells of each map that are covered, 0..1.
-        hottest: fall of the verdict's log-odds when the hottest cells are covered.
-        random: the same when as many random cells are covered, mean of several draws.
-    """
-
-    share: float
-    hottest: float
-    random: float
+    share: float  # 0..1
+    hottest: float  # the hottest cells are covered
+    random: float  # as many random cells are, mean of several draws
 
 
 def faithfulness_of(
@@ -41,16 +35,7 @@ def faithfulness_of(
     pictures: Images,
     heat: npt.NDArray[np.float32],
 ) -> Faithfulness:
-    """Measure the effect of covering the cells that speak most for the verdict, and random ones.
-
-    Args:
-        run: a trained run.
-        backbone: the run's backbone.
-        embedded: the clip, from `features.embedding.embed_clip`.
-        stream: stream of the heatmaps.
-        pictures: M pictures of that stream, as they are embedded.
-        heat: heatmaps, (M, h, w).
-    """
+    """Measure the effect of covering cells of M pictures with heatmaps (M, h, w) of a stream."""
     whole = log_odds(run, embedded)
     sign = verdict_sign(run, whole)
 
@@ -81,7 +66,7 @@ def log_odds(run: Run, embedded: Mapping[str, npt.NDArray[Any]]) -> float:
 
 
 def highest_cells(values: npt.NDArray[np.float64], share: float) -> npt.NDArray[np.bool_]:
-    """Return a mask, (M, h, w), of the share of cells with the highest values of each map."""
+    """Mask the share of cells with the highest values of each map, (M, h, w)."""
     flat = values.reshape(len(values), -1)
     ranks = flat.argsort(1, kind="stable").argsort(1)
     n = round(share * flat.shape[1])
@@ -89,20 +74,16 @@ def highest_cells(values: npt.NDArray[np.float64], share: float) -> npt.NDArray[
 
 
 def blur_cells(pictures: Images, cells: npt.NDArray[np.bool_]) -> Images:
-    """Blur cells of pictures: they keep their mean colour and brightness, not their detail.
+    """Blur masked cells, (M, h, w), of pictures, (M, H, W) or (M, H, W, 3) uint8.
 
-    Args:
-        pictures: (M, H, W) or (M, H, W, 3) uint8.
-        cells: mask, (M, h, w).
+    They keep their mean colour and brightness, not their detail.
     """
-    height, width = pictures.shape[1:3]
+    size = pictures.shape[2:0:-1]  # width, height
     covered = []
-    for picture, mask_of_cells in zip(pictures, cells, strict=True):
-        mask = cv2.resize(
-            mask_of_cells.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST
-        )
+    for picture, mask_of_cells in zip(pictures, cells.astype(np.float32), strict=True):
+        mask = cv2.resize(mask_of_cells, size, interpolation=cv2.INTER_NEAREST)
         mask = mask if picture.ndim == 2 else mask[..., None]
         means = cv2.resize(picture, cells.shape[:0:-1], interpolation=cv2.INTER_AREA)
-        smooth = cv2.resize(means, (width, height), interpolation=cv2.INTER_LINEAR)
+        smooth = cv2.resize(means, size, interpolation=cv2.INTER_LINEAR)
         covered.append(np.rint(picture + mask * (smooth.astype(np.float32) - picture)))
     return np.array(covered).astype(np.uint8)

@@ -12,23 +12,17 @@ from model.run.run import Run
 from model.training.heads import Head, clip_logits
 from model.training.sequences import columns_of
 
-GRADIENT_STEPS = 32  # points between training mean and clip where gradients are taken
+GRADIENT_STEPS = 32  # points between training mean and clip
 ROWS_AT_ONCE = 1024  # of copies of a clip; bounds the memory
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Slope:
-    """Calibrated log-odds of a clip as a linear function of its embedding.
+    """Calibrated log-odds of a clip as a linear function of its embedding."""
 
-    Attributes:
-        gradient: log-odds per unit of each number, (L, D) float32.
-        added: contribution of each number to the log-odds, the gradient times the number's
-            distance from its training mean, (L, D) float32.
-    """
-
-    gradient: Floats
-    added: Floats
+    gradient: Floats  # log-odds per unit of each number, (L, D)
+    added: Floats  # log-odds: gradient times the number's distance from its training mean, (L, D)
 
     def for_stream(self, run: Run, stream: str) -> "Slope":
         """Return the part of one stream."""
@@ -37,15 +31,11 @@ class Slope:
 
 
 def slope_of(run: Run, x: torch.Tensor) -> Slope:
-    """Linearise a run's verdict on one clip by integrated gradients.
+    """Linearise a run's verdict on one clip, (L, D) float32, by integrated gradients.
 
     Gradients are averaged along the straight line from the training mean to the clip, so that the
     contributions sum to the log-odds, less those of a clip at the training mean. At the clip itself
     a head is mostly saturated, and its gradient carries little.
-
-    Args:
-        run: a trained run; all its heads and temporal crops count, as in its verdict.
-        x: clip, (L, D) float32.
 
     References:
         Sundararajan, Taly, Yan, Axiomatic attribution for deep networks, 2017.
@@ -67,22 +57,13 @@ def slope_of(run: Run, x: torch.Tensor) -> Slope:
 
 
 def heat_of(backbone: Backbone, pictures: Images, slope: Slope, every: int = 1) -> Floats:
-    """Return the first-order contribution of each cell of each picture to the log-odds of fake.
+    """Return the contribution of each cell of M pictures to the log-odds, (M, h, w) float32.
 
-    Contributions are relative to the training mean. Where the network averages its last map, a
-    cell contributes the gradient times the difference of its features from the mean of the training
-    clips, and the cells of a row of the clip sum to the row's contribution. Where it does not
-    average, one constant per row is added to all cells to make that so.
-
-    Args:
-        backbone: the network.
-        pictures: M pictures of one stream, as they are embedded.
-        slope: slope of that stream.
-        every: sampling step, as for `Backbone.embed`.
-
-    Returns:
-        (M, h, w) float32. A row of the clip that is about several pictures is divided equally among
-        them; a network for videos has its own moments.
+    Where the network averages its last map, a cell contributes the gradient times the difference of
+    its features from the training mean, and the cells of a row of the clip sum to the row's
+    contribution. Where it does not, one constant per row is added to all cells to make that so. A
+    row about several pictures is divided equally among them; a network for videos has its own
+    moments.
     """
     maps = weighted_maps(backbone, pictures, slope.gradient, every)  # (L, t, h, w)
     missing = slope.added.sum(1) - maps.sum((1, 2, 3))

@@ -25,32 +25,22 @@ Rows = npt.NDArray[np.int64]
 BAND = "band.json"
 QUANTILES = tuple(n / 200 for n in range(201))
 SPAN_SHARE = 0.25  # of a clip's rows
-MIN_SPAN = 8  # rows, of clips that have as many
+MIN_SPAN = 8  # rows
 COPIES_AT_ONCE = 16  # of a clip; bounds the memory
 
 
 @dataclass(frozen=True)
 class Band:
-    """Quantiles over moments of real videos, by heads and densities that did not see them.
+    """Quantiles over moments of real videos, by heads and densities that did not see them."""
 
-    Attributes:
-        quantiles: ascending, from 0 to 1.
-        moments: `Explanation.moments` at these quantiles.
-        anomaly: `Explanation.anomaly` at these quantiles.
-    """
+    quantiles: tuple[float, ...]  # ascending, from 0 to 1
+    moments: tuple[float, ...]  # `Explanation.moments` at these quantiles
+    anomaly: tuple[float, ...]  # `Explanation.anomaly` at these quantiles
 
-    quantiles: tuple[float, ...]
-    moments: tuple[float, ...]
-    anomaly: tuple[float, ...]
-
-    def stranger_than(self, anomaly: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
+    def stranger_than(self, anomaly: Floats) -> Floats | None:
         """Return the share of moments of real videos that are less unusual, to half a percent.
 
-        Args:
-            anomaly: `Explanation.anomaly`, (M,).
-
-        Returns:
-            (M,), NaN where the motion is unknown; None if that of all real videos is.
+        (M,) to (M,), NaN where the motion is unknown; None if that of all real videos is.
         """
         if np.isnan(self.anomaly).any():
             return None
@@ -58,36 +48,20 @@ class Band:
 
 
 def span_length(length: int, crop_length: int) -> int:
-    """Return the number of rows in the span around a moment.
-
-    It is a quarter of the clip and at least 8, but no more than the heads were trained on.
-
-    Args:
-        length: L, rows of the clip.
-        crop_length: steps of the temporal crops that the heads were trained on.
-    """
+    """Return the rows of the span around a moment: no more than heads were trained on."""
     return min(length, crop_length, max(MIN_SPAN, round(SPAN_SHARE * length)))
 
 
 def contributions(run: Run, x: torch.Tensor) -> Floats:
-    """Return how much the log-odds of being fake fall if the span around a row is left out.
+    """Return the fall of calibrated log-odds without the span around a row: (L, D) to (L,).
 
-    To leave rows out, every number in them is set to its training mean.
-
-    Args:
-        run: a trained run.
-        x: clip, (L, D) float32.
-
-    Returns:
-        (L,) calibrated log-odds.
+    Numbers in rows left out are set to their training means.
     """
     crop_length = run.ensemble.crop_length
     rows, span = torch.arange(len(x)), span_length(len(x), crop_length)
     starts = _starts(len(x), span)
     masks = (rows < starts[:, None]) | (rows >= starts[:, None] + span)  # (L, L)
-    masks = torch.cat(
-        [masks, torch.ones(1, len(x), dtype=torch.bool)]
-    )  # the last is the whole clip
+    masks = torch.cat([masks, torch.ones_like(masks[:1])])  # the last is the whole clip
 
     def logits(head: Head, mask: torch.Tensor) -> torch.Tensor:
         z = head.standardised(x) * mask[..., None]  # (n, L, D)
@@ -109,16 +83,9 @@ def span_probabilities(
     crop_length: int,
     temperature: float,
 ) -> Floats:
-    """Return the probability of being fake of the span around each row by itself.
+    """Return the probability of the span around each row by itself: (L, D) to (L,).
 
-    Args:
-        logits: function from (B, L', D) to (B,): a head or an ensemble.
-        x: clip, (L, D) float32.
-        crop_length: steps of the temporal crops that the heads were trained on.
-        temperature: divisor that calibrates logits.
-
-    Returns:
-        (L,).
+    ``logits`` is a head or an ensemble: (B, L', D) to (B,).
     """
     span = span_length(len(x), crop_length)
     starts, span_of_row = torch.unique(_starts(len(x), span), return_inverse=True)
@@ -130,17 +97,9 @@ def span_probabilities(
 
 
 def by_moment(values: Floats, rows: Rows, n: int) -> Floats:
-    """Assign values of a clip's rows to the n moments that the rows are about.
+    """Assign values of a clip's rows, (L,), to n moments, given first and last of each row, (L, 2).
 
     A moment of several rows gets their mean, and one without a row the value of the nearest row.
-
-    Args:
-        values: (L,).
-        rows: first and last moment of each row, (L, 2).
-        n: number of moments.
-
-    Returns:
-        (n,).
     """
     moments = np.arange(n)
     about = (rows[:, :1] <= moments) & (moments <= rows[:, 1:])  # (L, n)
@@ -156,15 +115,7 @@ def fit_band(
     motion: Sequence[npt.NDArray[Any]],
     anomaly: Anomaly,
 ) -> Band:
-    """Compute the band of moments of real training videos, each by the fold that did not see it.
-
-    Args:
-        run: the run that the folds make up.
-        training: N clips.
-        folds: F heads, each with the rows that it was validated on.
-        motion: motion descriptors of the N clips, (T-1, K) each.
-        anomaly: densities of the same folds.
-    """
+    """Compute the band of moments of real training videos, each by the fold that did not see it."""
     crop_length, temperature = run.ensemble.crop_length, run.config.temperature
     moments, distances = [], []
     for n_fold, fold in enumerate(folds):
@@ -183,11 +134,7 @@ def save_band(folder: Path, band: Band) -> None:
 
 
 def load_band(folder: Path) -> Band:
-    """Return what `save_band` wrote into the folder of a run.
-
-    Raises:
-        IntegrityError: the file is missing or damaged.
-    """
+    """Read what `save_band` wrote; raise `IntegrityError` if it is damaged."""
     path = folder / BAND
     try:
         content = json.loads(path.read_text())
@@ -200,7 +147,7 @@ def load_band(folder: Path) -> Band:
 
 
 def _starts(length: int, span: int) -> torch.Tensor:
-    """Return the first row of the span around each row, (L,); spans stay within the clip."""
+    """Return the first row of each span, (L,); spans stay within the clip."""
     return (torch.arange(length) - span // 2).clamp(0, length - span)
 
 

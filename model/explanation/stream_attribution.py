@@ -10,18 +10,11 @@ from model.training.sequences import columns_of
 
 
 def stream_shares(run: Run, x: torch.Tensor) -> dict[str, float]:
-    """Return the contribution of each stream to the calibrated log-odds of being fake.
+    """Return stream → contribution to the calibrated log-odds of clips of a video, (B, L, D).
 
-    It is the difference from the log-odds with the stream at its training mean at every moment.
-    With late fusion this is exactly the part of the stream's own branch, and contributions add up;
-    with early fusion they need not, as streams may depend on one another.
-
-    Args:
-        run: a trained run.
-        x: clips of one video, (B, L, D) float32.
-
-    Returns:
-        stream → log-odds, positive for fake.
+    It is the difference from the log-odds with the stream at its training mean. With late fusion
+    this is the part of the stream's own branch, and contributions add up; with early fusion they
+    need not, as streams may depend on one another.
     """
     columns = columns_of(run.config.widths)
     masks = torch.ones(len(columns) + 1, x.shape[-1])  # the last leaves nothing out

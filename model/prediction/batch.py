@@ -16,7 +16,7 @@ from tqdm import tqdm
 from features.backbones import Backbone
 from model.prediction.predict_videos import predict_unordered
 from model.prediction.results_file import OUTSIDE, ResultRow, ResultsFile
-from model.run.run import Run
+from model.run.run import UNDECIDABLE, Run
 from pipeline.common.csv_files import first_few
 from pipeline.common.errors import Rejected, SettingsError
 from pipeline.common.files import one_line
@@ -28,37 +28,22 @@ MAX_LISTED = 3  # file names in a note
 
 @dataclass(frozen=True)
 class Listing:
-    """Videos to predict.
+    """Videos to predict."""
 
-    Attributes:
-        paths: in the order given, those of a folder sorted, none twice.
-        outside: those of the paths that are links out of the folders given → where they lead.
-        notes: sentences on what was left out.
-    """
-
-    paths: tuple[Path, ...]
-    outside: dict[Path, str]
-    notes: tuple[str, ...]
+    paths: tuple[Path, ...]  # in the order given, those of a folder sorted, none twice
+    outside: dict[Path, str]  # paths that are links out of the folders given → their targets
+    notes: tuple[str, ...]  # sentences on what was left out
 
     @property
     def refused(self) -> dict[Path, Rejected]:
-        """The paths that must not be opened, and why."""
+        """Paths that must not be opened → why."""
         return {
             path: Rejected(OUTSIDE, f"a link to {target}") for path, target in self.outside.items()
         }
 
 
 def list_videos(given: Sequence[Path], *, follow_links: bool = False) -> Listing:
-    """List the videos that files and folders stand for.
-
-    Args:
-        given: files, which need not exist, and folders, searched all the way down.
-        follow_links: follow links that lead out of the folders.
-
-    Raises:
-        NothingUsable: a folder without a video.
-        OSError: a folder cannot be read.
-    """
+    """List files, which need not exist, and the videos in folders, searched all the way down."""
     folders = [path for path in given if os.path.isdir(path)]  # noqa: PTH112 - any name will do
     paths: dict[str, Path] = {}
     outside: dict[Path, str] = {}
@@ -84,9 +69,8 @@ def list_videos(given: Sequence[Path], *, follow_links: bool = False) -> Listing
             f"{len(others)} other files in the folders are no videos by their names ({names}); one "
             "that is given itself is predicted"
         )
-    return Listing(
-        listed, {path: outside[path] for path in listed if path in outside}, tuple(notes)
-    )
+    outside = {path: outside[path] for path in listed if path in outside}
+    return Listing(listed, outside, tuple(notes))
 
 
 def _absolute(path: Path) -> str:
@@ -94,15 +78,7 @@ def _absolute(path: Path) -> str:
 
 
 def read_list(path: Path) -> list[Path]:
-    """Read the paths in a text file, one a line, or separated by zero bytes.
-
-    Args:
-        path: path of the list; ``-`` is standard input.
-
-    Raises:
-        SettingsError: it is empty, or not text.
-        OSError: it cannot be read.
-    """
+    """Read paths, one a line or separated by zero bytes, from a file; ``-`` is standard input."""
     content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     content = content.removeprefix(b"\xef\xbb\xbf")
     if re.search(rb"[\x01-\x08]", content):
@@ -116,27 +92,19 @@ def read_list(path: Path) -> list[Path]:
 
 @dataclass
 class Tally:
-    """Counts over the predictions of a command.
-
-    Attributes:
-        verdicts: verdict → number of videos.
-        reasons: why videos are undecidable → number of videos.
-        n_scored: number of videos with a probability.
-        n_before: number of videos that an earlier command predicted.
-        started: when the command began to predict, by `time.monotonic`.
-    """
+    """Counts over the predictions of a command."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    n_scored: int = 0
-    n_before: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)  # why videos are undecidable
+    n_scored: int = 0  # with a probability
+    n_before: int = 0  # predicted by an earlier command
     started: float = field(default_factory=time.monotonic)
 
     def count(self, row: ResultRow) -> None:
-        """Count a prediction, given as a row of fields."""
+        """Count a prediction."""
         self.verdicts[row["verdict"]] += 1
         self.n_scored += row["probability"] not in (None, "")
-        if row["verdict"] == "undecidable":
+        if row["verdict"] == UNDECIDABLE:
             self.reasons[row["reason"].split(":")[0]] += 1
 
     def count_before(self, row: ResultRow) -> None:
@@ -147,11 +115,11 @@ class Tally:
     @property
     def share_undecidable(self) -> float:
         """Share of undecidable videos, 0..1."""
-        return self.verdicts["undecidable"] / max(self.verdicts.total(), 1)
+        return self.verdicts[UNDECIDABLE] / max(self.verdicts.total(), 1)
 
     def __str__(self) -> str:
         n_now = self.verdicts.total() - self.n_before
-        counts = [f"{self.verdicts[name]} {name}" for name in ("fake", "real", "undecidable")]
+        counts = [f"{self.verdicts[name]} {name}" for name in ("fake", "real", UNDECIDABLE)]
         text = f"{self.verdicts.total()} videos: {', '.join(counts)}"
         if self.reasons:
             text += f" ({', '.join(f'{n} {reason}' for reason, n in self.reasons.most_common())})"
@@ -166,40 +134,17 @@ class Tally:
 def predict_into_file(
     output: Path, run: Run, listing: Listing, backbone: Backbone, pool: Pool
 ) -> Tally:
-    """Predict the videos that a results file lacks, and append a row for each as it is done.
-
-    Args:
-        output: results file, ending in ``.csv`` or ``.jsonl``; its paths are absolute.
-        run: a trained run.
-        listing: the videos.
-        backbone: the run's backbone, from `backbone_of`.
-        pool: where decoding runs.
-
-    Returns:
-        counts over all listed videos, those predicted before included.
-
-    Raises:
-        SettingsError: the file holds something else, or results of another run, or another process
-            is writing it.
-    """
+    """Predict the videos that a results file lacks, and append a row for each as it is done."""
     tally = Tally()
+    videos = [Path(_absolute(path)) for path in listing.paths]
     refused = {Path(_absolute(path)): why for path, why in listing.refused.items()}
     with ResultsFile(output, run) as results:
-        paths = results.resume(
-            [Path(_absolute(path)) for path in listing.paths], tally.count_before
+        missing = results.resume(videos, tally.count_before)
+        predictions = predict_unordered(run, missing, backbone, pool, refused=refused)
+        progress = tqdm(
+            total=len(videos), initial=tally.n_before, desc="predict", unit="video", disable=None
         )
-        with (
-            tqdm(
-                total=len(listing.paths),
-                initial=tally.n_before,
-                desc="predict",
-                unit="video",
-                disable=None,
-            ) as bar,
-            contextlib.closing(
-                predict_unordered(run, paths, backbone, pool, refused=refused)
-            ) as examined,
-        ):
+        with progress as bar, contextlib.closing(predictions) as examined:
             for _, video in examined:
                 results.append(video.prediction)
                 tally.count(dataclasses.asdict(video.prediction))

@@ -15,9 +15,8 @@ from features.backbones import Backbone, load_backbone
 from features.embedding import Arrays, embed_clip
 from model.explanation.anomaly import MAX_FAMILIAR, Anomaly, load_anomaly, percent
 from model.explanation.stream_attribution import stream_shares
-from model.run.run import Run
+from model.run.run import UNDECIDABLE, Run
 from model.run.trained_on import trained_on
-from model.statistics.metrics import distance
 from model.training.sequences import join_streams
 from pipeline.cache import read_shard
 from pipeline.common.errors import IntegrityError, Rejected, SettingsError
@@ -41,15 +40,13 @@ class Prediction:
     """The verdict on one video; its fields are the columns of ``-o`` and the keys of ``--json``.
 
     Attributes:
-        path: path of the file.
         verdict: ``fake``, ``real`` or ``undecidable``.
         probability: probability of being fake; None if there is none.
-        threshold: operating threshold: probability from which a video is called fake.
+        threshold: probability from which a video is called fake.
         clips: number of clips that were scored.
         reason: why it is undecidable, else empty.
         warning: warnings about the run and about this video; usually empty.
-        anomaly: share of the real training videos whose motion is less unusual, 0..1; None if the
-            motion is unknown.
+        anomaly: share of real training videos whose motion is less unusual, 0..1; None if unknown.
         strangest: the most unusual motion descriptors, in robust standard deviations.
         streams: stream → its contribution to the log-odds of being fake.
         sha256: of the file; empty if it is unusable.
@@ -70,28 +67,20 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ExaminedVideo:
-    """A verdict and the arrays that it rests on.
-
-    Attributes:
-        prediction: the verdict.
-        anomaly: the run's density of usual motion.
-        metadata: of the file; None if it is unusable.
-        clips: arrays of each clip, as in a shard; empty if the file is unusable.
-        motion: motion descriptors of each clip, (T-1, K) float32.
-    """
+    """A verdict and what it rests on; an unusable file has no metadata and no clips."""
 
     prediction: Prediction
     anomaly: Anomaly
     metadata: Probe | None = None
-    clips: tuple[Arrays, ...] = ()
-    motion: tuple[npt.NDArray[np.float32], ...] = ()
+    clips: tuple[Arrays, ...] = ()  # as in a shard
+    motion: tuple[npt.NDArray[np.float32], ...] = ()  # descriptors of each clip, (T-1, K)
 
 
 def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> Backbone:
-    """Load the backbone that a run was trained on, with the very same weights.
+    """Load the backbone that a run was trained on.
 
     Args:
-        run: a trained run.
+        run: trained run.
         weights: path of the weights, if they were given as a file.
         device: as PyTorch names it, or ``auto``.
 
@@ -129,7 +118,7 @@ def predict(
     """Predict videos, in the order of their paths; close it to remove temporary files.
 
     Args:
-        run: a trained run.
+        run: trained run.
         paths: video files.
         backbone: the run's backbone, from `backbone_of`.
         jobs: processes that decode; by default one per core.
@@ -137,20 +126,15 @@ def predict(
         refused: paths that must not be opened → why; they are undecidable.
         report: called with each examined video, whose clips then have frames.
     """
+    pool = pool or LocalPool(jobs)
+    unordered = predict_unordered(
+        run, paths, backbone, pool, keep_frames=report is not None, refused=refused
+    )
     waiting: dict[int, Prediction] = {}
     following = 0
     with (
         tqdm(total=len(paths), desc="predict", unit="video", disable=None) as bar,
-        contextlib.closing(
-            predict_unordered(
-                run,
-                paths,
-                backbone,
-                pool or LocalPool(jobs),
-                keep_frames=report is not None,
-                refused=refused,
-            )
-        ) as examined,
+        contextlib.closing(unordered) as examined,
     ):
         for number, video in examined:
             if report:
@@ -172,19 +156,10 @@ def predict_unordered(
     change: Change | None = None,
     refused: Mapping[Path, Rejected] | None = None,
 ) -> Generator[tuple[int, ExaminedVideo], None, None]:
-    """Predict videos as each is done; close it to remove temporary files.
+    """Yield the index of a path and its examined video as each is done.
 
-    Args:
-        run: a trained run.
-        paths: video files.
-        backbone: the run's backbone, from `backbone_of`.
-        pool: where decoding runs.
-        keep_frames: give the clips their frames, whether the run embeds them or not.
-        change: writes the changed copy that is predicted instead of a video.
-        refused: paths that must not be opened → why; they are undecidable.
-
-    Yields:
-        the index of a path, and the examined video.
+    `change` writes a perturbed copy, which is predicted instead of the video. Close the generator
+    to remove temporary files.
     """
     refused = refused or {}
     anomaly = load_anomaly(run.folder)
@@ -192,6 +167,7 @@ def predict_unordered(
         if path in refused:
             yield number, ExaminedVideo(_undecidable(run, path, refused[path]), anomaly)
     numbers = [number for number, path in enumerate(paths) if path not in refused]
+    usable = [paths[number] for number in numbers]
     settings = Settings.from_json(run.config.extraction)
     if keep_frames:
         settings = dataclasses.replace(settings, keep_frames=True)
@@ -199,29 +175,28 @@ def predict_unordered(
     with (
         scratch_folder() as folder,
         contextlib.closing(
-            extract_new(
-                [paths[n] for n in numbers], folder, settings, run.config.frames, pool, change
-            )
+            extract_new(usable, folder, settings, run.config.frames, pool, change)
         ) as extracted,
     ):
         for n, video in extracted:
-            path = paths[numbers[n]]
             if isinstance(video, Rejected):
-                yield numbers[n], ExaminedVideo(_undecidable(run, path, video), anomaly)
+                yield numbers[n], ExaminedVideo(_undecidable(run, usable[n], video), anomaly)
                 continue
             clips = tuple(read_shard(folder, video.shard).values())
             (folder / video.shard).unlink()
             seen = f"sha256:{video.metadata.sha256}" in training_keys
-            yield (
-                numbers[n],
-                _examine(run, path, video.metadata, clips, backbone, anomaly, seen=seen),
-            )
+            examined = _examine(run, usable[n], video.metadata, clips, backbone, anomaly, seen=seen)
+            yield numbers[n], examined
 
 
-def _undecidable(run: Run, path: Path, why: Rejected) -> Prediction:
-    threshold, warning = run.config.threshold, " ".join(run.config.warnings)
+def _undecidable(
+    run: Run, path: Path, why: Rejected, warnings: Sequence[str] = (), sha256: str = ""
+) -> Prediction:
     reason = f"{why.reason}: {why.detail}" if why.detail else why.reason
-    return Prediction(str(path), "undecidable", None, threshold, 0, reason, warning)
+    warning = " ".join([*run.config.warnings, *warnings])
+    return Prediction(
+        str(path), UNDECIDABLE, None, run.config.threshold, 0, reason, warning, sha256=sha256
+    )
 
 
 def _examine(
@@ -242,33 +217,20 @@ def _examine(
     with torch.inference_mode():
         logits = run.ensemble(x).double().numpy()  # (N,)
     probability = float(run.probabilities(logits.mean()))
-    threshold = run.config.threshold
-    warnings = [
-        *run.config.warnings,
-        *([SEEN_IN_TRAINING_WARNING] if seen else []),
-        *([UNFAMILIAR_MOTION_WARNING] if anomaly.is_unfamiliar(motion) else []),
-    ]
-    prediction = Prediction(
-        path=str(path),
-        verdict="undecidable",
-        probability=None,
-        threshold=threshold,
-        clips=0,
-        reason="no number came out",
-        warning=" ".join(warnings),
-        sha256=metadata.sha256,
-    )
+    warnings = [SEEN_IN_TRAINING_WARNING] if seen else []
+    if anomaly.is_unfamiliar(motion):
+        warnings.append(UNFAMILIAR_MOTION_WARNING)
+    why = Rejected("no number came out")
+    prediction = _undecidable(run, path, why, warnings, metadata.sha256)
     if not np.isnan(probability):
-        verdict, reason = "fake" if probability >= threshold else "real", ""
-        if distance(np.array(probability), threshold) < run.config.margin:
-            verdict, reason = "undecidable", "too close to call"
+        verdict = run.verdict(probability)
         quantile, strangest = anomaly.of_video(motion)
         prediction = dataclasses.replace(
             prediction,
             verdict=verdict,
             probability=probability,
             clips=len(clips),
-            reason=reason,
+            reason="too close to call" if verdict == UNDECIDABLE else "",
             anomaly=quantile,
             strangest=strangest,
             streams=stream_shares(run, x),
@@ -277,7 +239,7 @@ def _examine(
 
 
 def sentence(prediction: Prediction) -> str:
-    """Return a prediction as one line of text, and a line for each warning about the video."""
+    """Format a prediction as one line, and a line for each warning about the video."""
     if prediction.probability is None:
         return f"{one_line(prediction.path)}: undecidable ({one_line(prediction.reason)})"
     reason = f" ({prediction.reason})" if prediction.reason else ""

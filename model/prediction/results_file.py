@@ -1,4 +1,4 @@
-"""A results file that grows by a row per video, and knows which videos it still lacks."""
+"""A results file that grows by a row per video and knows which videos it lacks."""
 
 import contextlib
 import csv
@@ -19,18 +19,18 @@ from pipeline.common.files import end_of_lines, try_lock, whole_file
 
 SUFFIXES = (".csv", ".jsonl")
 OUTSIDE = "outside the corpus"  # as in rejected.csv
-RETRIED = (*Rejected.TRANSIENT_REASONS, OUTSIDE)  # reasons that may be gone the next time
+RETRIED = (*Rejected.TRANSIENT_REASONS, OUTSIDE)  # reasons that may have gone
 COLUMNS = (
     *(field.name for field in dataclasses.fields(Prediction)),
     *("n_bytes", "modified", "run", "run_sha256"),
 )
 
 ResultRow = Mapping[str, Any]
-FileState = tuple[int | None, str | None]  # size in bytes, time of modification; None if lost
+FileState = tuple[int | None, str | None]  # size in bytes, time of modification
 
 
 def check_suffix(path: Path) -> None:
-    """Raise `SettingsError` unless the file's name states a known format."""
+    """Raise `SettingsError` unless the file's name ends as a known format."""
     if path.suffix.lower() not in SUFFIXES:
         raise SettingsError(
             f"{path} ends in neither {' nor '.join(SUFFIXES)}",
@@ -43,13 +43,6 @@ class ResultsFile:
 
     A row has the fields of a `Prediction`; the video's size in bytes and time of modification
     before it was read; the run's folder and digest.
-
-    Args:
-        path: path ending in ``.csv`` or ``.jsonl``; missing folders are created.
-        run: the run that predicts.
-
-    Raises:
-        SettingsError: another process is writing the file.
     """
 
     def __init__(self, path: Path, run: Run) -> None:
@@ -73,19 +66,9 @@ class ResultsFile:
         self._file.close()  # which gives up the lock; so does the end of the process
 
     def resume(self, paths: Iterable[Path], on_valid: Callable[[ResultRow], object]) -> list[Path]:
-        """Cut off a torn last line, and remove rows of files that have changed.
+        """Remove a torn last line and rows of changed files; return the absolute paths to predict.
 
-        Rows of other videos stay. Failures that may have been the machine's are tried again.
-
-        Args:
-            paths: absolute paths of the videos to predict.
-            on_valid: called with each row that is still valid for one of them.
-
-        Returns:
-            the paths without such a row, in the order given.
-
-        Raises:
-            SettingsError: the file holds something else, or results of another run.
+        Rows of other videos stay. `on_valid` is called with each row that is still valid.
         """
         self._states = {str(path): _file_state(path) for path in paths}
         done: set[str] = set()
@@ -109,7 +92,7 @@ class ResultsFile:
         return [Path(path) for path in self._states if path not in done]
 
     def append(self, prediction: Prediction) -> None:
-        """Append the row of one of the paths that `resume` was given."""
+        """Append the row of a path that `resume` was given."""
         n_bytes, modified = self._states[prediction.path]
         columns = {"n_bytes": n_bytes, "modified": modified} | self._run_columns
         self._append(self._line(dataclasses.asdict(prediction) | columns))
@@ -145,7 +128,7 @@ class ResultsFile:
         self._file = self._open()
 
     def _end(self) -> int:
-        """Return the length in bytes up to the last whole row; a kill may have torn the next."""
+        """Return the length of all whole rows in bytes; a kill may have torn the last."""
         end = end_of_lines(self.path, quoted=self._is_csv)
         start = csv_line(COLUMNS) if self._is_csv else b'{"path": "'
         with self.path.open("rb") as file:
@@ -181,11 +164,12 @@ class ResultsFile:
         )
 
     def _check_run(self, row: ResultRow) -> None:
-        if row["run_sha256"] != self._run_columns["run_sha256"]:
+        ours = self._run_columns
+        if row["run_sha256"] != ours["run_sha256"]:
             raise SettingsError(
                 f"{self.path} holds results of the run {row['run']} "
-                f"(sha256 {str(row['run_sha256'])[:12]}), not of {self._run_columns['run']} "
-                f"(sha256 {self._run_columns['run_sha256'][:12]})",
+                f"(sha256 {str(row['run_sha256'])[:12]}), not of {ours['run']} "
+                f"(sha256 {ours['run_sha256'][:12]})",
                 "give another file with -o",
             )
 

@@ -26,44 +26,33 @@ from pipeline.video.encode import Frame, write_h264
 from pipeline.video.probe import packet_times
 from pipeline.video.resize import Upright
 
-VISUALLY_LOSSLESS_CRF = 10  # of copies whose change is another than compression
+VISUALLY_LOSSLESS_CRF = 10  # of copies that are not about compression
 EXTRA_FRAMES = 2  # after the last sampled frame, so that extraction counts it as complete
 MAX_CLIP_SHIFT = 0.1  # frames, if extraction measures the frame rate on a part of a video
-DEFAULT_TIME_BASE = Fraction(1, 90_000)  # seconds, for streams that do not state their own
+DEFAULT_TIME_BASE = Fraction(1, 90_000)  # seconds, for streams without their own
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """One change of a video.
-
-    Attributes:
-        name: as tables show it.
-        crf: constant rate factor of H.264, 0 best to 51 worst.
-        every: one frame in this many is kept, by its time.
-        filters: FFmpeg's notation of what happens to upright frames in planar RGB; ``{height}``
-            stands for the frame's height in pixels.
-    """
+    """One change of a video."""
 
     name: str
-    crf: int = VISUALLY_LOSSLESS_CRF
-    every: int = 1
-    filters: str = "null"
+    crf: int = VISUALLY_LOSSLESS_CRF  # constant rate factor of H.264, 0 best to 51 worst
+    every: int = 1  # keeps one frame in this many, by its time
+    filters: str = "null"  # FFmpeg's, on upright frames in planar RGB of {height} pixels
 
 
-def _blur(share: float) -> str:
-    """Return a Gaussian blur; ``share`` is its standard deviation over the frame's height."""
+def _blur(share: float) -> str:  # standard deviation over the frame's height
     # Six steps are within 3% of the Gaussian's spread from 2 pixels on; one step is 25% off.
     return f"gblur=sigma={share}*{{height}}:steps=6"
 
 
-def _noise(level: float) -> str:
-    """Return Gaussian noise, new for each frame, of a standard deviation in 1/255 of full scale."""
+def _noise(level: float) -> str:  # standard deviation in 1/255 of full scale
     # FFmpeg's strength is an integer, sqrt(3) times the standard deviation (to within 5%).
     return f"noise=alls={round(level * math.sqrt(3))}:allf=t:all_seed=0"
 
 
-def _gamma(exponent: float) -> str:
-    """Return an exponent for each colour; above 1 is darker."""
+def _gamma(exponent: float) -> str:  # of each colour; above 1 is darker
     # lutrgb cuts decimals off: 0.5 more rounds.
     return "lutrgb=" + ":".join(f"{colour}=gammaval({exponent})+0.5" for colour in "rgb")
 
@@ -89,20 +78,12 @@ PERTURBATIONS = (
 def perturb(
     source: Path, target: Path, perturbation: Perturbation, settings: Settings, n_frames: int
 ) -> None:
-    """Write a perturbed copy of the part of a video that extraction reads.
+    """Write a perturbed copy of the part of a video that extraction reads, as H.264 in MP4, 4:2:0.
 
-    Frames of the copy are upright, pixels keep their aspect ratio, and timestamps start at 0 and
-    keep their distances. There is no sound. The same file gives the same bytes.
-
-    Args:
-        source: video file.
-        target: H.264 in MP4, 4:2:0; a side of odd length gets one more line of pixels.
-        perturbation: what to do.
-        settings: settings of the extraction that the copy is for.
-        n_frames: T, the frames of a clip.
-
-    Raises:
-        Rejected: as extraction does. Damage after sound frames only ends the copy.
+    Frames are upright, pixels keep their aspect ratio, and timestamps start at 0 and keep their
+    distances; a side of odd length gets one more line of pixels. There is no sound. The same file
+    gives the same bytes. Raise `Rejected` as extraction does; damage after sound frames only ends
+    the copy.
     """
     source_rate, seconds = _rate_and_length(source, settings, n_frames, perturbation.every)
     rate = source_rate / perturbation.every
@@ -121,7 +102,7 @@ def perturb(
         time_base = frame.time_base or DEFAULT_TIME_BASE
 
         def perturbed() -> Iterator[tuple[int, Frame]]:
-            # Extraction reads a damaged file up to the damage, too.
+            # as extraction reads a damaged file up to the damage
             with contextlib.suppress(Rejected):
                 for time, frame in itertools.chain([first], frames):
                     if time - start > seconds:
@@ -142,11 +123,7 @@ def perturb(
 def _rate_and_length(
     path: Path, settings: Settings, n_frames: int, every: int
 ) -> tuple[float, float]:
-    """Return a video's frame rate, and the seconds of it that extraction reads of a copy.
-
-    Raises:
-        Rejected: the copy has too few frames per second.
-    """
+    """Return a video's frame rate, and the seconds of a copy that extraction reads."""
     with open_video(path) as container:
         times = np.sort(np.fromiter(packet_times(container), dtype=np.float64))
     source_rate = frame_rate(times)
@@ -161,7 +138,7 @@ def _rate_and_length(
 
 
 def _filter_graph(filters: str, width: int, height: int) -> Callable[[Frame], Frame]:
-    """Return a function that passes RGB frames, (height, width, 3) uint8, through FFmpeg."""
+    """Return a function of RGB frames, (height, width, 3) uint8."""
     graph = av.filter.Graph()
     graph.threads = 1  # processes use the cores
     nodes = [graph.add_buffer(None, width, height, av.VideoFormat("rgb24"), "", Fraction(1))]

@@ -40,69 +40,39 @@ UNDEFINED = Metric(None, None, None, 0)
 
 @dataclass(frozen=True)
 class ScoredCopy:
-    """One row of ``sweep.csv``: a video under one perturbation.
-
-    Attributes:
-        id: the video.
-        label: 0 real, 1 fake.
-        perturbation: its name, or `UNCHANGED`.
-        probability: of being fake; None without a score.
-        status: ``ok``, or why there is no probability.
-    """
+    """One row of ``sweep.csv``: a video under one perturbation."""
 
     id: str
     label: int
-    perturbation: str
+    perturbation: str  # name, or `UNCHANGED`
     probability: float | None
-    status: str
+    status: str  # ``ok``, or why there is no probability
 
 
 @dataclass(frozen=True)
 class PerturbationResult:
-    """Metrics of a run under one perturbation.
+    """Metrics of a run under one perturbation."""
 
-    Attributes:
-        scored: number of videos with a probability.
-        undecidable: reason → number of videos without one, though their file was found.
-        auc_roc: over the scored videos.
-        accuracy: over the scored videos, at the run's operating threshold.
-        auc_drop: AUC of the unchanged videos minus that of the perturbed ones, over videos scored
-            in both.
-        shift_real: mean change of the probability of real videos scored in both.
-        shift_fake: the same for fake videos.
-    """
-
-    scored: int
-    undecidable: dict[str, int]
+    scored: int  # videos with a probability
+    undecidable: dict[str, int]  # reason → number of videos whose file was found
     auc_roc: Metric
-    accuracy: Metric
-    auc_drop: Metric
-    shift_real: float | None
+    accuracy: Metric  # at the run's operating threshold
+    auc_drop: Metric  # from the unchanged videos, over those scored in both
+    shift_real: float | None  # mean change of the probability, over those scored in both
     shift_fake: float | None
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Metrics of a run under all perturbations.
-
-    Attributes:
-        split: the split whose videos were perturbed.
-        videos: their number, lost ones included.
-        lost: why a file could not be used at all → number of videos.
-        threshold: operating threshold of the run.
-        warnings: to be shown with every result of the run.
-        apart: largest difference between an unchanged video's probability and the one in
-            ``predictions.csv``; None if there is none to compare with.
-        outcomes: perturbation → its result, `UNCHANGED` first.
-    """
+    """Metrics of a run under all perturbations."""
 
     split: str
-    videos: int
-    lost: dict[str, int]
+    videos: int  # of the split, lost ones included
+    lost: dict[str, int]  # why a file could not be used → number of videos
     threshold: float
     warnings: list[str]
-    apart: float | None
-    outcomes: dict[str, PerturbationResult]
+    apart: float | None  # of unchanged videos from ``predictions.csv``: largest difference
+    outcomes: dict[str, PerturbationResult]  # `UNCHANGED` first
 
 
 def sweep(
@@ -115,18 +85,8 @@ def sweep(
 ) -> Sweep:
     """Predict perturbed copies of a run's test videos, or finish an interrupted sweep.
 
-    Writes ``sweep.csv``, ``sweep.json`` and ``sweep.png`` into the run's folder.
-
-    Args:
-        run: a trained run.
-        backbone: the run's backbone, from `backbone_of`.
-        pool: where videos are perturbed and decoded.
-        cache: the embedding cache it was trained on, by default at its recorded path.
-        folder: folder searched for the videos, besides their recorded paths.
-
-    Raises:
-        IntegrityError: the cache is not the one that the run was trained on.
-        NothingUsable: there is no test video, or none of their files.
+    Writes ``sweep.csv``, ``sweep.json`` and ``sweep.png`` into the run's folder. Videos are looked
+    for at their recorded paths and in `folder`.
     """
     cache = cache_of(run, cache)
     split = unseen_splits(cache)[0]
@@ -166,7 +126,7 @@ def sweep(
 
 
 def read_sweep(run: Run) -> Sweep | None:
-    """Return the finished sweep in a run's folder; None if there is none of this very model."""
+    """Return the finished sweep of this very model, or None."""
     path = run.folder / RESULT
     values = json.loads(path.read_text()) if path.is_file() else {}
     complete = values.get("outcomes", {}).keys() == _perturbations().keys()
@@ -187,7 +147,7 @@ def _perturbations() -> dict[str, Perturbation | None]:
 
 
 def _provenance(run: Run, backbone: Backbone) -> dict[str, str]:
-    """Return digests of everything that decides the probabilities, apart from the videos."""
+    """Return digests of whatever decides the probabilities, apart from the videos."""
     perturbations = [dataclasses.asdict(one) for one in PERTURBATIONS]
     recipe = json.dumps([perturbations, versions(), torch.__version__, backbone.device.type])
     digest = hashlib.sha256(recipe.encode()).hexdigest()
@@ -197,7 +157,7 @@ def _provenance(run: Run, backbone: Backbone) -> dict[str, str]:
 def _resume(
     run: Run, files: Mapping[str, Path | str], provenance: Mapping[str, str]
 ) -> dict[str, list[ScoredCopy]]:
-    """Return the scores of an earlier sweep that are valid for these files, by perturbation."""
+    """Return perturbation → scores of an earlier sweep that are valid for these files."""
     result, table = run.folder / RESULT, run.folder / SCORES
     if not result.is_file() or not provenance.items() <= json.loads(result.read_text()).items():
         table.unlink(missing_ok=True)
@@ -224,7 +184,7 @@ def _predict(
     pool: Pool,
     progress: Callable[[], object],
 ) -> dict[str, tuple[float | None, str]]:
-    """Return the probability and status of each video under a perturbation."""
+    """Return video → probability and status."""
     usable = {video: file for video, file in files.items() if isinstance(file, Path)}
     scores: dict[str, tuple[float | None, str]] = {
         video: (None, str(problem)) for video, problem in files.items()

@@ -7,7 +7,7 @@ from model.robustness.perturbations import VISUALLY_LOSSLESS_CRF
 from model.robustness.robustness import PLOT, PerturbationResult, Sweep, read_sweep
 from model.run.run import Run
 
-MAX_DIFFERENCE = 0.01  # between two probabilities of one unchanged video; a note tells of more
+MAX_DIFFERENCE = 0.01  # between two probabilities of an unchanged video; more gets a note
 COLUMNS = ("scored", "AUC", "drop of AUC", "accuracy", "shift, real", "shift, fake")
 EXPLAINED = (
     "drop and shift: against the unchanged videos, over those that are scored in both;\n"
@@ -18,7 +18,7 @@ EXPLAINED = (
 
 
 def sweep_table(result: Sweep) -> str:
-    """Return a sweep as text."""
+    """Format a sweep as text."""
     widths = (8, 22, 24, 22, 13, 13)
     lines = [f"changed copies of the {result.split} split, {result.videos} videos:"]
     rows = {"": COLUMNS} | {name: _cells(outcome) for name, outcome in result.outcomes.items()}
@@ -29,7 +29,7 @@ def sweep_table(result: Sweep) -> str:
 
 
 def for_report(run: Run) -> dict[str, Any] | None:
-    """Return what ``sweep.html`` shows; None if there is no finished sweep of this very run."""
+    """Return what ``sweep.html`` shows, or None without a finished sweep of this very run."""
     plot = run.folder / PLOT
     sweep = read_sweep(run) if plot.is_file() else None
     if sweep is None:
@@ -56,7 +56,7 @@ def _cells(outcome: PerturbationResult) -> tuple[str, ...]:
 
 
 def _notes(result: Sweep) -> list[str]:
-    """Return sentences on lost and undecidable videos and on doubtful results."""
+    """Return sentences on lost and undecidable videos and doubtful results."""
     lines = [f"{n} of {result.videos} videos left out: {why}" for why, n in result.lost.items()]
     for name, outcome in result.outcomes.items():
         if outcome.undecidable:
