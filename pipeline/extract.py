@@ -1,4 +1,4 @@
-"""Command that extracts folders of videos into a cache of frames and flow maps."""
+"""Command that extracts videos into a cache."""
 
 import dataclasses
 from pathlib import Path
@@ -29,11 +29,11 @@ from pipeline.workers.ray_cluster import RayPool, Request, node_check
 DEFAULTS = Settings()
 FACE_DEFAULTS = FaceCrop()
 DEFAULT_MEMORY = DEFAULT_LIMITS.n_bytes // 10**6  # MB
-GPU_SHARE = 0.25  # of a GPU that a video reserves for its flow: decoding takes most of the time
+GPU_SHARE = 0.25  # reserved for a video's flow: decoding takes most of the time
 
 
 def parse_size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
-    """Parse ``224`` or ``320x240`` as width and height in pixels."""
+    """Parse ``224`` or ``320x240``: width and height in pixels."""
     width, _, height = value.lower().partition("x")
     try:
         return int(width), int(height or width)
@@ -44,7 +44,7 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
 def parse_crop(
     context: click.Context, parameter: click.Parameter, value: str
 ) -> Box | FaceCrop | None:
-    """Parse ``none``, ``x,y,w,h`` in pixels of the upright frame, ``face`` or ``face+MARGIN``."""
+    """Parse ``none``, ``x,y,w,h`` in pixels, ``face`` or ``face+MARGIN``."""
     if value == "none":
         return None
     name, plus, margin = value.partition("+")
@@ -65,7 +65,7 @@ def parse_crop(
 def parse_request(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> dict[str, float]:
-    """Parse ``cpu=1,memory=1000,gpu=0.25``, or some of these, as arguments of `Request`."""
+    """Parse some of ``cpu=1,memory=1000,gpu=0.25`` as arguments of `Request`."""
     try:
         request = {
             name: float(n)
@@ -86,9 +86,8 @@ def parse_request(
     nargs=-1,
     required=True,
     type=click.Path(path_type=Path),
-    help="Folders of DFD, FaceForensics++, Celeb-DF or DFDC; folders named *REAL*, *original*, "
-    "*FAKE* or *manipulated* (or with such subfolders); and CSV files with the columns "
-    "path,label[,identity][,split].",
+    help="Folders of DFD, FaceForensics++, Celeb-DF or DFDC; folders (or their parents) named "
+    "*REAL*, *original*, *FAKE* or *manipulated*; CSV files path,label[,identity][,split].",
 )
 @cloup.option_group(
     "Which videos",
@@ -96,14 +95,12 @@ def parse_request(
         "--layout",
         type=click.Choice(layouts.CHOICES),
         default=layouts.AUTO,
-        help="Naming scheme of files and folders. auto recognises it for each folder, folders "
-        "uses *REAL* and *FAKE* alone.",
+        help="Naming scheme: auto recognises each folder's, folders uses *REAL* and *FAKE* alone.",
     ),
     cloup.option(
         "--follow-links",
         is_flag=True,
-        help="Follow symbolic links that lead out of the given folders; by default they are "
-        "rejected.",
+        help="Follow symbolic links out of the given folders instead of rejecting them.",
     ),
 )
 @cloup.option_group(
@@ -117,14 +114,13 @@ def parse_request(
     cloup.option(
         "--dry-run",
         is_flag=True,
-        help="Write nothing; print what the videos are, how they would be split, and about how "
-        "long it would take.",
+        help="Write nothing; print the videos, their splits, and the estimated time and space.",
     ),
     cloup.option(
         "--shard-size",
         metavar="N",
         type=click.IntRange(1),
-        help="Videos per file of the cache.  [default: 1; from 2,000 videos on as many as give "
+        help="Videos per file of the cache.  [default: 1; from 2,000 videos on, as many as give "
         "about 1,000 files, 64 at most]",
     ),
     cloup.option(
@@ -146,8 +142,7 @@ def parse_request(
     cloup.option(
         "--ray",
         metavar="ADDRESS",
-        help="Run on a Ray cluster whose nodes share storage: HOST:PORT, or auto for the cluster "
-        "of this machine. The cache is the same.",
+        help="Run on a Ray cluster with shared storage: HOST:PORT, or auto for this machine's.",
     ),
     cloup.option(
         "--ray-request",
@@ -193,8 +188,7 @@ def parse_request(
         metavar="RATE",
         default="native",
         callback=number_or("native", "a rate", below=1000),
-        help="Frames to sample per second, by timestamps; slower videos are rejected. native "
-        "keeps every frame.",
+        help="Frames to sample per second; slower videos are rejected. native keeps every frame.",
     ),
     cloup.option(
         "--stride",
@@ -225,10 +219,9 @@ def parse_request(
         metavar="WHAT",
         default="none",
         callback=parse_crop,
-        help="x,y,w,h in pixels; none for the whole picture, cut around its centre to the aspect "
-        "of --size; face or face+MARGIN for one box per clip around all places where its face is. "
-        f"MARGIN is in sizes of the face ({FACE_DEFAULTS.margin:g} keeps its edge, 0.8 hair and "
-        "neck).",
+        help="x,y,w,h in pixels; none: cut to the aspect of --size around the centre; face+MARGIN: "
+        "one box per clip around all places of its face, MARGIN in sizes of the face "
+        f"({FACE_DEFAULTS.margin:g} by default keeps its edge, 0.8 hair and neck).",
     ),
     cloup.option(
         "--stabilise",
@@ -242,8 +235,8 @@ def parse_request(
         "--face-detector",
         metavar="NAME|PATH",
         default="auto",
-        help="yunet, haar, or the PATH of YuNet's file. auto takes yunet if its file is here or "
-        "can be downloaded, else OpenCV's haar cascade, which misses more faces.",
+        help="yunet, haar, or the PATH of YuNet's file. auto: yunet if it is here or can be "
+        "downloaded, else OpenCV's haar cascade, which misses more faces.",
     ),
     cloup.option(
         "--no-face",
@@ -276,7 +269,7 @@ def parse_request(
     cloup.option(
         "--no-frames",
         is_flag=True,
-        help="Store flow maps only: a smaller cache, from which no map can be recomputed.",
+        help="Store flow maps only, from which nothing can be recomputed.",
     ),
     cloup.option(
         "--compression",
@@ -331,13 +324,13 @@ def main(
         **settings,  # type: ignore[arg-type]
     )
     corpus = read_corpus(videos, layout, follow_links=follow_links)
-    # Wrong arguments are reported by now: a download, or kernels to compile, may take a while.
+    # After all checks of arguments: it may download a model, or compile kernels.
     if isinstance(crop, FaceCrop):
         model = find_model(face_detector)
         crop = FaceCrop(
             crop.margin, model.detector, model.sha256, no_face, several_faces, face_share
         )
-    if not ray or flow_backend == "auto":  # any other backend need only be on the nodes
+    if not ray or flow_backend == "auto":  # another one need only be on the nodes
         flow_backend = farneback.resolve(flow_backend)
     chosen = dataclasses.replace(chosen, crop=crop, flow_backend=flow_backend)
     limits = Limits(timeout, memory * 10**6)

@@ -1,4 +1,4 @@
-"""Settings of an extraction: all that decides a cache's content besides the videos."""
+"""Settings of an extraction: they and the videos decide the content of a cache."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ RATE_TOLERANCE = 0.99  # of `fps`: 29.97 frames/s passes for 30, 23.976 for 24
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of an extraction. A cache stores them; new videos are extracted with the same."""
+    """Settings of an extraction, stored in its cache."""
 
     width: int = 224
     height: int = 224
@@ -45,10 +45,7 @@ class Settings:
             raise SettingsError(f"crop {self.crop}", "give x,y,width,height in pixels")
 
     def rate(self, own_rate: float) -> float:
-        """Return the sampling rate of a video, in frames per second.
-
-        Args:
-            own_rate: frame rate of the video.
+        """Return the sampling rate of a video in frames/s.
 
         Raises:
             Rejected: the video is slower than ``fps``.
@@ -65,17 +62,17 @@ class Settings:
 
     @property
     def geometry(self) -> Geometry:
-        """Size, and the crop if it is the same for all videos."""
+        """Size, and the crop unless it is about faces."""
         return Geometry(self.width, self.height, None if self.faces else self.crop)  # type: ignore[arg-type]
 
     @property
     def faces(self) -> FaceCrop | None:
-        """Face crop, if the settings ask for one."""
+        """The crop, if it is about faces."""
         return self.crop if isinstance(self.crop, FaceCrop) else None
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Settings":
-        """Return the settings that a cache stores; unknown keys are ignored."""
+        """Return the settings that a cache stores; ignore unknown keys."""
         fields = {field.name: values[field.name] for field in dataclasses.fields(cls)}
         crop = fields["crop"]
         if crop is not None:

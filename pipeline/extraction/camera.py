@@ -1,8 +1,6 @@
 """Camera motion between frames, estimated from the background.
 
-It is estimated on the whole frame, small and grey, whatever part of it a clip keeps: there is more
-background in it than around a face. An affine motion is fitted robustly to the flow away from the
-person.
+An affine motion is fitted to the flow away from the person, on the whole frame, small and grey.
 """
 
 from dataclasses import dataclass
@@ -14,14 +12,13 @@ import numpy.typing as npt
 from pipeline import farneback
 from pipeline.video.resize import Box, Size
 
-GRID_STEP = 5  # pixels between the points whose flow is used
+GRID_STEP = 5  # pixels
 MIN_TEXTURE = 1e-5  # smaller eigenvalue of the structure tensor; below it a point shows no motion
 MIN_POINTS = 24  # for a fit
-# Where a person probably is if no face is known: left, top and width in shares of the frame, and
-# everything below.
+# Box of a person whose face is unknown, in shares of the frame, down to its lower edge.
 PERSON_LEFT, PERSON_TOP, PERSON_WIDTH = 0.25, 0.25, 0.5
-# Where a person is around a known face, in sizes of the face: above its top, and to each side of
-# its middle, at the height of the head and below the chin.
+# Extent of a person in sizes of the face: above its top, and to each side of its middle, above and
+# below the chin.
 HEAD_ABOVE, HEAD_ASIDE, BODY_ASIDE = 0.6, 1.0, 1.75
 
 Floats = npt.NDArray[np.float32]
@@ -29,34 +26,21 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Mapping:
-    """Position of a clip's flow maps within the upright frame.
-
-    Attributes:
-        frame: width and height of the upright frame.
-        box: part of it that the clip keeps.
-        width: of the flow maps.
-        height: of the flow maps.
-    """
+    """Position of a clip's flow maps within the upright frame."""
 
     frame: Size
-    box: Box
-    width: int
+    box: Box  # part of the frame that the maps show
+    width: int  # of the maps
     height: int
 
 
 class Camera:
-    """Estimates camera motion for a sequence of small frames that arrives in batches.
-
-    Args:
-        overview: height and width of the small frames.
-        mapping: position of the flow maps within them.
-        backend: of the flow, see `pipeline.farneback.resolve`.
-    """
+    """Estimates camera motion in batches of small frames."""
 
     def __init__(
         self, overview: tuple[int, int], mapping: Mapping, backend: farneback.Backend
     ) -> None:
-        self._height, self._width = overview
+        self._height, self._width = overview  # of the small frames
         self._mapping = mapping
         self._flow = farneback.Stream(self._height, self._width, backend=backend)
         y, x = np.mgrid[
@@ -72,14 +56,13 @@ class Camera:
 
         Args:
             overviews: next small frames, (n, h, w) uint8, grey.
-            faces: face in each of them, (n, 4): x, y, width and height in pixels of the upright
-                frame. If None, the middle of the frame is taken for a person.
+            faces: x, y, width and height in pixels of the upright frame, (n, 4). None takes the
+                middle of the frame for a person.
 
         Returns:
-            (n, 6) float32, for the first batch (n-1, 6). A row is the motion from the frame before,
-            in pixels of the flow map: dx and dy at its centre; then the growth of dx per pixel
-            along x and along y, and of dy along x and along y. NaN if too little of the background
-            has texture.
+            (n, 6) float32, (n-1, 6) for the first batch, in pixels of the flow map: dx and dy at
+            its centre; growth per pixel of dx along x and y, and of dy along x and y. NaN where the
+            background lacks texture.
         """
         fields = self._flow.flows(overviews)  # (n, h, w, 2)
         first = len(overviews) - len(fields)
@@ -93,7 +76,7 @@ class Camera:
         return motions
 
     def _background(self, face: npt.NDArray[np.float64] | None) -> npt.NDArray[np.bool_]:
-        """Return which points are neither on the head nor on the body, (P,)."""
+        """Return which points, (P,), are not on the person."""
         x, y = ((self._points + 0.5) / (self._width, self._height)).T  # in shares of the frame
         if face is None:
             right = PERSON_LEFT + PERSON_WIDTH
@@ -106,7 +89,7 @@ class Camera:
     def _fit(
         self, field: Floats, previous: npt.NDArray[np.uint8], background: npt.NDArray[np.bool_]
     ) -> Floats:
-        """Fit an affine motion to the flow (h, w, 2) of textured background points."""
+        """Fit an affine motion to flow, (h, w, 2), at textured points."""
         texture = cv2.cornerMinEigenVal(previous, 7)
         strength = texture[self._points[:, 1], self._points[:, 0]]  # (P,)
         usable = background & (strength > MIN_TEXTURE)
@@ -121,7 +104,7 @@ class Camera:
         return self._on_map(affine)
 
     def _on_map(self, affine: npt.NDArray[np.float64]) -> Floats:
-        """Convert an affine motion of the small frame, (2, 3), to pixels of the flow map."""
+        """Convert an affine motion, (2, 3), to pixels of the flow map."""
         mapping = self._mapping
         x, y, w, h = mapping.box
         small = np.array([self._width, self._height]) / np.array(mapping.frame)
@@ -134,13 +117,7 @@ class Camera:
 
 
 def camera_field(motion: Floats, height: int, width: int) -> Floats:
-    """Return the flow that a camera motion causes, (height, width, 2) float32, px of the map.
-
-    Args:
-        motion: a row of `Camera.motions`, (6,); NaN counts as 0.
-        height: of the map.
-        width: of the map.
-    """
+    """Return the flow, (H, W, 2) px, of a row of `Camera.motions`; NaN counts as 0."""
     dx, dy, xx, xy, yx, yy = np.nan_to_num(motion).tolist()
     x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2)[None, :]
     y = (np.arange(height, dtype=np.float32) + 0.5 - height / 2)[:, None]

@@ -1,7 +1,4 @@
-"""Clips of one video: frames, flow, camera motion and timestamps, written to a shard.
-
-Videos of a corpus and new videos both come here, so that they are treated alike.
-"""
+"""Clips of one video, decoded, searched for faces, and written to a shard."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,35 +23,26 @@ from pipeline.video.decode import ScaledFrame, converting, sampled, scaled_frame
 from pipeline.video.fingerprint import Hashes, ThumbnailCollector, perceptual_hashes
 from pipeline.video.resize import Box, Geometry, Size
 
-LOOKS_PER_SECOND = 2.0  # at a clip's frames, for faces
+LOOKS_PER_SECOND = 2.0  # for faces
 MIN_FRAMES_BETWEEN_LOOKS = 10
-CHUNKS_PER_BATCH = 8  # HDF5 chunks of frames that are decoded before their flow is computed
-BATCHES_AHEAD = 2  # that the decoder may be ahead of the flow
+CHUNKS_PER_BATCH = 8  # HDF5 chunks of frames that are decoded at once
+BATCHES_AHEAD = 2  # of the flow
 
 
 @dataclass(frozen=True)
 class ClipMetadata:
-    """Metadata of a clip in a shard.
+    """Metadata of a clip in a shard."""
 
-    Attributes:
-        start: seconds into the video.
-        hashes: (K, 8) uint8, see `pipeline.video.fingerprint.perceptual_hashes`.
-        crop: part of the upright frame that the clip keeps.
-        face_share: share of the looks that found its face; 0 without a face crop.
-        n_faces: most faces in one frame.
-        camera_known: share of its flow maps with a known camera motion.
-    """
-
-    start: float
-    hashes: Hashes
-    crop: Box
-    face_share: float
-    n_faces: int
-    camera_known: float
+    start: float  # seconds into the video
+    hashes: Hashes  # (K, 8) uint8
+    crop: Box  # part of the upright frame
+    face_share: float  # share of the looks that found its face; 0 without a face crop
+    n_faces: int  # most faces in one frame
+    camera_known: float  # share of its flow maps with a known camera motion
 
 
 def read_metadata(clip: h5py.Group) -> ClipMetadata:
-    """Read the metadata of a clip from its group in a shard."""
+    """Read the metadata of a clip from its group."""
     x, y, width, height = clip["crop"][:].tolist()
     face = FaceTrack(clip["faces"][:]) if "faces" in clip else None
     camera = clip["camera"][:]
@@ -79,39 +67,32 @@ def extract_clips(
     n_clips: int = 1,
     model: bytes = b"",
 ) -> list[str]:
-    """Cut consecutive clips from the start of a video, and write them to a shard.
+    """Cut consecutive clips ``name``, ``name-1``, ... from the start of a video into a shard.
 
-    Decoding, flow and compression run in one thread each. Memory depends neither on the length of
-    the video nor on that of a clip.
+    Decoding, flow and compression run in one thread each; memory does not grow with the length.
 
     Args:
-        path: video file.
         shard: receives the datasets that `docs/cache.md` describes.
-        name: id of the first clip; the others get ``name-1``, ``name-2``, ...
-        settings: of the cache.
-        rate: sampling rate in frames per second.
-        n_frames: T, frames of a clip.
+        rate: sampling rate, in frames/s.
+        n_frames: T.
         n_clips: maximum number of clips.
         model: file of the face detector, if the settings ask for one.
 
     Returns:
-        ids of the clips that have all their frames. If damage ends the video within a later clip,
-        that one is left incomplete: closing the shard raises `pipeline.cache.IncompleteDataset`.
+        ids of the complete clips. If a later one breaks off, closing the shard raises
+        `pipeline.cache.IncompleteDataset`.
 
     Raises:
-        Rejected: the video is damaged or ends within the first clip, or no clip has a suitable
-            face.
+        Rejected: the video is damaged or too short, or no clip has a suitable face.
     """
-    sources = clip_sources(
-        path, settings, rate=rate, n_frames=n_frames, n_clips=n_clips, model=model
-    )
+    sources = _clip_sources(path, settings, rate, n_frames, n_clips, model)
     batches = prefetch(_batches(sources, settings.geometry, n_frames), BATCHES_AHEAD)
     ids: list[str] = []
     n_written = 0
     try:
-        for _, of_clip in groupby(batches, key=lambda batch: batch.clip):
+        for _, clip_batches in groupby(batches, key=lambda batch: batch.clip):
             clip_id = f"{name}-{len(ids)}" if ids else name
-            n_written = _write_clip(shard, clip_id, of_clip, settings, n_frames)
+            n_written = _write_clip(shard, clip_id, clip_batches, settings, n_frames)
             if n_written == n_frames:
                 ids.append(clip_id)
     except Rejected:
@@ -122,46 +103,18 @@ def extract_clips(
     return ids
 
 
-# ------------------------------------------------------------------------------- what a clip shows
-
-
 @dataclass(frozen=True)
-class ClipSource:
-    """One clip, still to be decoded.
-
-    Attributes:
-        size: width and height of the upright frames.
-        box: part of the frames that the clip keeps.
-        face: the face within the box; None without a face crop.
-        frames: at most T.
-    """
-
-    size: Size
-    box: Box
-    face: FaceTrack | None
-    frames: Iterator[ScaledFrame]
+class _ClipSource:
+    size: Size  # of the upright frames
+    box: Box  # part of the frames that the clip keeps
+    face: FaceTrack | None  # None without a face crop
+    frames: Iterator[ScaledFrame]  # at most T
 
 
-def clip_sources(
-    path: Path,
-    settings: Settings,
-    *,
-    rate: float,
-    n_frames: int,
-    n_clips: int,
-    model: bytes = b"",
-) -> Iterator[ClipSource]:
-    """Divide a video into consecutive clips, from its start.
-
-    The arguments are those of `extract_clips`.
-
-    Yields:
-        sources whose frames must be read before the next source is requested. Without a face
-        crop the last one may have fewer than T frames, or none.
-
-    Raises:
-        Rejected: the video is damaged or too short, or no clip has a suitable face.
-    """
+def _clip_sources(
+    path: Path, settings: Settings, rate: float, n_frames: int, n_clips: int, model: bytes
+) -> Iterator[_ClipSource]:
+    """Yield consecutive clips, each to be read before the next; the last may lack frames."""
     if settings.faces is not None:
         yield from _face_sources(path, settings, settings.faces, rate, n_frames, n_clips, model)
         return
@@ -170,7 +123,7 @@ def clip_sources(
         box = settings.geometry.box(*size, upright.pixel_aspect)
         decoded = scaled_frames(upright, frames, settings.geometry)
         for _ in range(n_clips):
-            yield ClipSource(size, box, None, islice(decoded, n_frames))
+            yield _ClipSource(size, box, None, islice(decoded, n_frames))
 
 
 def _face_sources(
@@ -181,8 +134,8 @@ def _face_sources(
     n_frames: int,
     n_clips: int,
     model: bytes,
-) -> Iterator[ClipSource]:
-    """Yield a source for each clip with a suitable face, once its frames have been searched."""
+) -> Iterator[_ClipSource]:
+    """Yield each clip with a suitable face."""
     geometry = settings.geometry
     first_rejection: Rejected | None = None
     has_face = False
@@ -211,7 +164,7 @@ def _face_sources(
                 else:  # the face went further than the buffer foresaw
                     cropped = replace(geometry, crop=box)
                     decoded = _decode_again(path, cropped, rate, n * n_frames, n_frames)
-                yield ClipSource((upright.width, upright.height), box, face, decoded)
+                yield _ClipSource((upright.width, upright.height), box, face, decoded)
                 has_face = True
     if first_rejection is not None and not has_face:
         raise first_rejection
@@ -225,24 +178,22 @@ def _decode_again(
 
 
 def frames_between_looks(rate: float) -> int:
-    """Return after how many frames faces are looked for again, at a rate in frames per second."""
+    """Return after how many frames faces are looked for again."""
     return max(MIN_FRAMES_BETWEEN_LOOKS, round(rate / LOOKS_PER_SECOND))
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Consecutive frames of one clip."""
-
     clip: int  # position of the source
-    source: ClipSource
+    source: _ClipSource
     frames: npt.NDArray[np.uint8]  # (n, H, W, 3), RGB
     grey: npt.NDArray[np.uint8]  # (n, H, W)
     overviews: npt.NDArray[np.uint8]  # (n, h, w), grey, of the whole frame
     timestamps: npt.NDArray[np.float64]  # (n,), seconds
 
 
-def _batches(sources: Iterator[ClipSource], geometry: Geometry, n_frames: int) -> Iterator[_Batch]:
-    """Decode the frames of all clips; end with the first clip that has fewer than T."""
+def _batches(sources: Iterator[_ClipSource], geometry: Geometry, n_frames: int) -> Iterator[_Batch]:
+    """Decode all clips up to the first one with fewer than T frames."""
     shape = (geometry.height, geometry.width)
     size = CHUNKS_PER_BATCH * max(1, CHUNK_BYTES // (3 * geometry.height * geometry.width))
     for clip, source in enumerate(sources):
@@ -264,13 +215,10 @@ def _batches(sources: Iterator[ClipSource], geometry: Geometry, n_frames: int) -
                 return
 
 
-# ------------------------------------------------------------------------------- writing a clip
-
-
 def _write_clip(
     shard: ShardWriter, clip_id: str, batches: Iterator[_Batch], settings: Settings, n_frames: int
 ) -> int:
-    """Write a clip batch by batch; return the number of frames, T unless the video ends early."""
+    """Write a clip; return its frames, fewer than T if the video ends early."""
     first = next(batches)
     source = first.source
     height, width = first.grey.shape[1:]
@@ -328,7 +276,7 @@ def _write_array(shard: ShardWriter, clip_id: str, key: str, array: npt.NDArray[
 def _repeated(
     previous: npt.NDArray[np.uint8] | None, grey: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.bool_]:
-    """Return which of the frames (n, H, W) equal the one before, (n,)."""
+    """Return which frames, (n,), equal the one before."""
     before: list[Any] = [previous, *grey[:-1]]
     return np.array([np.array_equal(a, b) for a, b in zip(before, grey, strict=True)])
 
@@ -336,7 +284,7 @@ def _repeated(
 def _stabilised(
     fields: npt.NDArray[np.float32], motions: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Return maps and ranges of flow (n, H, W, 2) without the camera's motions (n, 6)."""
+    """Return maps and ranges of flow, (n, H, W, 2), without the camera's, (n, 6)."""
     height, width = fields.shape[1:3]
     maps = np.empty(fields.shape[:3], np.uint8)
     ranges = np.empty((len(fields), 2), np.float32)

@@ -1,4 +1,4 @@
-"""Estimate of an extraction, for a dry run: nothing is written."""
+"""Estimate of an extraction's time and space."""
 
 import io
 import time
@@ -28,35 +28,14 @@ MAX_FILES_LISTED = 10  # that are no videos
 
 @dataclass(frozen=True)
 class _Cost:
-    """Cost of one video.
-
-    Attributes:
-        n_samples: maximum number of sampled frames.
-        probing: seconds to probe it.
-        per_frame: seconds to decode a frame, compute its flow and compress both.
-        bytes_per_frame: bytes in the shard.
-    """
-
-    n_samples: int
-    probing: float
-    per_frame: float
+    n_samples: int  # maximum number of sampled frames
+    probing: float  # seconds
+    per_frame: float  # seconds to decode it, to compute its flow and to compress both
     bytes_per_frame: float
 
 
 def estimate_extraction(videos: Sequence[Video], settings: Settings, pool: Pool) -> str:
-    """Describe a corpus, its splits, and the time and space that its extraction needs.
-
-    Only a few videos are decoded: which files are broken, and which show the same footage, is not
-    known before the extraction.
-
-    Args:
-        videos: corpus, see `pipeline.corpus.reading.read_corpus`.
-        settings: of the cache.
-        pool: runs the tasks, and would run the extraction.
-
-    Raises:
-        SettingsError: these videos cannot be split as the settings ask.
-    """
+    """Describe a corpus, its splits, and the time and space that its extraction needs."""
     usable = [v for v in videos if looks_like_video(v.path) and not v.leads_to]
     others = [v.path for v in videos if not looks_like_video(v.path) or v.leads_to]
     splits = split_videos(usable, [str(video.path) for video in usable], settings.splitting)
@@ -122,7 +101,7 @@ def _measure(path: Path, settings: Settings, model: bytes) -> _Cost:
     needed = settings.frames or settings.min_frames
     if video.n_samples < needed:
         raise Rejected("too short", f"{video.n_samples} frames, {needed} are needed")
-    if settings.faces is not None:  # a clip costs the same whether its face is suitable or not
+    if settings.faces is not None:  # a clip without a suitable face costs the same
         any_face = replace(settings.faces, no_face="whole", several="largest")
         settings = replace(settings, crop=any_face)
     n = min(video.n_samples, MAX_FRAMES_TIMED)

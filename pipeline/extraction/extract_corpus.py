@@ -1,4 +1,4 @@
-"""Extraction of a corpus: select the videos, write the shards, split the clips, write the index."""
+"""Extraction of a corpus: selection, shards, splits, index."""
 
 import dataclasses
 import hashlib
@@ -54,12 +54,10 @@ def extract(
 
     Args:
         videos: corpus, see `pipeline.corpus.reading.read_corpus`.
-        folder: of the cache.
-        settings: of the cache.
-        pool: runs the tasks; by default one process per core of this machine.
+        pool: by default one process per core.
 
     Returns:
-        the finished cache. Its ``rejected()`` lists every file that is not in it, and why.
+        finished cache; its ``rejected()`` lists every other file and the reason.
 
     Raises:
         NothingUsable: no real or no fake video is left.
@@ -107,7 +105,7 @@ def _write_cache(
     workspace: CacheInProgress,
     settings: Settings,
 ) -> None:
-    """Split the clips, and write all files beside the shards; the index comes last."""
+    """Split the clips, and write the files beside the shards, the index last."""
     folder, rejected = workspace.folder, selection.rejected
     write_csv(
         folder / "rejected.csv",
@@ -125,11 +123,11 @@ def _write_cache(
     hashes, timing = [], []
     for task in tasks:
         video = _with_copies(by_path[task.path], selection.copies.get(task.path, []))
-        of_video = shards[task.shard].clips[task.video_id]
-        clips += [_clip(clip_id, of_video[clip_id], task, video) for clip_id in of_video]
-        hashes += [metadata.hashes for metadata in of_video.values()]
+        metadata = shards[task.shard].clips[task.video_id]
+        clips += [_clip(clip_id, one, task, video) for clip_id, one in metadata.items()]
+        hashes += [one.hashes for one in metadata.values()]
         if (seconds := shards[task.shard].seconds.get(task.video_id)) is not None:
-            timing.append([task.video_id, len(of_video) * task.n_frames, seconds])
+            timing.append([task.video_id, len(metadata) * task.n_frames, seconds])
     if {clip.label for clip in clips} != {0, 1}:
         raise NothingUsable(
             f"{len(tasks)} of {len(videos)} files are usable, real and fake ones are needed"
@@ -194,7 +192,7 @@ def _clip(clip_id: str, metadata: ClipMetadata, task: VideoTask, video: Video) -
 
 
 def _with_copies(video: Video, copies: Sequence[Video]) -> Video:
-    """Return a video with the labels of all files that have the same bytes."""
+    """Merge identities, splits and original of a video's copies into it."""
     files = [video, *copies]
     identities = [identity for file in files for identity in file.identities]
     return dataclasses.replace(
@@ -207,7 +205,7 @@ def _with_copies(video: Video, copies: Sequence[Video]) -> Video:
 
 
 def _with_footage(clips: Sequence[Clip], recordings: npt.NDArray[np.int64]) -> list[Clip]:
-    """Set ``footage`` of the clips whose recording (N,) other videos show, too."""
+    """Set ``footage`` of clips whose recording, (N,), other videos show too."""
     numbers = groups(
         [(clip.video, f"recording {n}") for clip, n in zip(clips, recordings, strict=True)]
     ).tolist()

@@ -1,4 +1,4 @@
-"""Buffer for the decoded frames of a clip until its crop is known."""
+"""Buffer for decoded frames until their crop is known."""
 
 import tempfile
 from collections.abc import Iterator
@@ -13,27 +13,18 @@ from pipeline.video.decode import ScaledFrame, converting
 from pipeline.video.resize import Box, Cut, Upright
 
 MAX_IN_MEMORY = 2**27  # bytes; a larger buffer becomes a temporary file
-MAX_BYTES = 2**32  # frames beyond it are not stored, and have to be decoded again
+MAX_BYTES = 2**32  # frames beyond it have to be decoded again
 
 
 @dataclass(frozen=True)
 class _BufferedFrame:
-    """Time of a frame in seconds, the part of it that was stored, and the bytes of its planes."""
-
-    time: float
-    part: Box
-    n_bytes: int  # 0 if the buffer was full
+    time: float  # seconds
+    part: Box  # that was stored
+    n_bytes: int  # of its planes; 0 if the buffer was full
 
 
 class FrameBuffer:
-    """Stores a part of each frame as it was decoded, and later scales a crop within that part.
-
-    Decoding a video twice would take nearly twice the time; storing whole frames would take
-    gigabytes. Use it as a context manager.
-
-    Args:
-        upright: the video's frames.
-    """
+    """Parts of decoded frames: whole ones would take gigabytes, decoding twice twice the time."""
 
     def __init__(self, upright: Upright) -> None:
         self._upright = upright
@@ -60,11 +51,7 @@ class FrameBuffer:
         overview: npt.NDArray[np.uint8],
         part: Box,
     ) -> None:
-        """Store a part of a frame, and its overview (h, w) uint8.
-
-        Raises:
-            OSError: the disk with the temporary file is full.
-        """
+        """Store a part of a frame, and its overview, (h, w)."""
         if part not in self._cuts:
             self._cuts[part] = self._upright.cutter(part)
         n_bytes = 0
@@ -82,11 +69,11 @@ class FrameBuffer:
         self._frames.append(_BufferedFrame(time, part, n_bytes))
 
     def holds(self, box: Box) -> bool:
-        """Return whether this part of every frame is stored."""
+        """Return whether a box of every frame is stored."""
         return all(_contains(frame.part, box) and frame.n_bytes for frame in self._frames)
 
     def scaled_frames(self, box: Box, width: int, height: int) -> Iterator[ScaledFrame]:
-        """Scale a part of all frames, which the buffer `holds`, to a size in pixels."""
+        """Scale a box that the buffer `holds` of all frames."""
         self._file.seek(0)
         scalers: dict[Box, Any] = {}
         h, w = self._overview_size
@@ -113,7 +100,7 @@ def _contains(outer: Box, inner: Box) -> bool:
 
 
 def _frame_from(planes: bytes, template: av.VideoFrame) -> av.VideoFrame:
-    """Build a frame from the bytes of its planes, in the format of a template."""
+    """Build a frame like a template from the bytes of its planes."""
     frame = av.VideoFrame(template.width, template.height, template.format.name)
     frame.colorspace, frame.color_range = template.colorspace, template.color_range
     start = 0

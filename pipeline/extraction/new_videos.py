@@ -1,4 +1,4 @@
-"""Extraction of single videos outside any corpus, to be predicted by a trained detector."""
+"""Extraction of single videos for a trained detector."""
 
 import dataclasses
 from collections.abc import Callable, Generator, Sequence
@@ -18,14 +18,9 @@ Change = Callable[[Path, Path], None]  # writes a changed copy of a video
 
 
 class NewVideo(NamedTuple):
-    """An extracted video outside any corpus.
+    """Shard and metadata of an extracted video."""
 
-    Attributes:
-        shard: name of the shard with its clips.
-        metadata: of the file.
-    """
-
-    shard: str
+    shard: str  # its name
     metadata: Probe
 
 
@@ -37,21 +32,18 @@ def extract_new(
     pool: Pool,
     change: Change | None = None,
 ) -> Generator[tuple[int, NewVideo | Rejected], None, None]:
-    """Extract single videos, each into a shard of its own.
+    """Extract single videos, each into a shard of its own under ``folder/shards``.
 
     Args:
-        paths: video files.
-        folder: receives ``shards/``.
-        settings: of the cache that the videos are compared with.
+        settings: those of the cache that the detector was trained on.
         n_frames: T of that cache.
-        pool: runs the tasks.
-        change: extract changed copies of the videos instead, which are removed afterwards.
-
-    Raises:
-        SettingsError: this machine lacks the flow backend or the face detector of that cache.
+        change: extract changed copies of the videos instead.
 
     Yields:
-        position of a path, and its shard or the reason why there is none; in order of completion.
+        position of a path, and its shard or why there is none, in order of completion.
+
+    Raises:
+        SettingsError: this machine lacks the flow backend or the face detector.
     """
     settings = dataclasses.replace(
         settings, flow_backend=farneback.equivalent_backend(settings.flow_backend)

@@ -1,4 +1,4 @@
-"""Repair of a finished cache that lacks shards: exactly those are extracted again."""
+"""Repair of a finished cache that lacks shards."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -18,17 +18,7 @@ START_ANEW = "bring the old state back, or remove the folder and extract everyth
 
 
 def repair_cache(cache: Cache, workspace: CacheInProgress, settings: Settings, pool: Pool) -> None:
-    """Extract the missing shards of a cache again, to the bytes that the index states.
-
-    Args:
-        cache: opened with ``whole=False``.
-        workspace: the same folder.
-        settings: of the cache.
-        pool: runs the tasks.
-
-    Raises:
-        IntegrityError: a video or a library has changed, or a shard gets other bytes.
-    """
+    """Extract missing shards again, and fail unless they get the bytes that the index states."""
     if cache.attrs["versions"] != versions():
         raise IntegrityError(
             f"shards of {workspace.folder} are missing, and the libraries that made it were "
@@ -61,7 +51,7 @@ def repair_cache(cache: Cache, workspace: CacheInProgress, settings: Settings, p
 def _probe(
     cache: Cache, clips: Mapping[str, Clip], settings: Settings, pool: Pool
 ) -> dict[str, tuple[str, Probe]]:
-    """Return path and metadata of the videos, by id, and check that they are unchanged."""
+    """Return path and metadata of the unchanged videos, by id."""
     names = cache.names()
     ids = {Path(names[video_id]): video_id for video_id in clips}
     probes: dict[str, tuple[str, Probe]] = {}

@@ -1,4 +1,4 @@
-"""Selection of the usable videos of a corpus, and the number of frames of a clip."""
+"""Selection of the usable videos of a corpus and of T."""
 
 import dataclasses
 from collections import Counter
@@ -16,7 +16,7 @@ from pipeline.settings import Settings
 from pipeline.video.probe import Probe, probe, sound_samples
 from pipeline.workers.local import Pool
 
-# Time limits. Only what hangs exceeds them: a slow disk and a slow decoder are faster than this.
+# Time limits that only a hanging process exceeds.
 BASE_SECONDS = 120.0
 MIN_READING_SPEED = 1e6  # bytes per second
 SECONDS_PER_MEGAPIXEL = 0.5
@@ -24,19 +24,12 @@ SECONDS_PER_MEGAPIXEL = 0.5
 
 @dataclass(frozen=True)
 class Selection:
-    """Result of probing a corpus.
-
-    Attributes:
-        usable: metadata by path of the videos that seem to have ``n_frames``.
-        rejected: reasons by path. Extraction adds the videos that break.
-        n_frames: T, frames of every clip.
-        copies: path of a usable video → the rejected videos with the same bytes.
-    """
+    """Result of probing a corpus; videos by path."""
 
     usable: dict[str, Probe]
-    rejected: dict[str, Rejected]
-    n_frames: int
-    copies: dict[str, list[Video]]
+    rejected: dict[str, Rejected]  # extraction adds to them
+    n_frames: int  # T
+    copies: dict[str, list[Video]]  # rejected ones, by the usable one
 
 
 def select(
@@ -58,7 +51,7 @@ def select(
 
 
 def tally(reasons: Iterable[str]) -> str:
-    """Return how often each reason occurs, as text."""
+    """Return how often each reason occurs."""
     return ", ".join(f"{n} {reason}" for reason, n in Counter(reasons).most_common())
 
 
@@ -108,11 +101,7 @@ def _probe_all(
 def _reject_duplicates(
     videos: Sequence[Video], usable: dict[str, Probe], rejected: dict[str, Rejected]
 ) -> dict[str, list[Video]]:
-    """Keep the first file of those with the same bytes, or none if their labels differ.
-
-    Returns:
-        the others, by the path of the first.
-    """
+    """Keep the first copy, or none if their labels differ; return the others."""
     first: dict[str, Video] = {}  # by sha256
     copies: dict[str, list[Video]] = {}
     for video in videos:
@@ -153,10 +142,10 @@ def _reject_short(n_frames: int, usable: dict[str, Probe], rejected: dict[str, R
 def _shortest_length(
     usable: dict[str, Probe], workspace: CacheInProgress, settings: Settings, pool: Pool
 ) -> int:
-    """Return T, the number of sampled frames of the shortest sound video, or 0 if there is none.
+    """Return T, the number of sampled frames of the shortest sound video, or 0.
 
-    Containers may state too many frames, so the shortest video is decoded. If it breaks, or ends
-    before its container says, the next one decides; it is still extracted if it has T sound frames.
+    Containers may state too many frames, so it is decoded. If it breaks off, the next one decides;
+    it is still extracted if it has T sound frames.
     """
     for path in sorted(usable, key=lambda path: (usable[path].n_samples, path)):
         if usable[path].short_of_promise:
@@ -171,7 +160,6 @@ def _shortest_length(
 
 
 def _count_sound(path: Path, video: Probe, settings: Settings, pool: Pool) -> int:
-    """Return the number of sampled frames of a video, 0 if it breaks off."""
     seconds = seconds_to_probe(path) + seconds_to_decode(video)
     count = partial(sound_samples, rate=settings.rate(video.fps))
     [(_, n_samples)] = pool.run(count, [path], lambda path: seconds)
@@ -179,11 +167,11 @@ def _count_sound(path: Path, video: Probe, settings: Settings, pool: Pool) -> in
 
 
 def seconds_to_probe(path: Path) -> float:
-    """Return the time limit for probing a file."""
+    """Return the time limit of a probe."""
     return BASE_SECONDS + stamp_of(path)[0] / MIN_READING_SPEED
 
 
 def seconds_to_decode(video: Probe, n_frames: int | None = None) -> float:
-    """Return the time limit for decoding all frames of a video, or the first ``n_frames``."""
+    """Return the time limit for decoding a video or its start."""
     n_frames = video.n_packets if n_frames is None else min(n_frames, video.n_packets)
     return n_frames * SECONDS_PER_MEGAPIXEL * max(video.width * video.height / 1e6, 0.1)

@@ -1,8 +1,7 @@
 """Shards of a cache, written by a pool whose processes may fail, and nothing written twice.
 
-One process extracts one video. If a shard holds a single video, that process writes the shard.
-Otherwise each video goes to a part, a file of its own under ``.work/parts``, and once all parts of
-a shard are there they are packed into it, compressed as they are.
+Where shards hold several videos, each is extracted to a part, a file under ``.work/parts``; then
+the parts of a shard are packed into it as they are.
 """
 
 import hashlib
@@ -36,29 +35,17 @@ Clips = dict[str, dict[str, ClipMetadata]]  # by video id and clip id, in order 
 
 @dataclass(frozen=True)
 class VideoTask:
-    """One video to extract; any process on any machine that sees the cache can do it.
-
-    Attributes:
-        path: video file.
-        video: its metadata.
-        shard: name of the shard that its clips belong to.
-        target: name of the file to write: the shard, or a part of it.
-        cache: folder of the cache.
-        n_frames: T, frames of a clip.
-        settings: of the cache.
-        recipe: digest of everything that decides the clips' bytes.
-        model: file of the face detector, if the settings ask for one.
-    """
+    """A video to extract, on any machine that sees the cache."""
 
     path: str
     video: Probe
     shard: str
-    target: str
-    cache: str
-    n_frames: int
+    target: str  # file to write: the shard, or a part of it
+    cache: str  # folder
+    n_frames: int  # T
     settings: Settings
-    recipe: str
-    model: bytes = field(default=b"", repr=False)
+    recipe: str  # digest of everything that decides the clips' bytes
+    model: bytes = field(default=b"", repr=False)  # file of the face detector
 
     @property
     def video_id(self) -> str:
@@ -67,7 +54,7 @@ class VideoTask:
 
     @property
     def rate(self) -> float:
-        """Sampling rate in frames per second."""
+        """Sampling rate, in frames/s."""
         return self.settings.rate(self.video.fps)
 
     @property
@@ -77,7 +64,7 @@ class VideoTask:
 
     @property
     def time_limit(self) -> float:
-        """Seconds that the task may take; long videos are also started first."""
+        """Time limit in seconds; the queue starts with the longest."""
         n_samples = self.n_clips * self.n_frames
         n_decoded = math.ceil(n_samples * self.video.fps / self.rate)
         return BASE_SECONDS + seconds_to_decode(self.video, n_decoded) + n_samples
@@ -85,51 +72,31 @@ class VideoTask:
 
 @dataclass(frozen=True)
 class PackTask:
-    """Parts to pack into their shard.
+    """Parts to pack into their shard."""
 
-    Attributes:
-        videos: tasks that wrote the parts, in the order of the shard.
-        seconds: processing time by video id, where it is known.
-    """
-
-    videos: tuple[VideoTask, ...]
-    seconds: dict[str, float]
+    videos: tuple[VideoTask, ...]  # in the order of the shard
+    seconds: dict[str, float]  # processing time by video id, where it is known
 
     @property
     def time_limit(self) -> float:
-        """Seconds that the task may take."""
+        """Time limit in seconds."""
         parts = [Path(video.cache, video.target) for video in self.videos]
         return BASE_SECONDS + sum(stamp_of(part)[0] for part in parts) / MIN_PACKING_SPEED
 
 
 class WrittenFile(NamedTuple):
-    """A shard or a part on disk.
-
-    Attributes:
-        row: its name, size and sha256.
-        stamp: its size and modification time, see `pipeline.common.files.stamp_of`.
-        clips: metadata of its clips.
-        seconds: processing time by video id, where it is known.
-    """
+    """A shard or a part on disk."""
 
     row: Shard
-    stamp: list[int]
+    stamp: list[int]  # see `pipeline.common.files.stamp_of`
     clips: Clips
-    seconds: dict[str, float]
+    seconds: dict[str, float]  # processing time by video id, where it is known
 
 
 def assign_to_shards(
     videos: Mapping[str, Probe], settings: Settings
 ) -> dict[str, dict[str, Probe]]:
-    """Distribute videos over shards, in an order that the seed and their bytes decide.
-
-    Args:
-        videos: metadata of the usable videos by path.
-        settings: of the cache.
-
-    Returns:
-        metadata by name of the shard and path.
-    """
+    """Distribute videos over shards, in an order that the seed and their bytes decide."""
     order = sorted(
         videos.items(),
         key=lambda item: hashlib.sha256(f"{settings.seed} {item[1].sha256}".encode()).digest(),
@@ -148,15 +115,7 @@ def plan_shards(
     workspace: CacheInProgress,
     settings: Settings,
 ) -> dict[str, list[VideoTask]]:
-    """Return the tasks of each shard by its name.
-
-    Args:
-        shards: metadata of the videos by name of their shard and path.
-        shard_size: maximum number of videos in a shard; if 1, tasks write shards themselves.
-        n_frames: T, frames of a clip.
-        workspace: the cache.
-        settings: of the cache.
-    """
+    """Return the tasks of each shard."""
     model = model_of(settings.faces)
     return {
         shard: [
@@ -180,18 +139,7 @@ def plan_shards(
 def extract_shards(
     plan: Mapping[str, Sequence[VideoTask]], workspace: CacheInProgress, pool: Pool
 ) -> tuple[dict[str, WrittenFile], dict[str, Rejected]]:
-    """Write all shards that an earlier run has not written.
-
-    The videos that take longest come first, so that none of them keeps a process busy at the end.
-
-    Args:
-        plan: tasks of each shard by its name, in the order of the shard.
-        workspace: the cache.
-        pool: runs the tasks.
-
-    Returns:
-        the shards by name, without those whose videos all failed; and the failed videos by path.
-    """
+    """Write all shards that an earlier run has not written; return them and the failed videos."""
     work = _RemainingWork(plan, workspace)
     n_videos = sum(isinstance(task, VideoTask) for task in work.queue)
     with Progress("extract", n_videos) as progress:
@@ -204,11 +152,7 @@ def extract_shards(
 
 
 class _RemainingWork:
-    """Tasks to run, and the state of each shard.
-
-    The workspace has a note of each file that was written: ``recipe``, ``stamp``, ``sha256`` and
-    ``seconds``; and a note of each video that failed.
-    """
+    """Tasks to run, and the state of each shard; the workspace has notes of it."""
 
     def __init__(self, plan: Mapping[str, Sequence[VideoTask]], workspace: CacheInProgress) -> None:
         self.shards: dict[str, WrittenFile] = {}
@@ -221,7 +165,7 @@ class _RemainingWork:
             self._resume(tasks)
 
     def _resume(self, tasks: Sequence[VideoTask]) -> None:
-        """Take over what an earlier run wrote of a shard, and queue its other videos."""
+        """Take over what an earlier run wrote of a shard, and queue the rest."""
         for task in tasks:
             note = self._workspace.note(task.path) or {}
             if note.get("broke_at") == task.n_frames:
@@ -245,7 +189,7 @@ class _RemainingWork:
             self._queue_packing(shard)
 
     def _written(self, name: str, tasks: Sequence[VideoTask]) -> WrittenFile | None:
-        """Return a file of an earlier run, if it holds exactly these videos."""
+        """Return a file of an earlier run if it holds exactly these videos."""
         path = self._workspace.folder / name
         note = self._workspace.note(name)
         if note and note["stamp"] == stamp_of(path):
@@ -258,7 +202,7 @@ class _RemainingWork:
         return None
 
     def record(self, task: VideoTask | PackTask, result: WrittenFile | Rejected) -> None:
-        """Note the result of a task, and queue the packing of its shard if that is due."""
+        """Note the result of a task; after the last one of a shard, queue its packing."""
         if isinstance(task, PackTask):
             shard = task.videos[0].shard
             if isinstance(result, Rejected):
@@ -305,7 +249,7 @@ class _RemainingWork:
 
 
 def _recipe(tasks: Sequence[VideoTask]) -> str:
-    """Return the digest that decides the bytes of a file with these videos."""
+    """Return the digest of everything that decides the bytes of a file."""
     return hashlib.sha256("".join(task.recipe for task in tasks).encode()).hexdigest()
 
 
@@ -316,7 +260,6 @@ def _describe(cache: Path, name: str, seconds: dict[str, float]) -> WrittenFile:
 
 
 def _read_clips(path: Path) -> Clips:
-    """Read the metadata of all clips of a shard or a part."""
     clips: Clips = {}
     with h5py.File(path) as file:
         for clip_id in _clip_ids(file):
@@ -326,7 +269,7 @@ def _read_clips(path: Path) -> Clips:
 
 
 def _clip_ids(file: h5py.File) -> list[str]:
-    """Return the ids of the clips in order: of each video ``ID``, ``ID-1``, ``ID-2``, ..."""
+    """Return the ids of clips in order: ``ID``, ``ID-1``, ``ID-2``, ..."""
 
     def video_and_number(clip_id: str) -> tuple[str, int]:
         video_id, _, number = clip_id.partition("-")
@@ -339,11 +282,7 @@ def _clip_ids(file: h5py.File) -> list[str]:
 
 
 def run_task(task: VideoTask | PackTask) -> WrittenFile:
-    """Write the file of a task.
-
-    Raises:
-        Rejected: the video cannot be used.
-    """
+    """Write the file of a task."""
     if isinstance(task, PackTask):
         _pack(task.videos)
         return _describe(Path(task.videos[0].cache), task.videos[0].shard, task.seconds)
@@ -354,11 +293,7 @@ def run_task(task: VideoTask | PackTask) -> WrittenFile:
 
 
 def extract_video(task: VideoTask) -> None:
-    """Write the clips of one video to the task's target.
-
-    Raises:
-        Rejected: the video is damaged or too short, or has no suitable face.
-    """
+    """Write the clips of one video to the task's target."""
     n_clips = task.n_clips
     while True:
         try:
@@ -379,12 +314,11 @@ def extract_video(task: VideoTask) -> None:
                     model=task.model,
                 )
             return
-        except IncompleteDataset:  # a later clip broke off: the file must not hold a part of it
+        except IncompleteDataset:  # a later clip broke off
             n_clips = len(clips)
 
 
 def _pack(videos: Sequence[VideoTask]) -> None:
-    """Copy the clips of all parts into their shard."""
     folder = Path(videos[0].cache)
     with writing_shard(folder, videos[0].shard, attrs={"recipe": _recipe(videos)}) as shard:
         for video in videos:

@@ -1,1 +1,1 @@
-"""Pools of processes that run tasks, on this machine and on a Ray cluster."""
+"""Pools of processes, on this machine and on a Ray cluster."""

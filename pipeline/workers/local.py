@@ -1,4 +1,4 @@
-"""Pool of processes on this machine, each of which may crash or hang alone."""
+"""Pool of processes on this machine."""
 
 import multiprocessing
 import os
@@ -14,7 +14,6 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from pipeline.common.errors import Rejected
@@ -24,27 +23,21 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CRASHED, OUT_OF_MEMORY = ACCIDENTS = ("crashed the decoder", "out of memory")
-# Every core has a process already: libraries get one thread each.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
-CHECK_INTERVAL = 0.2  # seconds between two checks of time and memory
+CHECK_INTERVAL = 0.2  # seconds
 DEFAULT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one item; a process that exceeds them is killed.
+    """Limits of one item; a process that exceeds them is killed."""
 
-    Attributes:
-        seconds: time; None takes the limit that `Pool.run` is given for the item.
-        n_bytes: memory.
-    """
-
-    seconds: float | None = None
+    seconds: float | None = None  # None: those of `Pool.run`
     n_bytes: int = 4 * 10**9
 
 
@@ -61,18 +54,14 @@ class _Worker(Generic[Item]):
 
 
 def available_cores() -> int:
-    """Return the number of cores this process may use; containers and `taskset` restrict it."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Pool(Protocol):
-    """Runs tasks in other processes: `LocalPool` on this machine, `RayPool` on a cluster.
+    """Runs tasks in other processes."""
 
-    Attributes:
-        slots: number of items processed at once, approximately.
-    """
-
-    slots: int
+    slots: int  # about as many items run at once
 
     def run(
         self,
@@ -83,30 +72,23 @@ class Pool(Protocol):
         """Run a task on each item, in processes that may die.
 
         An item whose task raises `Rejected`, crashes its process, or exceeds the limits fails
-        alone. If its process died or needed too much memory, it is tried once more: another program
-        may have killed it or filled the memory. Any other exception is an error of the program or
-        the machine (a full disk); it ends the run and is raised here.
+        alone; after a crash or lack of memory it is tried once more, as another program may be the
+        cause. Any other exception ends the run and is raised here.
 
         Args:
             task: picklable function with a small result.
-            items: arguments of the task. A deque may grow while results are taken.
-            seconds: time limit of an item, unless the pool's limits set one.
+            items: a deque may grow while results are taken.
+            seconds: time limit of an item, unless the pool has one.
 
         Yields:
-            an item and its result, or the `Rejected` that says why it has none; in order of
-            completion.
+            an item and its result, or why it has none, in order of completion.
         """
 
 
 class LocalPool:
-    """Pool of processes on this machine.
+    """Pool of processes on this machine, by default one per core.
 
-    As a context manager it keeps its processes from one `run` to the next, which saves the second
-    that starting one takes.
-
-    Args:
-        jobs: number of processes; by default one per core.
-        limits: of one item.
+    A context manager keeps them from one `run` to the next: starting one takes a second.
     """
 
     def __init__(self, jobs: int | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -119,12 +101,7 @@ class LocalPool:
         self._is_open = True
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._is_open = False
         self._stop_idle()
 
@@ -134,7 +111,7 @@ class LocalPool:
         items: Iterable[Item],
         seconds: Callable[[Item], float] = lambda item: DEFAULT_SECONDS,
     ) -> Iterator[tuple[Item, Result | Rejected]]:
-        """Run a task on each item, see `Pool.run`; second tries come after all other items."""
+        """Run a task on each item, see `Pool.run`; second tries come last."""
         waiting = items if isinstance(items, deque) else deque(items)
         busy: dict[Connection, _Worker[Item]] = {}
         failed_once: list[Item] = []
@@ -195,7 +172,7 @@ def _excess(worker: _Worker[Any], limits: Limits) -> Rejected | None:
 
 
 def _memory_of(pid: int | None) -> int:
-    """Return the resident memory of a process in bytes, 0 if the system does not say."""
+    """Return the resident memory of a process in bytes, 0 if unknown."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_bytes().split()[1])
     except (OSError, IndexError):
@@ -204,12 +181,12 @@ def _memory_of(pid: int | None) -> int:
 
 
 def _start() -> tuple[BaseProcess, Connection]:
-    """Spawn a process; open HDF5 files and threads of libraries would not survive a fork."""
+    """Spawn a process: open HDF5 files and libraries' threads do not survive a fork."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
-    # Ctrl-C reaches all processes of the terminal; workers inherit that SIGINT is blocked. The
-    # resource tracker unblocks signals when it starts, so it has to run before.
+    # Workers inherit that SIGINT is blocked: Ctrl-C reaches all processes of the terminal. The
+    # resource tracker unblocks signals when it starts, so it must run before.
     resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     environment = dict(os.environ)
@@ -271,7 +248,7 @@ def _serve(pipe: Connection) -> None:
 
 
 def _follow_parent() -> None:
-    """Exit when the parent ends, whatever ended it, even in the middle of a video."""
+    """Exit when the parent ends, even within a task."""
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)

@@ -1,4 +1,4 @@
-"""Pool of the nodes of a Ray cluster, with the limits and results of a pool on one machine."""
+"""Pool of the nodes of a Ray cluster."""
 
 import contextlib
 import json
@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pipeline import farneback
@@ -35,29 +34,23 @@ from pipeline.workers.local import (
     Result,
 )
 
-TASKS_PER_SLOT = 2  # in flight: one runs while the next is on its way
+TASKS_PER_SLOT = 2  # one runs while the next is on its way
 MAX_TRIES = 4  # of an item whose node or Ray worker is lost, which may be the node's fault
-RECOUNT_INTERVAL = 5.0  # seconds between two counts of the nodes
+RECOUNT_INTERVAL = 5.0  # seconds
 CONNECT_TIMEOUT = 15.0  # seconds
 NO_NODES_TIMEOUT = 60.0  # seconds without any node after which a run ends
-CHECK_TIMEOUT = 600.0  # seconds for a node to import everything and to compile its kernels
-STOP_SECONDS = 1.0  # that Ray needs to end the processes of a driver that has disconnected
+CHECK_TIMEOUT = 600.0  # seconds for a node to import everything and compile kernels
+STOP_SECONDS = 1.0  # for Ray to end the processes of a disconnected driver
 RESOURCES = ("CPU", "memory", "GPU")  # as Ray names them; memory in bytes
 
 
 @dataclass(frozen=True)
 class Request:
-    """Resources that a task reserves on a node.
+    """Resources that a task reserves on a node."""
 
-    Attributes:
-        cpu: cores.
-        memory: MB.
-        gpu: share of a GPU.
-    """
-
-    cpu: float = 1.0
-    memory: float = 0.0
-    gpu: float = 0.0
+    cpu: float = 1.0  # cores
+    memory: float = 0.0  # MB
+    gpu: float = 0.0  # share of one
 
     def __post_init__(self) -> None:
         if not (0.01 <= self.cpu < 1e4 and 0 <= self.memory < 1e9 and 0 <= self.gpu <= 1):
@@ -70,7 +63,7 @@ class Request:
         return ",".join(f"{name}={value:g}" for name, value in values.items() if value)
 
     def room(self, resources: dict[str, float]) -> int:
-        """Return the number of tasks that fit on a node with these resources, as Ray has them."""
+        """Return the number of tasks that fit on a node with Ray's resources."""
         needed = zip(RESOURCES, (self.cpu, self.memory * 1e6, self.gpu), strict=True)
         return int(min(resources.get(name, 0) / n + 1e-6 for name, n in needed if n))
 
@@ -78,16 +71,10 @@ class Request:
 def node_check(
     videos: Sequence[Path], cache: Path | None, backend: farneback.Backend
 ) -> Callable[[], None]:
-    """Return a check of the nodes for `RayPool`.
+    """Return a picklable check of the nodes for `RayPool`.
 
-    Args:
-        videos: files or folders that a node must see.
-        cache: folder that this process writes, if any.
-        backend: of the flow.
-
-    Returns:
-        a picklable function. It raises `SettingsError` on a node that does not see these paths, has
-        other versions of the libraries, or cannot compute flow with the backend.
+    It raises `SettingsError` on a node that has other libraries, does not see the videos or the
+    cache that this process writes, or lacks the flow backend.
     """
     return partial(
         _check_node,
@@ -106,7 +93,7 @@ def _check_node(
     writer: str,
     backend: farneback.Backend,
 ) -> None:
-    """Check this node; it sees the cache if the lock names the process that writes it."""
+    """Check this node: it sees the cache if the lock names its writer."""
     installed = json.loads(versions())
     for package, version in json.loads(libraries).items():
         if installed.get(package) != version:
@@ -139,22 +126,19 @@ def _text_of(path: Path) -> str:
 
 
 class RayPool:
-    """Pool of the nodes of a Ray cluster. Use it as a context manager.
+    """Context manager that runs tasks on the nodes of a Ray cluster.
 
-    Every Ray worker keeps a `LocalPool` of one process, so that items have the same limits, second
-    try and single thread as on one machine. An item whose Ray worker or node is lost is tried again
-    elsewhere. Tasks run in the driver's working directory, if their node has it.
+    Every Ray worker keeps a `LocalPool` of one process, with its limits, second try and single
+    thread. An item whose Ray worker or node is lost is tried again elsewhere. Tasks run in the
+    driver's working directory, if their node has it.
 
     Args:
-        address: ``HOST:PORT`` of the cluster, or ``auto`` for the one this machine belongs to.
-        limits: of one item.
-        request: resources that an item reserves on a node.
+        address: ``HOST:PORT``, or ``auto`` for the cluster of this machine.
         jobs: maximum number of items at once; by default as many as fit on the nodes.
-        check: picklable function that every Ray worker calls before its first item. It raises
-            `SettingsError` on a node that cannot do the tasks, see `node_check`.
+        check: called by every Ray worker before its first item, see `node_check`.
 
     Raises:
-        SettingsError: on entering, if there is no Ray, no such cluster, or no node for the request.
+        SettingsError: there is no Ray, no such cluster, or no node for the request.
     """
 
     def __init__(
@@ -176,12 +160,7 @@ class RayPool:
         self._connect()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._disconnect()
 
     def _connect(self) -> None:
@@ -192,7 +171,7 @@ class RayPool:
         except BaseException:
             self._ray.shutdown()
             raise
-        # Lost items are retried in `run`: Ray would retry one that fills a node's memory forever.
+        # `run` retries lost items: Ray would retry one that fills a node's memory forever.
         self._remote_run = self._ray.remote(
             num_cpus=self._request.cpu,
             num_gpus=self._request.gpu,
@@ -202,10 +181,7 @@ class RayPool:
         )(_run_in_ray_worker)
 
     def _disconnect(self) -> None:
-        """Disconnect from the cluster, which ends all tasks of this driver.
-
-        After `ray.cancel` the driver may crash, if a task ends at the same moment (ray#54798).
-        """
+        """End all tasks of this driver; `ray.cancel` may crash it (ray#54798)."""
         self._ray.shutdown()
         if self._running:
             time.sleep(STOP_SECONDS)
@@ -217,13 +193,9 @@ class RayPool:
         items: Iterable[Item],
         seconds: Callable[[Item], float] = lambda item: DEFAULT_SECONDS,
     ) -> Iterator[tuple[Item, Result | Rejected]]:
-        """Run a task on each item, see `Pool.run`.
-
-        Raises:
-            SettingsError: a node cannot do the tasks, or no node is left.
-        """
+        """Run a task on each item, see `Pool.run`; raise `SettingsError` if no node is left."""
         waiting = items if isinstance(items, deque) else deque(items)
-        lost: deque[tuple[Item, int]] = deque()  # items to try again, and how often they were lost
+        lost: deque[tuple[Item, int]] = deque()  # to try again, and how often it was lost
         running: dict[Any, tuple[Item, int]] = {}
         self._running = running
         check = _pickled_call(_run_check, self._check)
@@ -256,7 +228,6 @@ class RayPool:
         return min(self._jobs or sys.maxsize, TASKS_PER_SLOT * self.slots)
 
     def _count_slots(self) -> None:
-        """Count the items that currently fit on the nodes."""
         self._counted = time.monotonic()
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         self.slots = min(self._jobs or sys.maxsize, sum(map(self._request.room, nodes)))
@@ -268,8 +239,8 @@ class RayPool:
             raise SettingsError(
                 f"no node of the Ray cluster at {self._address} has {self._request}: they have "
                 f"{has} at most",
-                "ask for less with --ray-request, or start such a node; in a cluster that grows by "
-                "itself one has to be there at the beginning",
+                "ask for less with --ray-request, or start such a node; also a cluster that grows "
+                "by itself needs one at the beginning",
             )
 
     def _finished(self, refs: list[Any]) -> list[Any]:
@@ -323,7 +294,7 @@ def _connected(address: str) -> Any:
 
 
 def _result_of(ray: Any, ref: Any) -> Any:
-    """Return the result of an item, or raise what ends the run."""
+    """Return an item's result, or raise what ends the run."""
     try:
         kind, value = ray.get(ref)
     except ray.exceptions.OutOfMemoryError:
@@ -346,7 +317,7 @@ def _result_of(ray: Any, ref: Any) -> Any:
 
 
 def _pickled_call(function: Callable[..., Any], *arguments: Any) -> bytes:
-    """Pickle a call for `_call`: Ray workers pass it on, and need not import what it needs."""
+    """Pickle a call for `_call`: Ray workers need not import it."""
     return pickle.dumps((Path.cwd(), function, arguments))
 
 
@@ -359,11 +330,7 @@ _pool_key: tuple[Any, ...] = ()
 
 
 def _run_in_ray_worker(check: bytes, call: bytes, seconds: float, n_bytes: int) -> tuple[str, Any]:
-    """Do a pickled call in the pool of this Ray worker.
-
-    Returns:
-        "done" and a pickled result or a `Rejected`, or "raise" and a pickled exception.
-    """
+    """Return "done" and a call's result, or "raise" and an exception."""
     try:
         [(_, result)] = _checked_pool(check, n_bytes).run(_call, [call], lambda call: seconds)
     except Exception as error:
@@ -372,11 +339,7 @@ def _run_in_ray_worker(check: bytes, call: bytes, seconds: float, n_bytes: int) 
 
 
 def _checked_pool(check: bytes, n_bytes: int) -> LocalPool:
-    """Return the pool of this Ray worker: one process, kept from one task to the next.
-
-    Raises:
-        SettingsError: this node cannot do the tasks.
-    """
+    """Return this Ray worker's pool; raise `SettingsError` if the node fails the check."""
     global _pool, _pool_key
     # Ray may give the next task another GPU, but a process stays with its first one.
     key = (check, n_bytes, os.environ.get("CUDA_VISIBLE_DEVICES"))
@@ -400,7 +363,7 @@ def _checked_pool(check: bytes, n_bytes: int) -> LocalPool:
 
 
 def _call(call: bytes) -> bytes:
-    """Do a pickled call in the process of a Ray worker's pool; return its pickled result."""
+    """Do a pickled call in the pool's process; return its pickled result."""
     folder, function, arguments = pickle.loads(call)
     with contextlib.suppress(OSError):  # it need not exist here if all paths are absolute
         os.chdir(folder)
