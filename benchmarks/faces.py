@@ -1,12 +1,7 @@
 """What does looking for faces cost? Run ``python -m benchmarks.faces YUNET.onnx VIDEO...``.
 
-For each video and both detectors, on one core, medians over some rounds:
-
-- milliseconds of processor time per frame to decode, and to look for faces (scaling included);
-- in the whole video as one clip: the share of the looks that found its face, and the box, or why
-  there is none. ``pipeline.inspect --sheet`` shows whether it is a face.
-
-The last lines sum up each detector: videos with a face, and looking against decoding.
+For both detectors, on one core: processor time per frame to decode and to look for faces, and in
+which videos they find one. ``pipeline.inspect --sheet`` shows whether it is a face.
 """
 
 import os

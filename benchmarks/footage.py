@@ -1,7 +1,7 @@
 """Is the same footage recognised? Run ``python -m benchmarks.footage FOLDER``.
 
-Encodes the start of every video below a folder again in several ways: how many copies are
-recognised, and how many different recordings are confused? Then times the comparison of many clips.
+Encodes the start of every video below a folder again in several ways, and counts the copies that
+are recognised and the recordings that are confused. Then times the comparison of many clips.
 """
 
 import contextlib

@@ -1,10 +1,7 @@
 """How good is a partition? Run ``python -m benchmarks.partition``.
 
-1. Corpora with the structure of DFD (28 actors, 363 real videos, 3,068 fakes, each of an ordered
-   pair of actors): the share of fakes that is kept, and of actors dealt out at random. The pairs
-   are not published as a list, so several ways of pairing are tried.
-2. The time that 100,000 videos take.
-
+Compares the fakes that are kept of corpora like DFD with those of actors dealt out at random; the
+pairs of DFD are not published, so several ways of pairing are tried. Then times 100,000 videos.
 ``tests/pipeline/splits/test_partition.py`` compares small corpora with the best of all cuts.
 """
 

@@ -22,11 +22,11 @@ class Video:
     label: int  # 0 real, 1 fake
     identities: tuple[str, ...] = ()  # people who must not be on two sides of a split
     given: str = ""  # split that a CSV file prescribes
-    source: str = ""  # dataset, or the name of the folder or CSV file that lists it
-    manipulation: str = ""  # method of a fake, in its dataset's words: Face2Face
+    source: str = ""  # dataset, or name of the folder or CSV file
+    manipulation: str = ""  # in its dataset's words: Face2Face
     compression: str = ""  # raw, c23 or c40
-    original: str = ""  # recording it shows: a real video its own, a fake that of its target
-    official: str = ""  # train, val or test, if its dataset publishes a split
+    original: str = ""  # recording it shows; of a fake, that of its target
+    official: str = ""  # split that its dataset publishes
     leads_to: str = ""  # target, if it is a link that is not followed
 
     @property

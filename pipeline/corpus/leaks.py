@@ -48,13 +48,7 @@ def find_leaks(
 ) -> list[Leak]:
     """Return the group keys that are on more than one side, sorted.
 
-    Args:
-        group_keys: N collections.
-        splits: N words; a video whose split is empty or None is on no side.
-        names: N names for the report; by default row numbers from 0.
-
-    Raises:
-        ValueError: the sequences differ in length.
+    A video whose split is empty or None is on no side.
 
     Example:
         >>> print(*find_leaks([{"ann"}, {"ann", "bo"}, {"bo"}], ["train", "test", "test"]))
@@ -72,7 +66,7 @@ def offending_pairs(
     splits: Sequence[str | None],
     names: Sequence[str] | None = None,
 ) -> Iterator[Pair]:
-    """Yield every pair of videos that leaks once; arguments as in `find_leaks`."""
+    """Yield every pair of videos that leaks, once."""
     names = _names(splits, names)
     straddling = _straddling(group_keys, splits, names)
     for key, sides in straddling.items():
@@ -90,7 +84,7 @@ def _names(splits: Sequence[str | None], names: Sequence[str] | None) -> Sequenc
 def _straddling(
     group_keys: Sequence[Collection[str]], splits: Sequence[str | None], names: Sequence[str]
 ) -> dict[str, dict[str, list[int]]]:
-    """Return the rows by side of each key on more than one side, sorted."""
+    """Return rows by key and side, sorted by key."""
     sides_of_key: dict[str, dict[str, list[int]]] = {}
     for row, (keys, split, _) in enumerate(zip(group_keys, splits, names, strict=True)):
         if split:

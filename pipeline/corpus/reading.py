@@ -31,11 +31,10 @@ def read_corpus(
     """Find the videos of a corpus.
 
     Args:
-        roots: folders, searched recursively: of known datasets, or with a label in their names or
-            in those of subfolders (``*REAL*``, ``*original*``; ``*FAKE*``, ``*manipulated*``; the
-            nearest to a file decides); and CSV files with the columns ``path``, ``label``, and
-            optionally ``identity``, ``split``, ``original``, ``source``, ``manipulation`` and
-            ``compression``.
+        roots: folders, searched recursively: of known datasets, or with the label in a name
+            (``*REAL*``, ``*original*``, ``*FAKE*``, ``*manipulated*``; the nearest to a file
+            decides); and CSV files with the columns ``path``, ``label``, and optionally
+            ``identity``, ``split``, ``original``, ``source``, ``manipulation``, ``compression``.
         layout: dataset whose names and lists are read, one of `pipeline.corpus.layouts.CHOICES`.
         follow_links: whether symbolic links may lead out of the roots.
 
@@ -44,9 +43,8 @@ def read_corpus(
         extension and links that are not followed, but no hidden files.
 
     Raises:
-        SettingsError: a root is missing or holds nothing of the given layout, a folder has no
-            label, a CSV file or a dataset's list cannot be read, two roots disagree about a file,
-            or the prescribed splits leak.
+        SettingsError: a root is missing, a folder has no label, a CSV file or a dataset's list
+            cannot be read, roots disagree about a file, or the prescribed splits leak.
         OSError: a folder cannot be read.
         NothingUsable: there is no video, or there are only real or only fake ones.
     """
@@ -92,12 +90,7 @@ class VideoFiles:
 def find_videos(
     root: Path, inside: Sequence[Path] = (), *, follow_links: bool = False
 ) -> VideoFiles:
-    """Find the videos below a folder; links may lead ``inside`` other folders too.
-
-    Raises:
-        OSError: a folder cannot be read.
-        NothingUsable: there is no video.
-    """
+    """Find the videos below a folder; links may lead ``inside`` other folders too."""
     guard = _LinkGuard([root, *inside], follow_links)
     videos: list[Path] = []
     outside: dict[Path, str] = {}
@@ -116,10 +109,7 @@ def find_videos(
 
 
 def known_by_path(paths: Iterable[Path], layout: str = layouts.AUTO) -> dict[Path, Video]:
-    """Return what layouts say of single files, which need not exist.
-
-    Files that no layout explains are left out. Labels are only what names suggest.
-    """
+    """Return what layouts say of single files, which need not exist; labels are only suggested."""
     by_folder: dict[Path, list[Path]] = {}
     for path in paths:
         by_folder.setdefault(path.parent, []).append(path)
@@ -170,7 +160,7 @@ def _read_folders(root: Path, layout: str, guard: "_LinkGuard") -> list[Video]:
 
 
 def _walk(root: Path, guard: "_LinkGuard") -> Iterator[tuple[Path, list[Path], dict[Path, str]]]:
-    """Yield every folder below a root once, with its files and the targets of links out."""
+    """Yield every folder once, with its files and the targets of links out."""
     seen: set[str] = set()  # a link may lead back up
     for folder, subfolders, names in os.walk(root, onerror=_raise, followlinks=True):
         if (real := os.path.realpath(folder)) in seen:
@@ -199,7 +189,7 @@ def _source(root: Path) -> str:
 
 
 def _label_of(folder: Path, root: Path) -> int | None:
-    """Return the label in the nearest name that has one, from ``folder`` up to ``root``."""
+    """Return the label in the nearest name, from ``folder`` up to ``root``."""
     for part in (folder, *folder.parents):
         name = (part.name or part.resolve().name).lower()
         real = "real" in name or "original" in name
@@ -264,7 +254,7 @@ def _completed(video: Video, known: Video) -> Video:
 
 
 class _LinkGuard:
-    """Finds links that lead out of the folders of a corpus, unless they are followed."""
+    """Finds links that lead out of a corpus and are not to be followed."""
 
     def __init__(self, roots: Iterable[Path], follow_links: bool) -> None:
         folders = [root if root.is_dir() else root.parent for root in roots]

@@ -17,7 +17,7 @@ Detector = Callable[[npt.NDArray[np.uint8]], Detections]  # of a frame, (H, W, 3
 
 MIN_FACE_SCORE = 0.7  # YuNet's confidence; below it, walls become faces
 MAX_OVERLAP = 0.3  # intersection over union; above it, two of YuNet's boxes are one face
-CASCADE_SCALE_STEP = 1.3  # ratio of one face size to the next that the cascade tries
+CASCADE_SCALE_STEP = 1.3  # ratio of face sizes that the cascade tries
 CASCADE_MIN_NEIGHBOURS = 2  # overlapping hits that make a face
 CASCADE_MIN_FACE = 28  # pixels
 CASCADE_FILE = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_alt2.xml"

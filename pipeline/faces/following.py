@@ -30,8 +30,8 @@ class Look:
 class FaceTrack:
     """Where one face was."""
 
-    # (M, 7), a row per look: seconds; x, y, width and height of the face in pixels of the upright
-    # frame, and its score, all 0 where it was not found; number of faces.
+    # (M, 7), a row per look: seconds; x, y, width, height in pixels of the upright frame and score,
+    # all 0 where it was not found; number of faces.
     table: npt.NDArray[np.float32]
 
     @property
@@ -111,7 +111,7 @@ def choose(looks: Sequence[Look], crop: FaceCrop) -> FaceTrack:
 
 
 def _tracks(looks: Sequence[Look]) -> list[_Track]:
-    """Join each detection to the nearest face of the looks before it."""
+    """Join each detection to the nearest face before it."""
     tracks: list[_Track] = []
     for n, look in enumerate(looks):
         free = list(tracks)
@@ -134,6 +134,6 @@ def _continues(before: npt.NDArray[np.float64], face: npt.NDArray[np.float64]) -
 
 
 def _distance(before: npt.NDArray[np.float64], face: npt.NDArray[np.float64]) -> float:
-    """Return the distance between the centres of two faces, in sizes of the first."""
+    """Return the distance between two centres, in sizes of the first face."""
     shift = (face[:2] + face[2:4] / 2) - (before[:2] + before[2:4] / 2)
     return float(np.hypot(*shift) / max(before[2], before[3]))

@@ -37,12 +37,8 @@ class FaceModel:
 def find_model(name: str = "auto", sha256: str = "") -> FaceModel:
     """Read the file of a face detector, and download YuNet's if it is not on this machine.
 
-    YuNet's file is stored in `model_folder`, also if its path is given: `model.predict` needs it.
-
-    Args:
-        name: ``yunet``, ``haar``, the path of YuNet's file, or ``auto``: YuNet if its file is
-            available, else OpenCV's Haar cascade, with a warning.
-        sha256: expected hash, if a cache was made with the file.
+    ``auto`` is YuNet if its file is available, else OpenCV's Haar cascade, with a warning. A path
+    of YuNet's file is copied to `model_folder`, where `model.predict` finds it.
 
     Raises:
         SettingsError: YuNet's file is not available.
@@ -76,7 +72,7 @@ def model_of(crop: FaceCrop | None) -> bytes:
 
 
 def model_folder() -> Path:
-    """Return the folder of YuNet's file: ``deepfake-motion`` in $XDG_CACHE_HOME or ``~/.cache``."""
+    """Return the folder of YuNet's file."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "deepfake-motion"
 

@@ -37,8 +37,7 @@ def steady_box(
 ) -> Box:
     """Return one box for all places of a face, (n, 4), with a margin, inside the frame.
 
-    Sizes are in stored pixels of the upright frame, the margin in medians of the face's longer
-    side; aspects are displayed width over height.
+    Sizes are in stored pixels, the margin in medians of the face's longer side.
     """
     stretch = np.array([float(pixel_aspect), 1.0])  # stored pixels → displayed ones
     first = faces[:, :2].min(axis=0) * stretch

@@ -18,10 +18,7 @@ GRID = 16  # pixels; the part that is kept begins and ends on whole samples of c
 
 
 class Search:
-    """Searches every n-th frame of one clip for faces, beginning with the first.
-
-    The geometry gives the box its aspect ratio; ``model`` is the content of the detector's file.
-    """
+    """Searches frames of one clip for faces, beginning with the first."""
 
     def __init__(
         self,

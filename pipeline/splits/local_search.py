@@ -1,8 +1,7 @@
 """Sides for group keys: large components by local search, small ones in the order of their hashes.
 
-A corpus is a hypergraph of M group keys: ``members``, (E, M) of 0 and 1, are the E distinct sets of
-keys, with ``counts`` videos of each label, (E, 2). A set is kept on a side if all its keys are
-there; a set that straddles is dropped.
+A corpus is a hypergraph: ``members``, (E, M) of 0 and 1, are its E distinct sets of M group keys,
+each with ``counts`` videos of each label, (E, 2).
 """
 
 import operator
@@ -16,12 +15,11 @@ from scipy.sparse.csgraph import connected_components, dijkstra
 
 NO_SIDE = -1  # of a key that is free, and of a set that straddles
 LARGE_SHARE = 1 / 32  # of a label's videos; a larger component is placed by search
-STARTS_PER_SIDE = 8  # of the local search
+STARTS_PER_SIDE = 8
 MAX_IDLE_MOVES = 24  # without gain
-MAX_WORK = 20_000_000  # array elements that one search may touch, a few seconds
-# Weights in the loss, against the distance from the fractions. If less weighs on dropped videos,
-# more than half of a corpus in which everybody is linked is dropped; if more, hardly any fake is
-# left to test on (`benchmarks/partition.py`).
+MAX_WORK = 20_000_000  # array elements that one search touches, a few seconds
+# In the loss, against the distance from the fractions. With a smaller weight more than half of a
+# fully linked corpus is dropped, with a larger one hardly any fake is left to test on.
 DROPPING_WEIGHT = 1.5
 MISSING_WEIGHT = 10.0  # of a side without a label that it needs
 
@@ -67,8 +65,8 @@ def place(members: csr_array, counts: Floats, fractions: Floats, pinned: Ints) -
     component_of_set = sides_of_sets(members, component)  # (E,)
     size = count_by_side(component_of_set, counts, C)  # (C, 2)
     pin = np.full(C, NO_SIDE)
-    np.maximum.at(pin, component, pinned)  # a pinned key takes its component along,
-    torn = np.zeros(C, bool)  # unless another one is pinned elsewhere
+    np.maximum.at(pin, component, pinned)
+    torn = np.zeros(C, bool)  # pinned to several sides
     torn[component[(pinned != NO_SIDE) & (pinned != pin[component])]] = True
     # Powers of two seldom change when videos are added.
     limit = LARGE_SHARE * 2 ** np.floor(np.log2(np.maximum(size.sum(0), 1)))  # (2,)
@@ -77,7 +75,7 @@ def place(members: csr_array, counts: Floats, fractions: Floats, pinned: Ints) -
     scarce = (size[small] > 0).sum(0) < (fractions > 0).sum()  # (2,) too few small ones to share
     needed = (fractions > 0)[:, None] & scarce & (size[~small].sum(0) > 0)  # (S, 2)
 
-    # Whole components first; they are cut only if that leaves a label far from its fractions.
+    # Whole components are tried first.
     side = np.where(small | large | torn, NO_SIDE, pin)  # (C,)
     pinned_size = count_by_side(side, size, S)
     if large.any():
@@ -110,12 +108,11 @@ def place(members: csr_array, counts: Floats, fractions: Floats, pinned: Ints) -
 def _fill(sizes: Floats, placed: Floats, fractions: Floats) -> Ints:
     """Deal components of ``sizes``, (n,), out in their order; return their sides, (n,).
 
-    Every side gets one run of components, ending where its sum is nearest to what the side wants
-    besides what is ``placed``, (S, labels). One more component thus shifts each boundary by at most
-    one. Side 0 comes last.
+    Every side gets one run, up to where its sum is nearest to what the side wants besides what is
+    ``placed``, (S, labels); so one more component shifts each boundary by at most one.
     """
     S, n = len(fractions), len(sizes)
-    order = np.roll(np.arange(S), -1)
+    order = np.roll(np.arange(S), -1)  # side 0 takes the rest
     n_placed = placed.sum(1)
     wanted = np.maximum(fractions * (n_placed.sum() + sizes.sum()) - n_placed, 0)[order]
     ends = wanted.cumsum() * sizes.sum() / max(wanted.sum(), 1e-9)
@@ -134,13 +131,11 @@ def _fill(sizes: Floats, placed: Floats, fractions: Floats) -> Ints:
 
 @dataclass(frozen=True)
 class _Problem:
-    """A hypergraph to partition."""
-
     members: csr_array  # (E, M)
     counts: Floats  # (E, 2)
     fractions: Floats  # (S,)
     base: Floats  # (S, 2) videos that are on the sides already
-    needed: Bools  # (S, 2) whether this side has to have this label
+    needed: Bools  # (S, 2) labels that a side has to have
     pinned: Ints  # (M,)
 
 
@@ -153,7 +148,7 @@ def _search(problem: _Problem, starts: list[Ints]) -> Ints:
     weight = problem.members.T @ problem.counts.sum(1)
     roots = np.unique(np.linspace(0, M - 1, STARTS_PER_SIDE).astype(np.int64))
     distances = dijkstra(links, indices=roots, unweighted=True)
-    # Each side gets keys that are close to each other, one side those by the root.
+    # Each side gets keys that are close to each other.
     for (root, distance), turn in product(zip(roots, distances, strict=True), turns):
         order = np.lexsort(((np.arange(M) - root) % M, distance))
         middle = (weight[order].cumsum() - weight[order] / 2) / weight.sum()
@@ -169,9 +164,8 @@ def _search(problem: _Problem, starts: list[Ints]) -> Ints:
 def _improve(problem: _Problem, sides: Ints, steps: int) -> tuple[Ints, float]:
     """Move single keys; return the best sides, (M,), and their loss.
 
-    A pass moves each key at most once, the best first even if that is a loss, then goes back to the
-    best sides (Fiduccia & Mattheyses, "A linear-time heuristic for improving network partitions",
-    DAC 1982).
+    A pass moves each key at most once, the best first, be it a loss, then goes back to the best
+    sides (Fiduccia & Mattheyses, "A linear-time heuristic for improving network partitions", 1982).
     """
     members, counts = problem.members, problem.counts
     M, S = len(sides), len(problem.fractions)
@@ -196,7 +190,7 @@ def _improve(problem: _Problem, sides: Ints, steps: int) -> tuple[Ints, float]:
                 break
             now, movable, idle, least_before = best, free, 0, least
             continue
-        leave, join = (  # (M, S, 2) videos that a key takes away from, or brings to, a side
+        leave, join = (  # (M, S, 2) videos that a key takes from, or brings to, a side
             (members.T @ (sets[:, :, None] * counts[:, None]).reshape(-1, S * 2)).reshape(M, S, 2)
             for sets in (whole, all_but_one)
         )
@@ -213,10 +207,7 @@ def _improve(problem: _Problem, sides: Ints, steps: int) -> tuple[Ints, float]:
 
 
 def _loss(kept: Floats, total: Floats, problem: _Problem) -> Floats:
-    """Return the loss of keeping `kept` (..., S, 2) of `total` (2,) videos, (...).
-
-    It sums, over labels, the distances of shares from fractions and the dropped share.
-    """
+    """Return the loss, (...), of keeping some videos, (..., S, 2), of all, (2,)."""
     n = kept.sum(-2)  # (..., 2)
     share = kept / np.maximum(n, 1)[..., None, :]
     distance = np.abs(share - problem.fractions[:, None]).sum(-2)

@@ -1,9 +1,9 @@
 """Splits in which no group key, such as an identity, is on two sides.
 
-Group keys are partitioned: a video is kept if all its keys are on one side, and dropped if it
-straddles. Components of videos that share keys are placed whole wherever the fractions allow that;
-otherwise the large ones are cut by local search. The small ones then fill what the sides lack, in
-the order of their hashes, so that a new video hardly moves an old one.
+A video is kept if all its keys are on one side, else dropped. Components of videos that share keys
+are placed whole wherever the fractions allow that; otherwise large ones are cut by local search.
+Small ones then fill what the sides lack, in the order of their hashes, so that a new video hardly
+moves an old one.
 """
 
 import operator
@@ -45,33 +45,29 @@ def partition(
 ) -> list[str | None]:
     """Put every video into train, val, test or holdout, so that no group key is in two of them.
 
-    In order of priority: train and test get both labels; the holdout gets exactly `holdout` videos
-    of each label, or none where that would take a label from another split; few videos are dropped,
-    and the shares come near the fractions. Components are cut only where whole ones cannot give
-    every label between half and twice its fraction.
+    In order of priority: train and test get both labels; the holdout gets `holdout` videos of each
+    label, or none where that would take a label from another split; few videos are dropped, and
+    each label's shares come near the fractions. Components are cut only where whole ones cannot
+    give every label between half and twice its fraction.
 
-    The result depends on the seed and the videos, not on their order. A new video with a new key
-    moves at most one component across each boundary (train-val, val-test), and only one with no
-    label but its own; besides, the holdout may change. Components with both labels, or with more
-    than about 1/32 of a label's videos, stay until that label's count passes a power of two.
+    The order of the videos has no influence. A new video with a new key moves at most one component
+    across each boundary (train-val, val-test), and only one with no label but its own; besides, the
+    holdout may change. Components with both labels, or with more than about 1/32 of a label's
+    videos, stay until that label's count passes a power of two.
 
     Args:
         group_keys: N collections; a key that only comes along with another one has no influence.
         labels: N labels, 0 real, 1 fake.
         seed: of the hashes that order the keys.
-        test: share of each label.
-        val: share of each label; the rest is for train.
-        holdout: number of each label.
-        fixed: N splits to keep, empty or None where the choice is free; keys follow their videos.
-        names: N distinct names, which order videos with the same keys or none; by default their
-            position does.
+        test: share of each label, as `val`; the rest is for train.
+        fixed: N splits to keep, empty or None where free; keys follow their videos.
+        names: N distinct names, which order videos with the same keys; by default positions do.
 
     Returns:
         N splits, None for a dropped video.
 
     Raises:
-        SettingsError: the fractions leave nothing to train on, or `fixed` has an unknown split or
-            puts one key into two.
+        SettingsError: nothing is left to train on, or `fixed` contradicts itself.
         ValueError: the sequences differ in length, or a label is neither 0 nor 1.
 
     Example:
@@ -106,15 +102,13 @@ def partition(
 def folds(
     group_keys: Sequence[Collection[str]], labels: Sequence[int], k: int, *, seed: int = 0
 ) -> list[tuple[Ints, Ints]]:
-    """Return at most k pairs of ascending indices, to train and to validate without a common key.
+    """Return at most k pairs of indices to train and to validate, without a common key.
 
-    Every fold has every label on both sides. A video validates in one fold, or in none if it
-    straddles; a fold trains on all videos that share no key with its own validation videos. Where
-    the keys do not allow k folds there are fewer. Other arguments are as in `partition`.
+    Every fold has both labels on both sides. A video validates in one fold, or in none if it
+    straddles; a fold trains on all videos that share no key with those it validates.
 
     Raises:
-        SettingsError: k is below 2, or there are not even two folds.
-        ValueError: as in `partition`.
+        SettingsError: k is below 2, or the keys do not allow two folds.
 
     Example:
         >>> for train, val in folds([{"ann"}, {"ann"}, {"bo"}, {"bo"}], [0, 1, 0, 1], 2):
@@ -142,7 +136,7 @@ def folds(
 
 
 def groups(group_keys: Sequence[Collection[str]]) -> Ints:
-    """Number the components of N videos that share keys, (N,), in the order of first appearance.
+    """Number the components of N videos that share keys, (N,), in order of appearance.
 
     Example:
         >>> groups([{"ann"}, {"cy"}, {"bo", "di"}, {"ann", "bo"}]).tolist()
@@ -155,8 +149,6 @@ def groups(group_keys: Sequence[Collection[str]]) -> Ints:
 
 @dataclass(frozen=True)
 class _Graph:
-    """N videos as a hypergraph, see `pipeline.splits.local_search`."""
-
     keys: list[str]  # M, in the order of their hashes
     members: csr_array  # (E, M)
     counts: Floats  # (E, 2)
@@ -214,7 +206,7 @@ def _hash(text: str, seed: int) -> bytes:
 
 
 def _pinned(graph: _Graph, fixed: Sequence[str | None] | None) -> Ints:
-    """Return the side of every key that a fixed video decides, (M,)."""
+    """Return the side of every key of a fixed video, (M,)."""
     pinned = np.full(len(graph.keys), NO_SIDE)
     if fixed is None:
         return pinned
@@ -236,7 +228,7 @@ def _pinned(graph: _Graph, fixed: Sequence[str | None] | None) -> Ints:
 
 
 def _hold_out(graph: _Graph, fractions: Floats, pinned: Ints, sides: Ints, holdout: int) -> Ints:
-    """Return sides, (M,), with keys moved to the holdout unless another side lost a label."""
+    """Move keys to the holdout unless another side would lose a label; return sides, (M,)."""
     members, counts = graph.members, graph.counts
     if candidates := _holdouts(members, counts, sides, pinned, holdout):
         return np.where(candidates[0], HOLDOUT, sides)

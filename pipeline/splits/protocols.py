@@ -26,9 +26,9 @@ PARAMETRISED = ("fold", "leave-out", "test-on")  # "fold:1/5", "leave-out:NAME",
 class Splitting:
     """Settings of a split.
 
-    ``by`` is ``identity``; ``official`` or ``published``: as FaceForensics++, Celeb-DF and DFDC
-    publish it, without or with its leaks; ``fold:2/5``; ``leave-out:Face2Face``, which tests on one
-    manipulation and trains on the others; or ``test-on:celebdf``, the same with sources.
+    ``by`` is ``identity``; ``official`` or ``published``, as datasets publish it, without or with
+    its leaks; ``fold:2/5``; ``leave-out:Face2Face``, to test on one manipulation and train on the
+    others; or ``test-on:celebdf``, the same with sources.
     """
 
     by: str = "identity"
@@ -58,7 +58,7 @@ class Splitting:
 
 
 def split_clips(clips: Sequence["Clip"], how: Splitting) -> list["Clip"]:
-    """Return the clips with ``split`` set by a protocol; clips of one video stay together."""
+    """Return the clips with their ``split`` set by a protocol."""
     videos = list({clip.video: clip for clip in clips}.values())
     splits = split_videos(videos, [video.source_sha256 for video in videos], how)
     split_of = {video.video: split or "" for video, split in zip(videos, splits, strict=True)}
@@ -71,8 +71,7 @@ def split_videos(videos: Videos, names: Sequence[str], how: Splitting) -> Splits
     Their names must be distinct, and the same in every corpus.
 
     Raises:
-        SettingsError: no video has the manipulation, source or official split that is asked for,
-            or the fractions or the group keys do not allow the split.
+        SettingsError: the videos, their group keys or the fractions do not allow the split.
     """
     name, _, parameter = how.by.partition(":")
     everything = range(len(videos))
@@ -160,10 +159,8 @@ def _leave_out(videos: Videos, names: Sequence[str], how: Splitting, left_out: s
     given = [video.given for video in videos]
     first = _partition(videos, names, how, given, sorted(tested))
     fixed = [first[n] if n in tested else split for n, split in enumerate(given)]
-    # The fakes of other manipulations follow their identities.
-    second = _partition(
-        videos, names, dataclasses.replace(how, holdout=0), fixed, range(len(videos))
-    )
+    without_holdout = dataclasses.replace(how, holdout=0)
+    second = _partition(videos, names, without_holdout, fixed, range(len(videos)))
     splits: Splits = []
     for n, video in enumerate(videos):
         split = first[n] if n in tested else second[n]

@@ -1,4 +1,4 @@
-"""Decoding: RGB frames of a video at equal intervals of time."""
+"""Frames of a video at equal intervals of time."""
 
 import contextlib
 import itertools
@@ -31,8 +31,8 @@ if int(av.__version__.split(".")[0]) >= 19:
 # A file that claims more than any camera makes would fill the memory, or never end.
 MAX_PIXELS = 2**26
 MAX_FRAMES = 1_000_000
-TICK_ROUNDING = 0.5 + 1e-6  # ticks; a frame half-way belongs to the earlier one, despite rounding
-INTERVAL_TOLERANCE = 0.25  # of the median; intervals that differ less count as equal
+TICK_ROUNDING = 0.5 + 1e-6  # ticks; a frame half-way belongs to the earlier one
+INTERVAL_TOLERANCE = 0.25  # of the median, within which intervals count as equal
 
 
 class ScaledFrame(NamedTuple):
@@ -77,8 +77,8 @@ def video_stream(container: av.container.InputContainer) -> Any:
 def frame_rate(times: npt.NDArray[np.float64]) -> float:
     """Return the frames per second of a video, from its sorted timestamps in seconds.
 
-    That is one over the mean interval, dropped frames aside. With a variable frame rate it is one
-    over the 90th percentile of the intervals, so that sampling at this rate seldom meets a gap.
+    With a variable frame rate it is one over the 90th percentile of the intervals, so that sampling
+    at this rate seldom meets a gap; otherwise dropped frames do not count.
 
     Raises:
         Rejected: fewer than two different timestamps.
@@ -112,10 +112,9 @@ def at_equal_intervals(
 ) -> Iterator[tuple[float, Item]]:
     """Sample pairs of time in seconds and frame ``rate`` times a second.
 
-    Each frame belongs to the nearest tick of a clock that starts at the first frame; of the frames
-    of one tick the nearest is kept. No frame is repeated: a gap in the video stays a gap in the
-    timestamps. A last tick after the end has no frame. What ``frames`` raises as `Rejected` is
-    raised once the frames before it are sampled.
+    A clock starts at the first frame; each tick gets the nearest of the frames to which no other
+    tick is nearer. So no frame is repeated, and a gap stays a gap. A last tick after the end has no
+    frame.
 
     Example:
         >>> list(at_equal_intervals([(0.0, "a"), (0.04, "b"), (0.08, "c"), (0.12, "d")], rate=12.5))
@@ -147,7 +146,7 @@ def at_equal_intervals(
 
 
 def _reaches(tick: float, last: float, before: float) -> bool:
-    """Return whether no next frame, after the same interval again, would be nearer to a tick."""
+    """Return whether a next frame, after the same interval, would not be nearer to a tick."""
     return tick - last <= (last - before) / 2
 
 
@@ -155,7 +154,7 @@ def _reaches(tick: float, last: float, before: float) -> bool:
 def sampled(
     path: Path, rate: float
 ) -> Iterator[tuple[Upright, Iterator[tuple[float, av.VideoFrame]]]]:
-    """Open a video, and sample pairs of time in seconds and decoded frame ``rate`` times a second.
+    """Open a video, and sample its decoded frames with their times in seconds.
 
     Raises:
         Rejected: the file cannot be opened, or is damaged: ``truncated`` after sound frames,
@@ -195,11 +194,7 @@ def converting() -> Iterator[None]:
 def timed_frames(
     container: av.container.InputContainer,
 ) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Yield all sound frames with their times in seconds, increasing.
-
-    A frame without a timestamp gets one from the stream's rate; a frame whose time does not
-    increase is left out. At damage, `Rejected` tells the number of sound frames before it.
-    """
+    """Yield all sound frames whose times in seconds increase; at damage, `Rejected` says where."""
     stream = video_stream(container)
     stream.codec_context.thread_count = 1  # processes use the cores
     rate = float(stream.average_rate or stream.guessed_rate or 25)
@@ -239,5 +234,5 @@ def _rejected(error: Exception, reason: str, where: str = "") -> Rejected:
 
 
 def _message(error: Exception) -> str:
-    """Return FFmpeg's message without the path and the function that it adds."""
+    """Return FFmpeg's message without path and function."""
     return getattr(error, "strerror", None) or str(error)

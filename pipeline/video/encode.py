@@ -29,16 +29,13 @@ def write_h264(
     """Write frames as an MP4 file of H.264, 4:2:0; the same frames give the same bytes.
 
     Args:
-        path: overwritten.
         frames: rising times in units of ``time_base`` (by default one frame), and frames of one
-            size; a side of odd length gets one more line of pixels, as chroma has half the size.
-        fps: its denominator is limited to 1001.
-        time_base: seconds per unit of time.
-        preset: of x264.
+            size; a side of odd length gets one more line, as chroma has half the size.
+        fps: nominal.
         crf: 0 best to 51 worst; by default x264's own, 23.
         x264: further parameters: ``["keyint=24", "bframes=0"]``.
         pixel_aspect: width of a pixel over its height.
-        faststart: put the index first, so that browsers play while they load.
+        faststart: put the index first, for browsers.
 
     Raises:
         ValueError: there are no frames.
@@ -50,7 +47,7 @@ def write_h264(
     options = {"preset": preset, "x264-params": ":".join(params)}
     if crf is not None:
         options["crf"] = str(crf)
-    rate = Fraction(fps).limit_denominator(1001)
+    rate = Fraction(fps).limit_denominator(1001)  # as 30000/1001
     time_base = time_base or 1 / rate
     flags = {"fflags": "+bitexact"} | ({"movflags": "faststart"} if faststart else {})
     with av.open(str(path), "w", format="mp4", options=flags) as container:

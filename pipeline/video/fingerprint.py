@@ -1,8 +1,7 @@
 """Fingerprints that recognise the same footage after re-encoding or resizing.
 
-A copy at another quality, or a fake and the real video it was made from, are a leak if they are on
-two sides of a split. A perceptual hash of a few frames proposes pairs; takes of one person in one
-room have similar hashes, so the motion between those frames decides.
+A perceptual hash of a few frames proposes pairs; takes of one person in one room have similar
+hashes, so the motion between those frames decides.
 """
 
 import math
@@ -18,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 THUMBNAIL_SIDE = 32  # pixels
 THUMBNAIL_INTERVAL = 0.2  # seconds
 MAX_THUMBNAILS = 8  # of a clip
-# `benchmarks/footage.py` measures how well these bounds separate real clips.
+# Bounds measured on real clips by `benchmarks/footage.py`:
 MAX_BITS = 12  # of 64 that differ, mean over the thumbnails
 MIN_MOTION_CORRELATION = 0.8
 MIN_MOTION = 1.0  # grey levels, RMS; below it nothing moves, and the hash alone decides
@@ -68,10 +67,10 @@ def perceptual_hashes(thumbnails: Thumbnails) -> Hashes:
 def same_footage(
     hashes: Sequence[Hashes], thumbnails_of: Callable[[int], Thumbnails]
 ) -> npt.NDArray[np.int64]:
-    """Number the recordings that N clips show, (N,): equal for the same footage, also in a chain.
+    """Number the recordings that N clips show, (N,).
 
-    Every clip is compared with every other one: 10 s for 30,000 clips, two minutes for 100,000.
-    ``thumbnails_of(n)`` reads those of the n-th clip; it is called where hashes are similar.
+    All pairs are compared, 30,000 clips in 10 s, 100,000 in two minutes. ``thumbnails_of(n)`` is
+    called for the n-th clip where hashes are similar.
     """
     N = len(hashes)
     count = np.array([len(clip) for clip in hashes], np.float32)  # (N,)
@@ -100,7 +99,7 @@ def same_footage(
 
 
 def _signs(packed: Hashes, count: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return hashes as -1 and 1, whose products count equal bits; 0 after the last thumbnail."""
+    """Return bits as -1 and 1, whose products count equal ones; 0 after the last thumbnail."""
     bits = np.unpackbits(packed, axis=2).astype(np.float32)  # (n, MAX_THUMBNAILS, 64)
     exists = np.arange(MAX_THUMBNAILS) < count[:, None]  # (n, MAX_THUMBNAILS)
     return np.where(exists[:, :, None], 2 * bits - 1, 0).reshape(len(packed), -1).astype(np.float32)

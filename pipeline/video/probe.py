@@ -127,7 +127,6 @@ def packet_times(container: Any) -> Iterator[float]:
 
 
 def _promised_frames(container: Any, rate: float) -> int:
-    """Return `Probe.n_promised`."""
     stream = video_stream(container)
     if stream.frames:
         return int(stream.frames)

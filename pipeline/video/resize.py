@@ -36,7 +36,7 @@ class Geometry:
     crop: Box | None = None  # None for the whole frame
 
     def box(self, width: int, height: int, pixel_aspect: Fraction = SQUARE) -> Box:
-        """Return the part of an upright frame, of a size in stored pixels, that is kept.
+        """Return the part that is kept of an upright frame of a size in stored pixels.
 
         Raises:
             Rejected: the crop lies outside the frame.
@@ -65,10 +65,7 @@ def shrunk(width: int, height: int, longest: int) -> Size:
 
 
 class Upright:
-    """The upright, deinterlaced frames of one stream: any part of them at any size.
-
-    The rotation and interlacing of the first frame are taken for those of all.
-    """
+    """The upright, deinterlaced frames of one stream, all taken to be like the first."""
 
     def __init__(self, stream: Any, frame: av.VideoFrame) -> None:
         self._stream = stream
@@ -97,10 +94,7 @@ class Upright:
         return max(width, MIN_OVERVIEW_SIDE), max(height, MIN_OVERVIEW_SIDE)
 
     def scaler(self, box: Box, width: int, height: int, pix_fmt: str = "rgb24") -> Scale:
-        """Return a function from a decoded frame to this part of it, (height, width, 3) uint8.
-
-        With the format ``gray`` the result is (height, width).
-        """
+        """Return a function from a decoded frame to this part, (H, W, 3) uint8, or grey (H, W)."""
         graph = self._graph(self._filters, self._stored(box), (width, height, pix_fmt))
         return lambda frame: _array(graph(frame))
 

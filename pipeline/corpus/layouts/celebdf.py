@@ -69,10 +69,7 @@ def _official(name: str, test_videos: set[str] | None) -> str:
 
 
 def _test_videos(folder: Folder) -> set[str] | None:
-    """Return the names in the official list of lines like ``1 Celeb-real/id1_0007.mp4``.
-
-    There, 1 is *real*; the label is that of the folder, though.
-    """
+    """Return the names in the official list, of lines like ``1 Celeb-real/id1_0007.mp4``."""
     path = folder.nearest(LIST, levels=3)
     if path is None:
         return None

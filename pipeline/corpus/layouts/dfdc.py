@@ -68,7 +68,7 @@ def read(folder: Folder) -> list[Video]:
 
 
 def _list_of(folder: Folder) -> tuple[Path, Mapping[str, Any]]:
-    """Return the folder of the list, and its entries by file name or relative path."""
+    """Return the list's folder, and its entries by file name or relative path."""
     near = folder.nearest("metadata.json", "labels.csv", levels=1)
     path = near or folder.nearest("dataset.json", levels=MAX_LEVELS_ABOVE)
     if path is None:
@@ -104,6 +104,6 @@ def _label(entry: Mapping[str, Any]) -> int | None:
 
 
 def _official(entry: Mapping[str, Any]) -> str:
-    """Return the split of an entry; those of the test set have none."""
+    # Entries of the test set name no split.
     split = str(entry.get("split") or entry.get("set") or "test").lower()
     return split if split in ("train", "val", "test") else ""

@@ -77,7 +77,7 @@ def _manipulation(folder: Folder) -> str:
 
 
 def _is_youtube(folder: Folder) -> bool:
-    """Return whether these are originals; ``youtube`` among other fakes does not say so."""
+    # Other fakes may have come from YouTube too.
     return "youtube" in folder.names and (bool(folder.compression) or folder.label != FAKE)
 
 

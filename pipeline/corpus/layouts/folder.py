@@ -1,4 +1,4 @@
-"""One folder as a layout sees it: its videos, and what its name and those above it say."""
+"""One folder as a layout sees it."""
 
 import os
 import re

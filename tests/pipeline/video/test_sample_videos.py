@@ -5,24 +5,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.cache import Cache
+from pipeline.corpus.reading import read_corpus
+from pipeline.extraction.extract_corpus import extract
+from pipeline.settings import Settings
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def clips(sample_videos, tmp_path_factory, run_command):
+def clips(sample_videos, tmp_path_factory, in_process):
     """A cache of all clips; every second one is called fake, so that there are two labels."""
     folder = tmp_path_factory.mktemp("samples")
     files = sorted(path for kind in ("people", "odd") for path in (sample_videos / kind).iterdir())
     rows = [f"{path},{'fake' if n % 2 else 'real'}" for n, path in enumerate(files)]
     (folder / "clips.csv").write_text("\n".join(["path,label", *rows]))
-    done = run_command(
-        "pipeline.extract", folder / "clips.csv", "-o", folder / "cache", "--size", "64",
-        timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return files, Cache(folder / "cache")
+    corpus = read_corpus([folder / "clips.csv"])
+    return files, extract(corpus, folder / "cache", Settings(64, 64), in_process)
 
 
 def test_every_clip_is_used_or_rejected(clips):
