@@ -52,7 +52,7 @@ def thumbnails_of(path):
     times, _, overviews = zip(*read(path, Geometry()), strict=True)
     collector = ThumbnailCollector()
     collector.add(np.stack(overviews), np.array(times))
-    return collector.thumbnails()
+    return collector.collected()
 
 
 def encode_again(path, to, crf, scale, step, brighter):

@@ -264,7 +264,7 @@ def _write_clip(
         thumbnails.add(batch.overviews, batch.timestamps)
         n_written += len(batch.grey)
     if n_written == n_frames:
-        _write_array(shard, clip_id, "thumbnails", thumbnails.thumbnails())
+        _write_array(shard, clip_id, "thumbnails", thumbnails.collected())
     return n_written
 
 

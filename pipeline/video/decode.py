@@ -112,9 +112,9 @@ def at_equal_intervals(
 ) -> Iterator[tuple[float, Item]]:
     """Sample pairs of time in seconds and frame ``rate`` times a second.
 
-    A clock starts at the first frame; each tick gets the nearest of the frames to which no other
-    tick is nearer. So no frame is repeated, and a gap stays a gap. A last tick after the end has no
-    frame.
+    Each frame belongs to the nearest tick of a clock that starts at the first frame; of the frames
+    of one tick the nearest is kept. No frame is repeated: a gap in the video stays a gap. A last
+    tick after the end has no frame.
 
     Example:
         >>> list(at_equal_intervals([(0.0, "a"), (0.04, "b"), (0.08, "c"), (0.12, "d")], rate=12.5))

@@ -50,7 +50,7 @@ class ThumbnailCollector:
             for n in nearer:
                 self._nearest[n] = (float(errors[n]), small)
 
-    def thumbnails(self) -> Thumbnails:
+    def collected(self) -> Thumbnails:
         """Return the frames nearest to 0, 0.2, 0.4, ... seconds, at most 8."""
         reached = self._wanted <= self._last + THUMBNAIL_INTERVAL / 10
         return np.stack(

@@ -21,7 +21,7 @@ def thumbnails(frames, times):
     for start in range(0, len(frames), 5):  # they come piece by piece
         grey = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames[start : start + 5]]
         small.add(np.stack(grey), times[start : start + 5])
-    return small.thumbnails()
+    return small.collected()
 
 
 def same_footage(clips):
@@ -33,7 +33,7 @@ def thumbnails_of(path):
     times, _, whole = zip(*itertools.islice(decode(path, GEOMETRY, rate), 50), strict=True)
     small = ThumbnailCollector()
     small.add(np.stack(whole), np.array(times))
-    return small.thumbnails()
+    return small.collected()
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def clips(sample_videos, tmp_path_factory, in_process):
-    """A cache of all clips; every second one is called fake, so that there are two labels."""
+    """A cache of clips; every second one is called fake, so that there are two labels."""
     folder = tmp_path_factory.mktemp("samples")
-    files = sorted(path for kind in ("people", "odd") for path in (sample_videos / kind).iterdir())
+    people = sorted((sample_videos / "people").iterdir())
+    files = [*people[::4], people[-2], *sorted((sample_videos / "odd").iterdir())]
     rows = [f"{path},{'fake' if n % 2 else 'real'}" for n, path in enumerate(files)]
     (folder / "clips.csv").write_text("\n".join(["path,label", *rows]))
     corpus = read_corpus([folder / "clips.csv"])
