@@ -1,8 +1,7 @@
 """Time of each backbone: ``python -m benchmarks.backbones [NAME...] > features/backbones.csv``.
 
-Times every network of torchvision, or those named, with random weights on all cores: milliseconds
-for an image of 224x224, or of the size it needs, or for a window of 16. Each uses the fastest
-precision that is precise enough.
+Milliseconds for an image of 224x224, or of the size that a network needs, or for a window of 16,
+on all cores in the fastest precision that is precise enough.
 """
 
 import sys

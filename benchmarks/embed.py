@@ -1,12 +1,9 @@
 """Speed of embedding: ``python -m benchmarks.embed FOLDER [NAME=WEIGHTS...]``.
 
-Extracts the videos of a folder (every second one labelled fake) and embeds the flow maps of one
-clip at a time on all cores, compared with a plain loop over torchvision's own model: float32,
-batches of 32, PyTorch's default memory format. The two alternate; ratios are medians over
-neighbouring runs. Our time includes the motion descriptors. Also prints the lowest cosine
-similarity of the embeddings, and the time for reading the cache, which overlaps with computing.
-
-WEIGHTS are ``random:SEED``, the default, or the path of a state dict.
+Embeds the flow maps of the videos of a folder, one clip at a time on all cores, with the motion
+descriptors, in turn with a plain loop over torchvision's own model: float32, batches of 32,
+PyTorch's default memory format. Prints medians, the lowest cosine similarity of embeddings, and
+the time for reading the cache. WEIGHTS are ``random:0`` or the path of a state dict.
 """
 
 import sys
@@ -80,7 +77,7 @@ def compare(cache, name, weights):
 
 
 class Plain:
-    """A plain loop over torchvision's model; a hook records what its classifier gets."""
+    """A plain loop over torchvision's model; a hook records the input of its classifier."""
 
     def __init__(self, kind, model):
         self.kind = kind
@@ -95,7 +92,7 @@ class Plain:
 
     @torch.no_grad()
     def __call__(self, maps, rows):
-        """Return the features of maps (n, H, W), or of the windows in rows."""
+        """Return the features of maps (n, H, W), or of windows."""
         self.features.clear()
         images = torch.from_numpy(maps)[:, None].repeat(1, 3, 1, 1).float() / 255
         images = (images - self.mean) / self.std

@@ -1,18 +1,14 @@
 """Location and faithfulness of heatmaps.
 
 ``python -m benchmarks.heatmaps CLIPS RUN WEIGHTS CORPUS...`` takes a cache of clips of demo corpora
-(data.demo), a run over its embeddings, the backbone's weights (a file, or imagenet), and these
-corpora, whose truth.json has the box of the swapped face in every frame. No video is explained by a
-head that trained on it: training videos by the head of the fold that left them out, those of test
-split and holdout by all heads.
+(data.demo), a run over its embeddings, the backbone's weights (a file, or imagenet), and the
+corpora. No head explains a video that it trained on.
 
-Prints how often the middle of a map's hottest cell lies in the box; the share of the hottest fifth
-of cells that does; and the share of all cells, which is chance: means over the moments of a video,
-then over videos, with a 95% bootstrap interval over groups of linked videos. Rankings of cells that
-use no network are listed for comparison. Then the log-odds of the verdict that remain when the
-hottest or random cells are covered (deletion) or are all that is shown (insertion), and the time of
-each step. The environment variables ``LIMIT=N`` and ``CURVES=N`` limit the videos of each group and
-the clips that are covered.
+Prints the share of hottest cells, of the hottest fifth, and of all cells (chance) whose middle lies
+in the box of the swapped face: means over videos, with a 95% bootstrap interval over linked videos;
+the same of rankings without a network. Then the log-odds of the verdict that remain when the
+hottest or random cells are covered (deletion) or alone are shown (insertion), and times. The
+environment variables ``LIMIT=N`` and ``CURVES=N`` limit the videos of a group and the curves.
 """
 
 import dataclasses
@@ -80,7 +76,7 @@ def main():
 
 
 def by_fold(run):
-    """Yield fake training clips, each with a run of the one head that did not train on it."""
+    """Yield fake training clips, each with a run of the head that did not train on it."""
     cache = cache_of(run)
     training = load_training(cache.folder, cache.sha256, run.config.training.streams)
     folds = training_folds(training, run.config.n_heads, run.config.seed)
@@ -92,18 +88,17 @@ def by_fold(run):
 
 
 def unseen(run):
-    """Yield clips that no head was trained or chosen on."""
     for clip in cache_of(run).clips:
         if clip.split in UNSEEN:
             yield clip, run
 
 
 def inside(arrays, clip, box, shape):
-    """Return which cells have their middle in the box of a map's second frame: (M, h, w) bool."""
+    """Return which cells have their middle in the box of a map's second frame: (T-1, h, w) bool."""
     height, width = shape
     left, top, across, down = map(int, clip.crop.split(","))
     at = np.rint((arrays["timestamps"][1:]) * box["fps"]).astype(int)
-    x, y, w, h = np.array(box["boxes_xywh"])[at].T[:, :, None]  # (M, 1)
+    x, y, w, h = np.array(box["boxes_xywh"])[at].T[:, :, None]  # (T-1, 1)
     columns = left + (np.arange(width) + 0.5) / width * across
     rows = top + (np.arange(height) + 0.5) / height * down
     in_x = (x <= columns) & (columns < x + w)
@@ -149,19 +144,17 @@ def box_hits(run, arrays, explained, clip, box):
 
 
 def smoothed(heat):
-    """Average over five moments."""
     padded = np.pad(heat, ((2, 2), (0, 0), (0, 0)), mode="edge")
     return np.mean([padded[n : n + len(heat)] for n in range(5)], axis=0)
 
 
 def middle(shape):
-    """Rank cells by distance from the middle, nearest highest."""
     rows, columns = (np.abs(np.arange(n) - (n - 1) / 2) / n for n in shape[1:])
     return np.broadcast_to(-(rows[:, None] ** 2 + columns**2), shape)
 
 
 def by_cell(images, shape):
-    """Return the mean brightness of each cell, which in flow maps is its speed."""
+    """Return the mean speed of each cell of flow maps."""
     rows = [np.array_split(part, shape[1], axis=2) for part in np.array_split(images, shape[0], 1)]
     return np.stack([np.stack([c.mean((1, 2)) for c in r], -1) for r in rows], 1)
 
@@ -222,7 +215,6 @@ def print_curves(curves):
 
 
 def print_cost(run, backbone, source):
-    """Print the time of heat for a hundred maps, of embedding them, and peak memory."""
     images = np.concatenate([source.read(clip, "flow") for clip in source.clips[:3]])[:100]
     by = np.ones((len(images), backbone.dimension), np.float32)
     for name, do in (

@@ -11,8 +11,7 @@ Example::
     embeddings = embed(Cache("caches/dfd"), Path("caches/dfd-resnet18"), backbone, Options())
     vectors = embeddings.read(embeddings.clips[0], "flow")  # (T-1, 512) float16
 
-`embed` is in `features.embedding`, because `features.embed` is the command. `CacheDataset`,
-`ByShard` and `clip_table` serve to train something else on a cache.
+`embed` is in `features.embedding`, because `features.embed` is the command.
 """
 
 import importlib

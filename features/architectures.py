@@ -1,7 +1,4 @@
-"""torchvision's classifiers of images and videos: what they take, and how they lose the classifier.
-
-The classifier is found by its number of outputs, not by its name, which differs between families.
-"""
+"""torchvision's classifiers of images and videos: their inputs, and removal of the classifier."""
 
 from dataclasses import dataclass
 
@@ -13,42 +10,33 @@ from pipeline.common.errors import SettingsError
 IMAGE: tuple[str, ...] = tuple(models.list_models(module=models))
 VIDEO: tuple[str, ...] = tuple(models.list_models(module=models.video))
 NAMES = IMAGE + VIDEO
-WINDOW = 16  # images that a video network sees at once: about what all of them were trained on
+WINDOW = 16  # images at once; video networks were trained on about as many
 ONE_SIZE_FAMILIES = ("vit_", "maxvit_", "mvit_")  # position embeddings or windows fit one size
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network of torchvision and the images that it takes.
-
-    Attributes:
-        name: in torchvision.
-        preset: torchvision's weights, with the preprocessing of their training images.
-        window: images that it sees at once; 1 for image networks.
-        size: required height and width in pixels; None for any.
-        min_side: smallest side that it takes, in pixels.
-        trained_at: height and width that its weights were trained with.
-    """
+    """A network of torchvision and the images that it takes."""
 
     name: str
     preset: models.WeightsEnum
-    window: int
-    size: tuple[int, int] | None
-    min_side: int
-    trained_at: tuple[int, int]
+    window: int  # images seen at once; 1 for image networks
+    size: tuple[int, int] | None  # required height and width; None for any
+    min_side: int  # pixels
+    trained_at: tuple[int, int]  # height and width
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Mean of the training images per channel, in 0..1."""
+        """Mean of each channel, in 0..1."""
         return tuple(self.preset.transforms().mean)
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Standard deviation of the training images per channel, in 0..1."""
+        """Standard deviation of each channel, in 0..1."""
         return tuple(self.preset.transforms().std)
 
     def size_for(self, height: int, width: int) -> tuple[int, int] | None:
-        """Return the size that images of this size are resized to; None to leave them."""
+        """Return the size to resize images of this size to; None to leave them."""
         size = self.size
         if size is None and min(height, width) < self.min_side:
             size = self.trained_at
@@ -56,11 +44,7 @@ class Architecture:
 
 
 def architecture(name: str) -> Architecture:
-    """Look up a network.
-
-    Raises:
-        SettingsError: torchvision has no such network.
-    """
+    """Look up a network of torchvision."""
     if name not in NAMES:
         raise SettingsError(
             f"no backbone {name!r}", "python -m features.embed --list-backbones lists them"
@@ -79,29 +63,14 @@ def architecture(name: str) -> Architecture:
 
 
 def without_classifier(model: nn.Module, kind: Architecture) -> int:
-    """Replace the last layer of a model by the identity.
-
-    Args:
-        model: torchvision's model, changed in place.
-        kind: its architecture.
-
-    Returns:
-        D, the length of its features.
-    """
+    """Replace the classifier, the last layer with 1,000 or 400 outputs; return its input length."""
     n_classes = len(kind.preset.meta["categories"])
-    layers = dict(model.named_modules())
-    linear = [
-        path
-        for path, layer in layers.items()
-        if isinstance(layer, nn.Linear) and layer.out_features == n_classes
-    ]
-    convolutions = [  # SqueezeNet and S3D classify every cell and average the scores
-        path
-        for path, layer in layers.items()
-        if isinstance(layer, nn.Conv2d | nn.Conv3d) and layer.out_channels == n_classes
-    ]
-    path = (linear or convolutions)[-1]
-    last = layers[path]
+    *_, (path, last) = (
+        (path, layer)
+        for path, layer in model.named_modules()
+        if n_classes in (getattr(layer, "out_features", 0), getattr(layer, "out_channels", 0))
+    )
     parent, _, child = path.rpartition(".")
-    setattr(layers[parent], child, nn.Identity())
+    setattr(model.get_submodule(parent), child, nn.Identity())
+    # SqueezeNet and S3D classify by a convolution.
     return int(last.in_features if isinstance(last, nn.Linear) else last.in_channels)  # type: ignore[arg-type]

@@ -1,7 +1,4 @@
-"""Frozen torchvision networks that turn images into embeddings.
-
-Image here means whatever a network takes: a frame, or a flow map as three equal channels.
-"""
+"""Frozen networks that turn images, which are frames or flow maps, into embeddings."""
 
 import copy
 import ctypes
@@ -10,7 +7,6 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,42 +20,37 @@ from features.settings import PRECISIONS
 from features.weights import load_model
 from pipeline.common.errors import SettingsError
 
-Precision = Literal["float32", "bfloat16", "float16"]
 Images = npt.NDArray[np.uint8]  # (N, H, W, 3) RGB or (N, H, W) grey
 Windows = npt.NDArray[np.int64]  # (n, window), indices of images
 
 MIN_SIMILARITY = 0.999  # cosine, to float32 embeddings; below it a precision is not used
-BATCH_ON_CPU = 16  # images: activations between layers stay in the processor's cache
+BATCH_ON_CPU = 16  # images, whose activations stay in the processor's cache
 BATCH_ON_GPU = 256  # images
-KEEP_FREED = 2**30  # bytes of freed memory that a process keeps
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt, as in <malloc.h>
+KEEP_FREED = 2**30  # bytes
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from <malloc.h>
 _log = logging.getLogger(__name__)
 
 
 def load_backbone(
     name: str, weights: str = "imagenet", device: str = "auto", precision: str = "float32"
 ) -> "Backbone":
-    """Build a backbone with its weights.
-
-    On a CPU this process keeps the memory it frees, where the C library allows it.
+    """Build a backbone; on a CPU the process keeps the memory it frees from now on.
 
     Args:
-        name: torchvision's name of a classifier of images or videos.
-        weights: ``imagenet`` (torchvision's own, downloaded once and cached by torch), the path of
-            a state dict for torchvision's model of this name, or ``random:SEED``.
+        name: an image or video classifier of torchvision.
+        weights: ``imagenet`` (torchvision's own, downloaded once), the path of a state dict, or
+            ``random:SEED``.
         device: a torch device, or ``auto``: CUDA if available, else the CPU.
-        precision: one of `PRECISIONS`; ``auto`` is the fastest that this machine supports natively.
-            `checked` tests whether it is precise enough.
+        precision: one of `PRECISIONS`; ``auto`` is the fastest that the device supports.
 
     Raises:
-        SettingsError: unknown name, device or precision; weights that are unavailable or do not
-            fit.
+        SettingsError: unknown name, device or precision; weights unavailable or unfit.
     """
     kind = architecture(name)
     resolved = torch.device(resolve_device(device))
     if resolved.type == "cpu":
         _keep_freed_memory()
-    with torch.random.fork_rng(devices=[]):  # building a model draws random numbers
+    with torch.random.fork_rng(devices=[]):
         model, source, digest = load_model(kind, weights)
     dimension = without_classifier(model, kind)
     module = folded(model.eval().requires_grad_(False)).to(resolved)
@@ -79,18 +70,9 @@ def load_backbone(
 
 @dataclass
 class _PendingClip:
-    """A clip whose windows are not all embedded yet.
-
-    Attributes:
-        images: of the clip.
-        windows: (T', window), indices of images.
-        parts: embeddings so far, (n, D) each, on the device.
-        n_done: windows embedded so far.
-    """
-
     images: Images
-    windows: Windows
-    parts: list[torch.Tensor] = field(default_factory=list)
+    windows: Windows  # (T', window)
+    parts: list[torch.Tensor] = field(default_factory=list)  # (n, D) each, on the device
     n_done: int = 0
 
     @property
@@ -100,31 +82,18 @@ class _PendingClip:
 
 @dataclass
 class Backbone:
-    """A frozen network from images to embeddings.
-
-    Attributes:
-        name: in torchvision.
-        weights: source of the weights: ``imagenet``, ``file`` or ``random:SEED``.
-        sha256: of the names, shapes and values of the weights; for random weights, as drawn.
-        dimension: D, the length of an embedding.
-        kind: what the network takes.
-        module: the network without its classifier, in evaluation mode.
-        device: where it computes.
-        precision: that it computes in.
-        batch: images at once.
-        halvings: how often the batch was halved for want of memory.
-    """
+    """A frozen network from images to embeddings."""
 
     name: str
-    weights: str
-    sha256: str
-    dimension: int
+    weights: str  # imagenet, file or random:SEED
+    sha256: str  # of the weights' names, shapes and values
+    dimension: int  # D, the length of an embedding
     kind: Architecture = field(repr=False)
-    module: nn.Module = field(repr=False)
+    module: nn.Module = field(repr=False)  # without its classifier, in evaluation mode
     device: torch.device
-    precision: Precision = "float32"
-    batch: int = BATCH_ON_CPU
-    halvings: int = 0
+    precision: str = "float32"  # one of `PRECISIONS` but auto
+    batch: int = BATCH_ON_CPU  # images
+    halvings: int = 0  # of the batch, for want of memory
 
     def rows(self, n: int, every: int = 1) -> npt.NDArray[np.int64]:
         """Return which of n consecutive images each embedding covers.
@@ -135,32 +104,28 @@ class Backbone:
                 means half a window.
 
         Returns:
-            (T', 2) int64: first and last image. An image network sees only the first.
+            (T', 2) int64, first and last image. An image network sees only the first.
         """
         window = self.kind.window
         if window == 1:
-            first = np.arange(0, n, every)
-            return np.stack([first, np.minimum(first + every, n) - 1], axis=1)
-        step = every if every > 1 else window // 2
-        first = np.arange(0, max(n - window, 0) + 1, step)
-        return np.stack([first, np.minimum(first + window, n) - 1], axis=1)
+            first, length = np.arange(0, n, every), every
+        else:
+            step = every if every > 1 else window // 2
+            first, length = np.arange(0, max(n - window, 0) + 1, step)[:n], window
+        return np.stack([first, np.minimum(first + length, n) - 1], axis=1)
 
     def windows(self, n: int, every: int = 1) -> Windows:
-        """Return the images that the network sees for each of `rows`: (T', window) int64."""
-        if n == 0:
-            return np.zeros((0, self.kind.window), np.int64)
-        rows = self.rows(n, every)
-        if self.kind.window == 1:
-            return rows[:, :1]
+        """Return the images seen for each of `rows`: (T', window) int64."""
+        first, last = np.split(self.rows(n, every), 2, axis=1)  # (T', 1)
         # An incomplete window repeats its last image.
-        return np.minimum(rows[:, :1] + np.arange(self.kind.window), rows[:, 1:])
+        return np.minimum(first + np.arange(self.kind.window), last)
 
     def embed(self, images: Images, every: int = 1) -> npt.NDArray[np.float32]:
         """Embed images, or windows of them.
 
         Args:
-            images: (N, H, W, 3) uint8 RGB, or (N, H, W) uint8, repeated into three channels.
-            every: sampling step, see `rows`.
+            images: (N, H, W, 3) uint8 RGB, or (N, H, W) uint8 grey.
+            every: see `rows`.
 
         Returns:
             (T', D) float32, a row for each of `rows`.
@@ -171,16 +136,7 @@ class Backbone:
     def embed_each(
         self, clips: Iterable[Images], every: int = 1
     ) -> Iterator[npt.NDArray[np.float32]]:
-        """Embed one clip after another, in batches that continue from one clip into the next.
-
-        Args:
-            clips: images of each clip as for `embed`, all of one height and width; read only as far
-                ahead as a batch needs.
-            every: sampling step, see `rows`.
-
-        Yields:
-            (T', D) float32 for each clip, as `embed` returns it.
-        """
+        """Embed clips of one size like `embed`, in batches that continue across clips."""
         pending: deque[_PendingClip] = deque()
         for images in clips:
             pending.append(_PendingClip(images, self.windows(len(images), every)))
@@ -191,9 +147,9 @@ class Backbone:
     def _embed_batches(
         self, pending: deque[_PendingClip], min_windows: int
     ) -> Iterator[npt.NDArray[np.float32]]:
-        """Embed batches while enough windows are left; yield each clip one batch after its last.
+        """Embed batches while enough windows are left; yield each clip a batch after its last one.
 
-        A GPU then has the next batch to compute while the clip is fetched from it.
+        A GPU then computes while a clip is fetched from it.
         """
         while sum(clip.n_left for clip in pending) >= min_windows:
             complete = []
@@ -203,7 +159,6 @@ class Backbone:
             yield from map(self._embeddings, complete)
 
     def _embed_batch(self, pending: Iterable[_PendingClip]) -> None:
-        """Embed the next windows of some clips, or halve the batch if memory runs out."""
         windows_per_batch = n_free = self._windows_per_batch
         batch: list[tuple[_PendingClip, Windows]] = []
         for clip in pending:
@@ -230,14 +185,13 @@ class Backbone:
         return max(1, (self.batch >> self.halvings) // self.kind.window)
 
     def _embeddings(self, clip: _PendingClip) -> npt.NDArray[np.float32]:
-        """Return the embeddings of a complete clip: (T', D)."""
         if not clip.parts:
             return np.empty((0, self.dimension), np.float32)
         return torch.cat(clip.parts).cpu().numpy()
 
     @torch.inference_mode()
     def _forward(self, images: Images, windows: Windows) -> torch.Tensor:
-        """Embed windows (n, window) of images: (n, D) float32 on the device."""
+        """Embed windows of images: (n, D) float32 on the device."""
         x = self.prepare(images, windows)
         if self.precision == "float32":
             return self._inference_module(x)
@@ -246,10 +200,7 @@ class Backbone:
 
     @functools.cached_property
     def _inference_module(self) -> nn.Module:
-        """The fastest form of the module, without gradients.
-
-        Its weights are cast to its precision once; autocast would cast them in each batch.
-        """
+        """The module with weights cast once and for all, fused, without gradients."""
         module, dtype = self.module, getattr(torch, self.precision)
         if self.precision != "float32":
             module = copy.deepcopy(module)
@@ -261,16 +212,15 @@ class Backbone:
     def prepare(self, images: Images, windows: Windows) -> torch.Tensor:
         """Resize and normalise some `windows` of images.
 
-        Returns:
-            (n, 3, H, W) float32 on the device, or (n, 3, window, H, W) for a video network.
+        Returns (n, 3, H, W) float32 on the device, or (n, 3, window, H, W) for a video network.
         """
-        used, places = np.unique(windows, return_inverse=True)  # windows overlap by half
+        used, places = np.unique(windows, return_inverse=True)
         x = self._upload(images[used]).to(torch.float32)
         x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)
         if size := self.kind.size_for(*x.shape[2:]):
             x = F.interpolate(x, size, mode="bilinear", antialias=True)
         mean, std = (torch.tensor(v, device=self.device) for v in (self.kind.mean, self.kind.std))
-        # (x / 255 - mean) / std in one pass, which also makes three channels of one.
+        # (x / 255 - mean) / std in one pass; grey becomes three channels.
         x = torch.addcmul(-mean / std, x.permute(0, 2, 3, 1), 1 / (255 * std))
         x = x.permute(0, 3, 1, 2)  # (N, 3, H, W), channels last in memory
         if self.kind.window > 1:
@@ -278,7 +228,7 @@ class Backbone:
         return x.contiguous(memory_format=_memory_format(self.kind))
 
     def _upload(self, images: Images) -> torch.Tensor:
-        """Copy images to the device, on a GPU while it still computes the previous batch."""
+        """Copy images to the device; a GPU still computes the previous batch meanwhile."""
         tensor = torch.from_numpy(images)
         if self.device.type != "cuda":
             return tensor.to(self.device)
@@ -291,7 +241,7 @@ class Backbone:
 
 
 def _concatenated(batch: Sequence[tuple[_PendingClip, Windows]]) -> tuple[Images, Windows]:
-    """Return the images of some windows of several clips in one array, and windows into it."""
+    """Return the images of windows of several clips, and the windows into them."""
     if len(batch) == 1:
         [(clip, windows)] = batch
         return clip.images, windows
@@ -307,12 +257,7 @@ def _concatenated(batch: Sequence[tuple[_PendingClip, Windows]]) -> tuple[Images
 
 
 def checked(backbone: Backbone, images: Images) -> Backbone:
-    """Return the backbone, or a float32 one if its precision changes the embeddings too much.
-
-    Args:
-        backbone: in any precision.
-        images: a sample of those to be embedded, as for `Backbone.embed`.
-    """
+    """Return the backbone, or a float32 one if its precision changes embeddings too much."""
     if backbone.precision == "float32":
         return backbone
     exact = replace(backbone, precision="float32")
@@ -334,11 +279,7 @@ def checked(backbone: Backbone, images: Images) -> Backbone:
 
 
 def resolve_device(device: str) -> str:
-    """Return a usable torch device; ``auto`` is CUDA if available, else the CPU.
-
-    Raises:
-        SettingsError: the device cannot be used.
-    """
+    """Return a usable torch device; ``auto`` is CUDA if available, else the CPU."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -351,11 +292,11 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def _resolve_precision(precision: str, device: torch.device) -> Precision:
+def _resolve_precision(precision: str, device: torch.device) -> str:
     if precision not in PRECISIONS:
         raise SettingsError(f"no precision {precision!r}", f"there are: {', '.join(PRECISIONS)}")
     if precision != "auto":
-        return precision  # type: ignore[return-value]
+        return precision
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
     if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -364,20 +305,14 @@ def _resolve_precision(precision: str, device: torch.device) -> Precision:
 
 
 def _keep_freed_memory() -> None:
-    """Let this process keep large freed blocks for the next batch.
-
-    By default glibc returns each to the system; getting fresh pages takes a tenth to a fifth of the
-    time of embedding (``man mallopt``).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc only
-    if mallopt is not None:
+    """Make glibc keep large freed blocks; fresh pages take 10 to 20% of the time of embedding."""
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(M_MMAP_THRESHOLD, KEEP_FREED)
         mallopt(M_TRIM_THRESHOLD, KEEP_FREED)
 
 
 def _memory_format(kind: Architecture) -> torch.memory_format:
-    """Return channels last, which a CPU's kernels are fastest in."""
-    return torch.channels_last if kind.window == 1 else torch.channels_last_3d
+    return torch.channels_last if kind.window == 1 else torch.channels_last_3d  # fastest on a CPU
 
 
 @functools.cache

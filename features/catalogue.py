@@ -11,9 +11,8 @@ FILE = "backbones.csv"  # written by `python -m benchmarks.backbones`
 def entries() -> list[dict[str, str]]:
     """Return a row of `FILE` for each backbone, image networks first.
 
-    Columns: ``name`` in torchvision; ``dimension`` of an embedding; ``parameters`` in millions,
-    without the classifier; ``milliseconds`` for an image, or a window of 16, on two cores of an AMD
-    EPYC with bfloat16; ``precision`` of that measurement.
+    Columns: ``name``; ``dimension`` of an embedding; ``parameters`` in millions, without the
+    classifier; ``milliseconds`` for an image or a window of 16; their ``precision``.
     """
     text = resources.files("features").joinpath(FILE).read_text(encoding="ascii")
     return list(csv.DictReader(text.splitlines()))

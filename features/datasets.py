@@ -1,4 +1,4 @@
-"""Caches as PyTorch datasets, to train other models on them, and as a pandas table.
+"""Caches as PyTorch datasets and as a pandas table.
 
 Example::
 
@@ -28,18 +28,13 @@ if TYPE_CHECKING:
 class CacheDataset(Dataset[tuple[torch.Tensor, int]]):
     """One array of each clip of a cache, of either stage, with the clip's label.
 
-    It can be pickled and is safe in the workers of a ``DataLoader``: files are open only while they
-    are read.
+    Safe in the workers of a ``DataLoader``. Its ``clips`` are rows of the index, one for each item.
 
     Args:
         cache: the cache, or its folder.
-        key: array of a clip: ``flow``, ``frames``, ``motion``, ...; `docs/cache.md` lists them for
-            each stage.
+        key: an array of `docs/cache.md`: ``flow``, ``frames``, ``motion``, ...
         split: ``train``, ``val``, ``test`` or ``holdout``.
         length: consecutive rows of each item, starting at random; default all.
-
-    Attributes:
-        clips: rows of the index, one for each item.
 
     Raises:
         SettingsError: the cache has no such array, or a clip has fewer rows than ``length``.
@@ -67,7 +62,7 @@ class CacheDataset(Dataset[tuple[torch.Tensor, int]]):
         return len(self.clips)
 
     def __getitem__(self, n: int) -> tuple[torch.Tensor, int]:
-        """Return the array of a clip, (length, ...), and its label: 0 real, 1 fake."""
+        """Return the array of a clip, (length, ...), and its label, 1 if fake."""
         clip = self.clips[n]
         start = int(torch.randint(self._n_rows - self._length + 1, ()))
         array = self.cache.read(clip, self.key, slice(start, start + self._length))
@@ -77,9 +72,7 @@ class CacheDataset(Dataset[tuple[torch.Tensor, int]]):
 class ByShard(Sampler[int]):
     """Sampler that shuffles shards, and clips within them, so that each file is read in one go.
 
-    Args:
-        dataset: the clips.
-        seed: seed of the orders, which differ between epochs.
+    The order differs between epochs.
     """
 
     def __init__(self, dataset: CacheDataset, seed: int = 0) -> None:
@@ -98,7 +91,7 @@ class ByShard(Sampler[int]):
 
 
 def clip_table(cache: str | Path | Cache) -> "pd.DataFrame":
-    """Return the clips of a cache as a pandas table: a row for each, with the columns of the index.
+    """Return the index of a cache as a pandas table with a row for each clip.
 
     Raises:
         SettingsError: pandas is not installed.

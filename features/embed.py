@@ -14,8 +14,7 @@ from pipeline.common.cli import Command, log_json_option, number_or, some_of
 DEFAULTS = Options()
 
 
-def list_backbones(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    """Print the catalogue and exit."""
+def _list_backbones(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value and not context.resilient_parsing:
         from features.catalogue import catalogue
 
@@ -23,8 +22,7 @@ def list_backbones(context: click.Context, parameter: click.Parameter, value: bo
         context.exit()
 
 
-def parse_batch(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
-    """Return a number of images, or None for ``auto``."""
+def _parse_batch(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
     if value == "auto":
         return None
     if not value.isdecimal() or int(value) < 1:
@@ -54,7 +52,7 @@ def parse_batch(context: click.Context, parameter: click.Parameter, value: str) 
         is_flag=True,
         is_eager=True,
         expose_value=False,
-        callback=list_backbones,
+        callback=_list_backbones,
         help="List all backbones with embedding length, parameters and time, and exit.",
     ),
     cloup.option(
@@ -116,7 +114,7 @@ def parse_batch(context: click.Context, parameter: click.Parameter, value: str) 
         "--batch-size",
         metavar="N",
         default="auto",
-        callback=parse_batch,
+        callback=_parse_batch,
         help="Embed at most N images at once; halved if memory runs out.",
     ),
     log_json_option,
@@ -132,10 +130,9 @@ def main(
     batch_size: int | None,
     **options: Any,
 ) -> None:
-    """Run a frozen network once over the frames and flow maps of CACHE and store the embeddings.
+    """Run a frozen network over the frames and flow maps of CACHE and store the embeddings.
 
-    Flow maps enter as three equal channels, normalised like the images the weights were trained
-    on. To resume an interrupted run, repeat the command.
+    Flow maps enter as three equal channels. To resume an interrupted run, repeat the command.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Embedding of a cache of clips, and of single clips for prediction, by the same functions."""
+"""Embedding of a cache of clips, and of single clips for prediction."""
 
 import dataclasses
 import itertools
@@ -24,11 +24,11 @@ from pipeline.common.prefetch import prefetch
 from pipeline.common.progress import Progress
 
 STAGE = "embed"
-FLOAT16_MAX = float(np.finfo(np.float16).max)  # larger numbers would become infinite
-CLIPS_PREFETCHED = 2  # clips read while others are embedded
-CLIPS_CHECKED = 2  # clips of a cache on which a precision is compared with float32
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+CLIPS_PREFETCHED = 2
+CLIPS_CHECKED = 2  # clips on which a precision is compared with float32
 IMAGES_CHECKED = 16  # images of each of them
-MIN_BATCHES_PER_GROUP = 16  # batches continue across the clips of a group
+MIN_BATCHES_PER_GROUP = 16
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -46,8 +46,8 @@ def embed_clip(
 
     Returns:
         Each stream, (T', D) float16, and its mirrored copy, such as ``flow-flip``; ``rows``,
-        (T', 2) int64, the first and last flow map that each row covers, or the frames that these
-        maps lead to; ``motion``, (T-1, K) float32, a row for each map.
+        (T', 2) int64, the first and last flow map of each row, or the frames that they lead to;
+        ``motion``, (T-1, K) float32, a row for each map.
     """
     (embedded,) = embed_clips([arrays], backbone, options)
     return embedded
@@ -76,7 +76,6 @@ def embed_clips(
 def _images(
     clips: Iterable[Mapping[str, npt.NDArray[Any]]], key: str, options: Options
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield the images of each clip for a key such as ``flow`` or ``flow-flip``."""
     stream, _, copy = key.partition("-")
     for arrays in clips:
         images = stream_images(arrays, stream, options)
@@ -86,14 +85,14 @@ def _images(
 def stream_images(
     arrays: Mapping[str, npt.NDArray[Any]], stream: str, options: Options
 ) -> npt.NDArray[np.uint8]:
-    """Return a stream's images: maps (T-1, H, W), or frames (T-1, H, W, 3) that they lead to."""
+    """Return a stream's images: maps (T-1, H, W), or the frames (T-1, H, W, 3) they lead to."""
     if stream == "flow":
         return scaled_maps(arrays["flow"], arrays["flow_range"], options.flow_scale)
     return arrays["frames"][1:]  # no map leads to the first frame
 
 
 def half(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
-    """Convert embeddings to float16, as a cache stores them, clipping what it cannot hold."""
+    """Convert to float16; larger numbers are clipped."""
     return np.clip(embeddings, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
 
 
@@ -105,12 +104,11 @@ def scaled_maps(
     Args:
         flow: maps, each min-max scaled, (n, H, W) uint8.
         flow_range: motion that 0 and 255 stand for, (n, 2) float32, px/frame.
-        scale: motion that 255 stands for in the result, px/frame; faster motion is clipped. None
-            returns the maps as they are.
+        scale: motion that becomes 255, px/frame; faster motion is clipped. None: as they are.
 
     Example:
-        >>> two_maps = np.array([[[0, 51, 255]], [[0, 51, 255]]], np.uint8)  # (2, 1, 3)
-        >>> up_to = np.array([[0, 10], [0, 20]], np.float32)  # px/frame
+        >>> two_maps = np.array([[[0, 51, 255]], [[0, 51, 255]]], np.uint8)
+        >>> up_to = np.array([[0, 10], [0, 20]], np.float32)
         >>> scaled_maps(two_maps, up_to, 10).tolist()
         [[[0, 51, 255]], [[0, 102, 255]]]
     """
@@ -124,12 +122,12 @@ def scaled_maps(
 
 
 def checked_on(backbone: Backbone, source: Cache, options: Options) -> Backbone:
-    """Return the backbone, or a float32 one if its precision is too coarse for clips of a cache."""
+    """Return the backbone, or a float32 one if its precision is too coarse for a cache."""
     rows = slice(0, IMAGES_CHECKED)
     for clip in source.clips[:CLIPS_CHECKED]:
         for stream in options.streams:
             if stream == "frames" and not source.settings["keep_frames"]:
-                continue  # `embed` raises the error
+                continue
             images = source.read(clip, stream, rows)
             if stream == "flow":
                 ranges = source.read(clip, "flow_range", rows)
@@ -139,16 +137,12 @@ def checked_on(backbone: Backbone, source: Cache, options: Options) -> Backbone:
 
 
 def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | None = None) -> Cache:
-    """Embed a cache, or resume an embedding that was interrupted.
+    """Embed a cache of the extract stage into a folder, or resume an interrupted embedding.
 
-    Args:
-        source: cache of the extract stage.
-        folder: of the new cache.
-        backbone: the network; `checked_on` tests its precision.
-        options: what to embed.
+    `checked_on` tests the precision of the backbone beforehand.
 
     Raises:
-        SettingsError: the source has no frames but they are a stream, or the folder was begun with
+        SettingsError: frames are a stream but the source has none, or the folder was begun with
             other settings, weights or clips.
     """
     options = options or Options()
@@ -189,7 +183,7 @@ def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | No
                 n_clips = len(clips[name]) if name in shards_to_embed else 0
                 of_shard = itertools.islice(embeddings, n_clips)
                 if name in finished_shards:
-                    deque(of_shard, maxlen=0)  # its clips only complete the batches of others
+                    deque(of_shard, maxlen=0)  # they complete batches of others
                 else:
                     with writing_shard(folder, name, attrs={"recipe": recipe}) as writer:
                         for clip, arrays in zip(clips[name], of_shard, strict=True):
@@ -209,11 +203,7 @@ def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | No
             "rejected": source.attrs["rejected"],
         }
         write_datacard(
-            folder,
-            source.clips,
-            extraction=source.settings,
-            attrs=attrs,
-            embedding=work.settings,
+            folder, source.clips, extraction=source.settings, attrs=attrs, embedding=work.settings
         )
         write_index(
             folder,
@@ -228,7 +218,6 @@ def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | No
 
 
 def _settings(backbone: Backbone, options: Options, source: Cache) -> dict[str, Any]:
-    """Return everything that determines the embeddings of a cache."""
     return dataclasses.asdict(options) | {
         "backbone": backbone.name,
         "weights": backbone.weights,
@@ -241,10 +230,9 @@ def _settings(backbone: Backbone, options: Options, source: Cache) -> dict[str, 
 
 
 def _groups(shards: Iterable[Sequence[Clip]], min_maps: int) -> Iterator[list[Clip]]:
-    """Yield the clips of consecutive shards in groups of at least so many flow maps.
+    """Yield the clips of consecutive shards in groups of at least `min_maps` flow maps.
 
-    The last batch of a group ends with it, so embeddings are the same to the bit wherever an
-    interrupted run resumes; at most one group is embedded again.
+    No batch continues across groups, so embeddings are the same to the bit wherever a run resumes.
     """
     group: list[Clip] = []
     for clips in shards:
@@ -257,7 +245,6 @@ def _groups(shards: Iterable[Sequence[Clip]], min_maps: int) -> Iterator[list[Cl
 
 
 def _read(source: Cache, clips: Sequence[Clip], options: Options) -> Iterator[Arrays]:
-    """Yield the arrays of each clip that `embed_clip` needs."""
     keys = ["flow", "flow_range", "timestamps", "camera"]
     if "frames" in options.streams:
         keys.append("frames")
@@ -266,5 +253,4 @@ def _read(source: Cache, clips: Sequence[Clip], options: Options) -> Iterator[Ar
 
 
 def _versions() -> str:
-    """Return the versions that determine the bytes of a cache, as JSON."""
     return json.dumps({"torch": torch.__version__, "torchvision": torchvision.__version__})

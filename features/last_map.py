@@ -1,8 +1,8 @@
 """Attribution of an embedding to the cells of a network's last map: gradient times activation.
 
-The last map is found by structure, not by name: the last result of the network that lies on a grid
-and of which more than one cell still reaches the embedding. In a network that ends in an average
-pool, it is the input of that pool. Vision Transformers use `features.rollout` instead.
+The last map is the last result of a network that lies on a grid and of which more than one cell
+reaches the embedding, such as the input of a final average pool. Vision Transformers use
+`features.rollout` instead.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,34 +18,27 @@ from torch.overrides import TorchFunctionMode
 from features.backbones import Backbone, Images
 from features.rollout import IMAGES_PER_BATCH, reads_class_token, rolled_out
 
-N_CANDIDATES = 48  # last results among which the last map is; the longest block has 30
+N_CANDIDATES = 48  # last results to search; the longest block has 30
 Grid = tuple[int, int, int]  # moments, height and width in cells
 
 
 def weighted_maps(
-    backbone: Backbone,
-    images: Images,
-    weights: npt.NDArray[np.float32],
-    every: int = 1,
+    backbone: Backbone, images: Images, weights: npt.NDArray[np.float32], every: int = 1
 ) -> npt.NDArray[np.float32]:
-    """Attribute a weighted sum of each embedding to the cells of the last map, to first order.
+    """Attribute the weighted sum of each embedding to cells, in float32, to first order.
 
-    The gradient with respect to the map times the map, summed over channels: HiResCAM, which is
-    Grad-CAM wherever a network averages its last map. Nothing below that map is differentiated, so
-    memory stays that of a batch. Networks that read a class token get `rolled_out` instead.
+    HiResCAM (Draelos and Carin, 2020): the gradient with respect to the map times the map, summed
+    over channels. It is Grad-CAM (Selvaraju et al., 2017) where a network averages its last map.
 
     Args:
-        backbone: the network; it computes in float32 here.
-        images: N images, as for `Backbone.embed`.
+        backbone: the network.
+        images: as for `Backbone.embed`.
         weights: weight of each number of each embedding, (T', D).
-        every: sampling step, as for `Backbone.embed`.
+        every: see `Backbone.rows`.
 
     Returns:
-        (T', t, h, w) float32; t is 1 for an image network. Cells are those of the last map, or the
-        patches of a Vision Transformer.
-
-    References:
-        Selvaraju et al., Grad-CAM, 2017; Draelos and Carin, Use HiResCAM instead of Grad-CAM, 2020.
+        (T', t, h, w) float32, cells of the last map, or patches of a Vision Transformer; t is 1 for
+        an image network.
     """
     backbone = replace(backbone, precision="float32")
     windows = backbone.windows(len(images), every)
@@ -72,7 +65,6 @@ def weighted_maps(
 def _gradient_times_activation(
     module: nn.Module, call: int, grid: Grid, x: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    """Return gradient times activation of the result of a call: (n, t, h, w)."""
     with torch.enable_grad(), _DifferentiateFrom(call) as tap:
         embeddings = module(x)
     (gradient,) = torch.autograd.grad(embeddings, tap.leaf, weights)
@@ -82,10 +74,10 @@ def _gradient_times_activation(
 def _find_last_map(
     backbone: Backbone, images: Images, windows: npt.NDArray[np.int64]
 ) -> tuple[int, Grid]:
-    """Return the number of the call that computes the last map, and its grid."""
+    """Return the call that computes the last map, and its grid."""
     with torch.no_grad():
         x = backbone.prepare(images, windows[:1])
-        # A batch of two tells results that have the batch as their first axis from others.
+        # A batch of two, as any axis may have the length 1.
         x = torch.cat([x, x.flip(-1)])
         with _RecordGrids(x, backbone.kind.window > 1) as record:
             backbone.module(x)
@@ -113,7 +105,7 @@ def _cells(x: torch.Tensor, grid: Grid) -> torch.Tensor:
 
 
 class _CountCalls(TorchFunctionMode):
-    """Number the calls that return a tensor; a network makes the same calls each time."""
+    """Number the calls that return a tensor; a network makes the same ones each time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,17 +125,12 @@ class _CountCalls(TorchFunctionMode):
         return result
 
     def on_result(self, call: int, result: torch.Tensor) -> torch.Tensor:
-        """Return what the network continues with in place of a result."""
+        """Return the tensor that replaces a result."""
         raise NotImplementedError
 
 
 class _RecordGrids(_CountCalls):
-    """Record the calls whose results lie on a grid.
-
-    Args:
-        x: input of the network.
-        videos: whether it takes windows of images.
-    """
+    """Record the calls whose results lie on a grid, when a network runs on x."""
 
     def __init__(self, x: torch.Tensor, videos: bool) -> None:
         super().__init__()
@@ -164,12 +151,12 @@ class _RecordGrids(_CountCalls):
     def _record(self, call: int, grid: Grid | None) -> None:
         if grid is None or grid[1] * grid[2] == 1:
             return
-        # Height and width in another proportion than the image's are other axes, as of channels.
+        # Axes in another proportion than the image are no height and width.
         if abs(grid[1] - grid[2] * self._aspect) <= max(1, self._aspect):
             self.grids[call] = grid
 
     def _grid_of_tokens(self, n: int) -> Grid | None:
-        """Return the grid of n tokens, of which the first may be a class token."""
+        """Return the grid of n tokens; the first may be a class token."""
         moments, height, width = self._latest
         for n_cells in (n, n - 1):
             if n_cells == moments * height * width:
@@ -181,18 +168,13 @@ class _RecordGrids(_CountCalls):
 
 
 class _DifferentiateFrom(_CountCalls):
-    """Make the result of one call a leaf, and keep the results of some calls.
-
-    Attributes:
-        leaf: the result of that call.
-        results: call → result, of the calls to keep.
-    """
+    """Make the result of one call a leaf, and keep the results of some calls."""
 
     leaf: torch.Tensor
 
     def __init__(self, call: int, keep: Sequence[int] = ()) -> None:
         super().__init__()
-        self.results: dict[int, torch.Tensor] = {}
+        self.results: dict[int, torch.Tensor] = {}  # by call
         self._call, self._keep = call, frozenset(keep)
 
     def on_result(self, call: int, result: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Descriptors of motion that scaled flow maps lose: its speed, and how it is distributed."""
+"""Descriptors of motion that scaled flow maps lose: its speed and distribution."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ NAMES = (
     *SPEEDS,
     "gradient",  # mean difference in speed between neighbouring pixels, log(1 + px/s)
     "jerk",  # second derivative of speed over time, log(1 + px/s³)
-    "entropy",  # of the map's greys, bits: 0 for one speed, 5 for all speeds equally often
+    "entropy",  # of the map's greys, 0 to 5 bits
     "centre_ratio",  # log of the centre's mean speed over the border's
 )
-ENTROPY_BINS = 32  # bins of greys
-JERK_BLOCK = 4  # pixels, side of the blocks that are averaged: single pixels are too noisy
+ENTROPY_BINS = 32
+JERK_BLOCK = 4  # pixels, side of the averaged blocks; single pixels are too noisy
 
 GREYS = np.arange(256, dtype=np.float64)
 
@@ -30,10 +30,7 @@ def motion_descriptors(
     timestamps: npt.NDArray[np.float64],
     camera: Floats,
 ) -> Floats:
-    """Compute statistics of each flow map.
-
-    Speeds are per second of the timestamps, so neither the frame rate nor a dropped frame looks
-    like motion.
+    """Compute statistics of each flow map, independent of frame rate and dropped frames.
 
     Args:
         flow: maps, each min-max scaled, (T-1, H, W) uint8.
@@ -42,22 +39,20 @@ def motion_descriptors(
         camera: motion of the camera as a cache stores it, (T-1, 6) float32, px/frame.
 
     Returns:
-        (T-1, K) float32, in the order of `NAMES`. The centre is the middle half of each side. The
-        camera's speed is that at the middle of the map, 0 where unknown. Jerk is 0 for the first
-        two maps.
+        (T-1, K) float32, in the order of `NAMES`. The centre is the middle half of each side; the
+        camera's speed is that at the middle of the map, 0 where unknown; the first two jerks are 0.
 
     Example:
-        >>> flow = np.zeros((4, 32, 32), np.uint8)  # no contrast: everything moves
-        >>> by_two = np.full((4, 2), 2, np.float32)  # by two pixels per frame
-        >>> times = np.arange(5) / 25  # at 25 frames a second
+        >>> flow = np.zeros((4, 32, 32), np.uint8)
+        >>> by_two = np.full((4, 2), 2, np.float32)  # px/frame
+        >>> times = np.arange(5) / 25  # seconds
         >>> motion = motion_descriptors(flow, by_two, times, np.zeros((4, 6), np.float32))
         >>> np.expm1(motion[:, NAMES.index("mean")]).round().tolist()
         [50.0, 50.0, 50.0, 50.0]
     """
     _, height, width = flow.shape
-    middle = flow[:, height // 4 : -(height // 4), width // 4 : -(width // 4)]
     counts = _counts(flow)
-    inner = _counts(middle)
+    inner = _counts(flow[:, height // 4 : -(height // 4), width // 4 : -(width // 4)])
     scaled = np.stack(
         [
             _mean(counts),
@@ -75,13 +70,13 @@ def motion_descriptors(
     camera_speed = np.nan_to_num(np.hypot(camera[:, :1], camera[:, 1:2]))
     gradient = _gradients(flow)[:, None] * unit
     speeds = np.concatenate([offset + scaled * unit, camera_speed, gradient], axis=1) / seconds
-    inside, outside = (speeds[:, SPEEDS.index(f"{part}_mean")] for part in ("centre", "border"))
-    others = [_jerk(flow, low, unit, timestamps), _entropies(counts), _log_ratio(inside, outside)]
+    centre, border = (speeds[:, SPEEDS.index(f"{part}_mean")] for part in ("centre", "border"))
+    ratio = np.log((1 + centre) / (1 + border))  # one is added against noise
+    others = [_jerk(flow, low, unit, timestamps), _entropies(counts), ratio]
     return np.column_stack([np.log1p(speeds), *others]).astype(np.float32)
 
 
 def _gradients(flow: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """Return the mean difference between neighbouring pixels along both axes: (n,), greys."""
     return np.array(
         [
             cv2.absdiff(grey[:, 1:], grey[:, :-1]).mean() + cv2.absdiff(grey[1:], grey[:-1]).mean()
@@ -96,7 +91,7 @@ def _jerk(
     unit: npt.NDArray[Any],
     timestamps: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """Return the second derivative of speed, averaged over blocks: (n,), log(1 + px/s³)."""
+    """Return the mean jerk of blocks: (n,), log(1 + px/s³)."""
     size = (max(1, flow.shape[2] // JERK_BLOCK), max(1, flow.shape[1] // JERK_BLOCK))
     small = [cv2.resize(grey, size, interpolation=cv2.INTER_AREA) for grey in flow]
     seconds = np.diff(timestamps)
@@ -111,14 +106,12 @@ def _jerk(
 
 
 def _entropies(counts: Counts) -> npt.NDArray[np.float64]:
-    """Return the Shannon entropy of the greys of each map: (n,), bits."""
     coarse = counts.reshape(len(counts), ENTROPY_BINS, -1).sum(2)
     shares = coarse / coarse.sum(1, keepdims=True)
     return -(shares * np.log2(np.where(shares > 0, shares, 1))).sum(1)
 
 
 def _counts(flow: npt.NDArray[np.uint8]) -> Counts:
-    """Return the histogram of each map: (n, 256)."""
     greys = (np.ascontiguousarray(grey) for grey in flow)
     counts = [cv2.calcHist([grey], [0], None, [256], [0, 256]) for grey in greys]
     return np.stack(counts).reshape(len(flow), 256).astype(np.int64)
@@ -129,16 +122,9 @@ def _mean(counts: Counts, values: npt.NDArray[np.float64] = GREYS) -> npt.NDArra
 
 
 def _quantile(counts: Counts, q: float) -> npt.NDArray[np.float64]:
-    """Return a quantile of each map, interpolated linearly as by np.quantile: (n,), greys."""
+    """Return a quantile of each map as np.quantile does: (n,), greys."""
     cumulative = counts.cumsum(1)
     rank = q * (cumulative[:, -1:] - 1)
     below, above = ((cumulative > np.floor(rank) + step).argmax(1) for step in (0, 1))
     share = (rank - np.floor(rank))[:, 0]
     return np.where(share > 0, below + share * (above - below), below)
-
-
-def _log_ratio(
-    inside: npt.NDArray[np.float64], outside: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Return the log of the ratio of two speeds, px/s; one is added to both against noise."""
-    return np.log((1 + inside) / (1 + outside))

@@ -7,25 +7,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-IMAGES_PER_BATCH = 2  # all blocks are differentiated: ViT-B/16 keeps 100 MB for each image
+IMAGES_PER_BATCH = 2  # ViT-B/16 keeps 100 MB for each, as all blocks are differentiated
 
 
 def reads_class_token(module: nn.Module) -> bool:
-    """Return whether every token attends to all others, as in torchvision's ViT.
-
-    Swin, MaxViT and MViT have attention layers of their own, over windows or pooled tokens.
-    """
+    """Return whether every token attends to all others, as in ViT, not Swin or MViT."""
     return any(isinstance(layer, nn.MultiheadAttention) for layer in module.modules())
 
 
 def rolled_out(module: nn.Module, x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Attribute a weighted sum of an embedding to the cells of an image, to first order.
 
-    Attention times its gradient at the last block is what that block's attention adds to the sum.
-    Its positive part, summed over what the class token looks at, is distributed over the cells by a
-    rollout of the positive parts of all blocks; its negative part by a rollout of the negative
-    parts; the map is the difference. So the rollout places the heat, and the last block sets its
-    total. The rollout is scaled so that doubling the weights doubles the map.
+    Attention times its gradient at the last block is what that block adds to the sum. Its positive
+    part in the row of the class token is distributed over the cells by a rollout of the positive
+    parts of all blocks (Chefer, Gur, Wolf, Generic attention-model explainability, 2021, equations
+    5 and 6), its negative part by one of the negative parts; the map is the difference.
 
     Args:
         module: a network for which `reads_class_token` is true.
@@ -33,10 +29,7 @@ def rolled_out(module: nn.Module, x: torch.Tensor, weights: torch.Tensor) -> tor
         weights: weight of each number of an embedding, (n, D).
 
     Returns:
-        (n, 1, h, w) float32.
-
-    References:
-        Chefer, Gur, Wolf, Generic attention-model explainability, 2021, equations 5 and 6.
+        (n, 1, h, w) float32, proportional to the weights.
     """
     with torch.enable_grad(), _recorded_attention(module) as attention:
         embeddings = module(x)
@@ -49,12 +42,12 @@ def rolled_out(module: nn.Module, x: torch.Tensor, weights: torch.Tensor) -> tor
 
 
 def _roll_out_positive(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Distribute the positive part of the last block over the cells: (n, h * w)."""
+    """Distribute the last block's positive part over cells: (n, h * w)."""
     class_token = parts[-1][:, :, 0]  # (n, heads, L)
     total = class_token.clamp(min=0).sum((1, 2))[:, None]
     tiny = torch.finfo(total.dtype).tiny
     scale = class_token.abs().sum((1, 2)).clamp(min=tiny)[:, None, None]
-    row = torch.zeros_like(class_token[:, :1])  # (n, 1, L): of the rollout only this row is needed
+    row = torch.zeros_like(class_token[:, :1])  # (n, 1, L)
     row[..., 0] = 1
     for part in reversed(parts):
         row = row + row @ (part.clamp(min=0).mean(1) / scale)
@@ -64,7 +57,7 @@ def _roll_out_positive(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 @contextmanager
 def _recorded_attention(module: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Record the attention of each layer, (n, heads, L, L), first layer first."""
+    """Record the attention of each layer, (n, heads, L, L)."""
     recorded: list[torch.Tensor] = []
 
     def attend(
@@ -86,7 +79,7 @@ def _recorded_attention(module: nn.Module) -> Iterator[list[torch.Tensor]]:
 def _attend(
     layer: nn.MultiheadAttention, x: torch.Tensor, *, first: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute the layer with its attention in the graph; PyTorch returns only a copy of it."""
+    """Compute the layer with its attention in the graph, of which PyTorch returns a copy."""
     joined = F.linear(x, layer.in_proj_weight, layer.in_proj_bias)  # (n, L, 3 C)
     n, length = x.shape[:2]
     query, key, value = (

@@ -16,32 +16,28 @@ class Options:
 
     Attributes:
         streams: some of `STREAMS`.
-        flow_scale: motion that is white (255) in every flow map, in pixels per frame; None leaves
-            each map scaled to its own range.
-        every: sampling step in images; for video networks the step between windows, see
-            `Backbone.rows`.
-        augment: additional copies of each stream, some of `COPIES`, for training.
+        flow_scale: motion that is white (255) in every flow map, px/frame; None leaves each map
+            scaled to its own range.
+        every: sampling step, see `Backbone.rows`.
+        augment: additional copies of each stream for training, some of `COPIES`.
     """
 
     streams: tuple[str, ...] = STREAMS
-    flow_scale: float | None = 8.0  # `python -m benchmarks.flow_scale` compares scales
+    # AUC of the LSTM over six demo corpora: None 0.954, 2 0.941, 4 0.954, 8 0.972, 16 0.965.
+    flow_scale: float | None = 8.0
     every: int = 1
     augment: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, settings: Mapping[str, Any]) -> "Options":
-        """Return the options stored in the settings of an embedding cache."""
+        """Return the options in the settings of an embedding cache."""
         values = {field.name: settings[field.name] for field in dataclasses.fields(cls)}
         values |= {name: tuple(values[name]) for name in ("streams", "augment")}
         return cls(**values)
 
 
 def weights_warning(settings: Mapping[str, Any]) -> str:
-    """Return a warning if a backbone was never trained, else an empty string.
-
-    Args:
-        settings: of an embedding cache.
-    """
+    """Return a warning if an embedding cache is of an untrained backbone, else an empty string."""
     if not str(settings["weights"]).startswith("random:"):
         return ""
     return (

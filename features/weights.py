@@ -1,4 +1,4 @@
-"""torchvision's models with the weights that were asked for: pretrained, from a file, or random."""
+"""torchvision's models with pretrained weights, those of a file, or random ones."""
 
 import contextlib
 import hashlib
@@ -16,28 +16,20 @@ from torchvision import models
 from features.architectures import Architecture
 from pipeline.common.errors import SettingsError
 
-DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte after which a download is given up
+DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 INITIALISERS = ("kaiming_normal_", "kaiming_uniform_", "normal_", "trunc_normal_", "uniform_")
 
 
 class WeightsUnavailable(SettingsError):
-    """Pretrained weights are neither on disk nor can be downloaded."""
+    """Pretrained weights cannot be downloaded."""
 
 
 def load_model(kind: Architecture, weights: str) -> tuple[nn.Module, str, str]:
-    """Build torchvision's model with its weights.
-
-    Args:
-        kind: the architecture.
-        weights: ``imagenet`` (torchvision's own; Kinetics for video networks), the path of a state
-            dict, or ``random:SEED``.
+    """Build torchvision's model with weights as for `load_backbone`.
 
     Returns:
-        model in evaluation mode, with its classifier; source of the weights: ``imagenet``,
-        ``file`` or ``random:SEED``; their sha256.
-
-    Raises:
-        SettingsError: the weights are unavailable or do not fit.
+        model with its classifier, in evaluation mode; ``imagenet``, ``file`` or ``random:SEED``;
+        sha256 of the weights.
     """
     if weights.startswith("random:"):
         model, digest = _random(kind, weights.removeprefix("random:"))
@@ -53,17 +45,12 @@ def load_model(kind: Architecture, weights: str) -> tuple[nn.Module, str, str]:
 
 
 def build(kind: Architecture, *, initialise: bool) -> nn.Module:
-    """Build torchvision's model with its classifier, in evaluation mode.
-
-    Args:
-        kind: the architecture.
-        initialise: draw random weights; else they are uninitialised memory, to be filled.
-    """
+    """Build torchvision's model; its weights are random or else uninitialised memory."""
     options: dict[str, Any] = {}
     if kind.name.startswith("vit_"):
         options["image_size"] = kind.trained_at[0]
     if kind.name in ("googlenet", "inception_v3"):
-        # Their weights expect another normalisation. Two more classifiers are for training only.
+        # Their weights expect another normalisation.
         options |= {"transform_input": True, "init_weights": initialise}
     with contextlib.nullcontext() if initialise else _no_initialisation():
         return models.get_model(kind.name, weights=None, **options).eval()
@@ -71,7 +58,7 @@ def build(kind: Architecture, *, initialise: bool) -> nn.Module:
 
 @contextlib.contextmanager
 def _no_initialisation() -> Iterator[None]:
-    """Skip the random initialisation, which takes most of the time of building a network."""
+    """Skip random initialisation, which takes most of the time."""
     originals = {name: getattr(nn.init, name) for name in INITIALISERS}
     for name in originals:
         setattr(nn.init, name, lambda tensor, *args, **kwargs: tensor)
@@ -83,19 +70,16 @@ def _no_initialisation() -> Iterator[None]:
 
 
 def _random(kind: Architecture, seed: str) -> tuple[nn.Module, str]:
-    """Return a model with reproducible random weights, and the digest of what was drawn.
-
-    Batch norms get the statistics of noise. Without that, activations shrink from layer to layer
-    until all embeddings are alike.
-    """
+    """Return a model with random weights, and their digest before batch norms are set."""
     if not seed.isdecimal():
         raise SettingsError(f"weights random:{seed}", "give a number, as in random:0")
     torch.manual_seed(int(seed))
     model = build(kind, initialise=True)
     digest = _digest(model)
+    # Batch norms get the statistics of noise; else activations shrink until embeddings are alike.
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
     for norm in norms:
-        norm.momentum = None  # a plain average instead of a moving one
+        norm.momentum = None
         norm.train()
     if norms:
         n, time = (8, ()) if kind.window == 1 else (2, (kind.window,))
@@ -107,19 +91,19 @@ def _random(kind: Architecture, seed: str) -> tuple[nn.Module, str]:
 
 def _download(kind: Architecture) -> tuple[dict[str, torch.Tensor], Path]:
     """Return the pretrained state dict, downloaded unless torch's cache has it, and its file."""
-    name, preset = kind.name, kind.preset
+    name, url = kind.name, kind.preset.url
     folder = Path(torch.hub.get_dir(), "checkpoints")
-    file = folder / preset.url.rsplit("/", 1)[-1]
+    file = folder / url.rsplit("/", 1)[-1]
     if not file.is_file():
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
         try:
-            return preset.get_state_dict(progress=True, check_hash=True, weights_only=True), file  # type: ignore[return-value]
+            kind.preset.get_state_dict(check_hash=True, weights_only=True)
         except (OSError, RuntimeError, http.client.HTTPException) as error:  # or a wrong checksum
             raise WeightsUnavailable(
                 f"the pretrained weights of {name} are neither in {folder} nor "
                 f"downloadable: {_first_line(error)}",
-                f"put {file.name} from {preset.url} into {folder}, "
+                f"put {file.name} from {url} into {folder}, "
                 f"or give any state dict of {name} with --weights PATH",
             ) from error
         finally:
@@ -128,14 +112,14 @@ def _download(kind: Architecture) -> tuple[dict[str, torch.Tensor], Path]:
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a state dict, which may be nested in ``state_dict`` and have the prefix ``module.``."""
+    """Read a state dict, perhaps within ``state_dict`` or with the prefix ``module.``."""
     if not path.is_file():
         raise SettingsError(
             f"no weights at {path}", "give imagenet, the path of a state dict, or random:SEED"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # an arbitrary file may raise anything
+    except Exception as error:  # a file may raise anything
         raise SettingsError(
             f"{path} is not a file of weights: {_first_line(error)}",
             "save a model's state_dict() with torch.save, or remove the file if it is a download",
@@ -182,7 +166,6 @@ def _first_three(keys: list[str]) -> str:
 
 
 def _digest(model: nn.Module) -> str:
-    """Return the sha256 of all names, shapes, dtypes and values."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         if not key.endswith("num_batches_tracked"):
