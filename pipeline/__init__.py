@@ -13,7 +13,7 @@ Example::
         flow = cache.read(clip, "flow")  # (T-1, 224, 224) uint8
         assert Cache("caches/dfd").clips == cache.clips
 
-`extract` is in `pipeline.extraction`, because `pipeline.extract` is the command. Flow alone is in
+`extract` is in `pipeline.extraction`, as `pipeline.extract` is the command; flow alone is in
 `pipeline.farneback`. Names that are only in modules may change.
 """
 

@@ -21,45 +21,41 @@ _IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 
 
 @dataclass(frozen=True)
+class AuditedVideo:
+    """A video of a split, with the keys that must not be on two sides."""
+
+    name: str
+    identities: tuple[str, ...]
+    group_keys: tuple[str, ...]
+    split: str
+
+
+@dataclass(frozen=True)
 class Audit:
-    """The videos of a split, and the keys that link them.
+    """The videos of a split, and the identities in them."""
 
-    Attributes:
-        names: name of each of N videos.
-        splits: side of each.
-        group_keys: keys of each that must not be on two sides.
-        n_identities: number of identities in them.
-        n_unknown: number of videos without an identity.
-    """
-
-    names: list[str]
-    splits: list[str]
-    group_keys: list[tuple[str, ...]]
-    n_identities: int
-    n_unknown: int
+    videos: list[AuditedVideo]
+    identities: set[str]
 
     def leaks(self) -> list[Leak]:
         """Return the keys that are on two sides."""
-        return find_leaks(self.group_keys, self.splits, self.names)
+        return find_leaks(*self._columns())
 
     def pairs(self) -> Iterator[Pair]:
         """Return the pairs of videos that leak."""
-        return offending_pairs(self.group_keys, self.splits, self.names)
+        return offending_pairs(*self._columns())
+
+    def _columns(self) -> tuple[list[tuple[str, ...]], list[str], list[str]]:
+        rows = self.videos
+        return [row.group_keys for row in rows], [row.split for row in rows], [r.name for r in rows]
 
 
 def audit(path: Path, layout: str = AUTO) -> Audit:
-    """Read the videos of a split and their group keys.
+    """Read the split of a cache, or of a CSV file with the columns ``path`` and ``split``.
 
-    Args:
-        path: a cache, or a CSV file with the columns ``path``, ``split`` (any words) and optionally
-            ``identity`` (several are separated by ``;``) and ``original`` (a path in this list).
-            The files need not exist: a missing identity is derived from their names, as in
-            `read_corpus`. A row may also be an image in a folder named after its video.
-        layout: naming scheme of the files, one of `pipeline.corpus.layouts.CHOICES`.
-
-    Raises:
-        SettingsError: the path is neither, or the file lacks a column.
-        NothingUsable: no video is in a split, or no identity is known.
+    Optional columns are ``identity`` (separated by ``;``) and ``original`` (a path in this list).
+    Missing identities are derived from names as in `read_corpus`; files need not exist. A row may
+    also be an image in a folder named after its video.
     """
     if path.is_dir():
         rows = _from_cache(path)
@@ -76,32 +72,18 @@ def audit(path: Path, layout: str = AUTO) -> Audit:
             f"no identity is known in the {len(rows)} videos of {path}, so no leak could show",
             "add a column identity, or say with --layout whose names these are",
         )
-    return Audit(
-        names=[row.name for row in rows],
-        splits=[row.split for row in rows],
-        group_keys=[row.group_keys for row in rows],
-        n_identities=len(identities),
-        n_unknown=sum(not row.identities for row in rows),
-    )
+    return Audit(rows, identities)
 
 
-@dataclass(frozen=True)
-class _AuditedVideo:
-    name: str
-    identities: tuple[str, ...]
-    group_keys: tuple[str, ...]
-    split: str
-
-
-def _from_cache(folder: Path) -> list[_AuditedVideo]:
+def _from_cache(folder: Path) -> list[AuditedVideo]:
     videos = {(clip.video, clip.split): clip for clip in Cache(folder).clips}
     return [
-        _AuditedVideo(clip.video, clip.identities, clip.group_keys, clip.split)
+        AuditedVideo(clip.video, clip.identities, clip.group_keys, clip.split)
         for clip in videos.values()
     ]
 
 
-def _from_csv(path: Path, layout: str) -> list[_AuditedVideo]:
+def _from_csv(path: Path, layout: str) -> list[AuditedVideo]:
     try:
         rows = read_csv(path)
     except (OSError, csv.Error) as error:
@@ -131,7 +113,7 @@ def _from_csv(path: Path, layout: str) -> list[_AuditedVideo]:
         )
         split = row["split"].strip().lower()
         keys = tuple(filter(None, group_keys))
-        audited.append(_AuditedVideo(row["path"], identities, keys, split))
+        audited.append(AuditedVideo(row["path"], identities, keys, split))
     return audited
 
 
@@ -170,10 +152,11 @@ def main(split: Path, layout: str) -> None:
             "sides",
             "give all videos of an identity the same split, or leave out those that straddle",
         )
-    unknown = f", {audited.n_unknown} videos without a known identity" if audited.n_unknown else ""
+    n_unknown = sum(not video.identities for video in audited.videos)
     click.echo(
-        f"no identity is on two sides: {len(audited.names)} videos, "
-        f"{audited.n_identities} identities{unknown}"
+        f"no identity is on two sides: {len(audited.videos)} videos, "
+        f"{len(audited.identities)} identities"
+        + (f", {n_unknown} videos without a known identity" if n_unknown else "")
     )
 
 

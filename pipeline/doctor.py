@@ -25,33 +25,23 @@ from pipeline.faces.models import YUNET_FILE_NAME, YUNET_URL, model_folder, stor
 from pipeline.workers.local import available_cores
 
 DISTRIBUTION = "deepfake-motion"
-EXTRAS = {
-    "ray": "to extract on a cluster",
-    "pandas": "for clips as a table",
-}
+EXTRAS = {"ray": "to extract on a cluster", "pandas": "for clips as a table"}
 DECODERS = ("h264", "hevc", "mpeg4", "vp8", "vp9", "av1", "mjpeg")
 ENCODERS = ("libx264",)
 WORKER_BYTES = 400 * 10**6  # memory of an extraction process
 OTHER_BYTES = 10**9  # memory for other programs
-MIN_DISK_BYTES = 5 * 10**9  # below it, disk space is noted as scarce
-CLIP_BYTES = 25 * 10**6  # 300 frames at 224x224 with their flow maps, on disk
+MIN_DISK_BYTES = 5 * 10**9  # less is noted as scarce
+CLIP_BYTES = 25 * 10**6  # 300 frames at 224x224 with their flow maps
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The state of one part of a machine.
-
-    Attributes:
-        part: name of the part.
-        state: what is there, and what will be used.
-        hint: what to do if something is missing, else ``""``.
-        needed: whether nothing works without it.
-    """
+    """The state of a part of the machine."""
 
     part: str
-    state: str
-    hint: str = ""
-    needed: bool = False
+    state: str  # what is there, and what will be used
+    hint: str = ""  # if something is missing
+    needed: bool = False  # nothing works without it
 
 
 @cloup.command(cls=Command)
@@ -77,11 +67,12 @@ def main() -> None:
 
 
 def examine() -> Iterator[Finding]:
-    """Examine the parts of this machine, one after the other."""
-    yield _python()
+    """Examine the parts of this machine."""
+    yield Finding("Python", f"{sys.version.split()[0]}, {sys.executable}")
     yield from _libraries()
     yield from _extras()
-    yield _cores()
+    cores = f"{available_cores()} of {os.cpu_count()}"
+    yield Finding("cores", f"{cores}; extraction runs a process on each, or --jobs N")
     yield _memory()
     yield _gpu()
     yield _flow()
@@ -92,10 +83,6 @@ def examine() -> Iterator[Finding]:
     yield from _disks()
 
 
-def _python() -> Finding:
-    return Finding("Python", f"{sys.version.split()[0]}, {sys.executable}")
-
-
 def _libraries() -> Iterator[Finding]:
     install = f"{sys.executable} -m pip install -e . in the folder of this program"
     try:
@@ -103,10 +90,11 @@ def _libraries() -> Iterator[Finding]:
     except importlib.metadata.PackageNotFoundError:
         yield Finding("libraries", "this program runs, but is not installed", install)
         return
-    requirements = [Requirement(text) for text in stated]
     fitting: list[str] = []
     missing: list[str] = []
-    for needed in (r for r in requirements if not r.marker or r.marker.evaluate({"extra": ""})):
+    for needed in map(Requirement, stated):
+        if needed.marker and not needed.marker.evaluate({"extra": ""}):
+            continue
         version = version_of(needed.name)
         fits = bool(version) and needed.specifier.contains(version, prereleases=True)
         (fitting if fits else missing).append(f"{needed.name} {version or 'not there'}")
@@ -124,13 +112,8 @@ def _extras() -> Iterator[Finding]:
             yield Finding(f"extra {name}", f"not there; {purpose}", hint)
 
 
-def _cores() -> Finding:
-    usable, total = available_cores(), os.cpu_count() or 1
-    return Finding("cores", f"{usable} of {total}; extraction runs a process on each, or --jobs N")
-
-
 def _memory() -> Finding:
-    """Return the free memory, or what a container may use, whichever is less."""
+    """Find the free memory, or what a container may use, whichever is less."""
     try:
         text = Path("/proc/meminfo").read_text()
         free = int(text.split("MemAvailable:")[1].split()[0]) * 1024

@@ -35,20 +35,20 @@ MAX_CLIPS_ON_SHEET = 12
     cloup.option(
         "--repair",
         is_flag=True,
-        help="Verify, and rename damaged files to *.damaged, so that the command that made the "
-        "cache makes only them again.",
+        help="Verify, and rename damaged files to *.damaged: the command that made the cache then "
+        "makes only them again.",
     ),
     cloup.option(
         "--sheet",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="Write a contact sheet of frames above their flow maps, as PNG: of the --clip, or of "
-        f"up to {MAX_CLIPS_ON_SHEET} clips.",
+        help="Write a PNG of frames above their flow maps: of the --clip, or of up to "
+        f"{MAX_CLIPS_ON_SHEET} clips.",
     ),
     cloup.option(
         "--html",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="Write one HTML file to browse clips, rejected files and figures. It contains file "
-        "names and faces.",
+        help="Write an HTML file to browse clips, rejected files and figures. It holds file names "
+        "and faces.",
     ),
     cloup.option(
         "--clips",
@@ -106,7 +106,7 @@ def main(
 
 
 def describe(cache: Cache) -> str:
-    """Return a summary of a cache in plain text."""
+    """Return a summary of a cache."""
     stored = sum(shard.n_bytes for shard in cache.shards)
     datasets = storage(cache)
     raw = sum(dataset.raw for dataset in datasets)
@@ -144,7 +144,7 @@ def describe(cache: Cache) -> str:
 
 
 def describe_clip(cache: Cache, clip: Clip) -> str:
-    """Return all metadata of a clip in plain text."""
+    """Return all metadata of a clip."""
     lines = [
         f"{name:13} {value}"
         for name, value in dataclasses.asdict(clip).items()
@@ -200,7 +200,7 @@ def _repair(folder: Path) -> str:
 
 
 def _mixed(clips: Sequence[Clip]) -> list[Clip]:
-    """Return real and fake clips in turn, so that a sheet shows both."""
+    """Return real and fake clips in turn."""
     real = [clip for clip in clips if clip.label == REAL]
     fake = [clip for clip in clips if clip.label == FAKE]
     both = min(len(real), len(fake))
@@ -209,7 +209,7 @@ def _mixed(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def _flow_quantiles(cache: Cache) -> str:
-    """Describe the largest motion per map, over the first clips (their order is shuffled)."""
+    """Describe the largest motion per map of the first clips, whose order is shuffled."""
     clips = cache.clips[:MAX_CLIPS_FOR_QUANTILES]
     if not clips:
         return "no clips"

@@ -1,13 +1,8 @@
-"""The command that packs a cache into one file, and unpacks such a file.
+"""The command that packs a cache into one HDF5 file, and unpacks such a file.
 
-::
-
-    PACKED.h5
-      attrs: packed (version), and those of the index: stage, settings (JSON), ...
-      clips, shards          the tables of the index
-      files/<name>           uint8, the bytes of a file of the cache, fletcher32 on every chunk
-
-An array can be read without unpacking: ``h5py.File(io.BytesIO(file["files/shards/00000.h5"][:]))``.
+It has the attributes and tables of the index, an attribute ``packed`` (its version), and in
+``files/<name>`` the bytes of each file, which can be read without unpacking:
+``h5py.File(io.BytesIO(file["files/shards/00000.h5"][:]))``.
 """
 
 import hashlib
@@ -72,19 +67,7 @@ def main(source: Path, output: Path) -> None:
 
 
 def pack(cache: Cache, file: Path) -> int:
-    """Pack all files of a cache into one; it is written whole or not at all.
-
-    Args:
-        cache: of either stage.
-        file: the file to create; it must not exist.
-
-    Returns:
-        The number of bytes packed.
-
-    Raises:
-        SettingsError: the file exists.
-        IntegrityError: the cache is damaged.
-    """
+    """Pack a cache into a new file; return the number of bytes packed."""
     if file.exists():
         raise SettingsError(f"{file} is there already", "give a new name: nothing is overwritten")
     sums = _read_sums(cache.folder)
@@ -108,16 +91,7 @@ def pack(cache: Cache, file: Path) -> int:
 
 
 def unpack(file: Path, folder: Path) -> Cache:
-    """Unpack a cache; its folder appears whole or not at all.
-
-    Args:
-        file: a file that `pack` wrote.
-        folder: the folder to create; it must not exist.
-
-    Raises:
-        SettingsError: the folder exists, or the file is something else.
-        IntegrityError: the file is damaged or cut short.
-    """
+    """Unpack a cache into a new folder, which appears whole or not at all."""
     if folder.exists():
         raise SettingsError(f"{folder} is there already", "give a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +135,7 @@ def _store(packed: h5py.File, name: str, path: Path) -> tuple[int, str]:
     """Store a file; return its size and sha256."""
     size = path.stat().st_size
     n_chunks = max(1, -(-size // CHUNK_BYTES))
-    chunk = max(1, -(-size // n_chunks))  # equal chunks: HDF5 stores the last one at full size
+    chunk = max(1, -(-size // n_chunks))  # HDF5 stores the last one at full size
     dataset = packed.create_dataset(
         f"files/{name}", shape=(size,), dtype=np.uint8, chunks=(chunk,), fletcher32=True
     )
@@ -175,7 +149,7 @@ def _store(packed: h5py.File, name: str, path: Path) -> tuple[int, str]:
 
 
 def _extract(packed: h5py.File, folder: Path) -> dict[str, str]:
-    """Write all files into a folder; return name → sha256."""
+    """Write all files; return name → sha256."""
     datasets: dict[str, h5py.Dataset] = {}
     for name, member in packed["files"].items():
         if isinstance(member, h5py.Group):

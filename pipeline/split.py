@@ -20,18 +20,7 @@ from pipeline.splits.protocols import Splitting, split_clips
 
 
 def resplit(cache: Cache, folder: Path, splitting: Splitting) -> Cache:
-    """Make a cache of the same clips with another split.
-
-    Shards are hard links where the file system has them, else copies.
-
-    Args:
-        cache: a cache of either stage.
-        folder: folder of the new cache; it must not exist.
-        splitting: protocol and proportions of the split.
-
-    Raises:
-        SettingsError: the folder exists, or the protocol does not fit these videos.
-    """
+    """Make a cache of the same clips with another split, in a new folder, of links to shards."""
     if folder.exists():
         raise SettingsError(f"{folder} exists already", "give a new folder for the new split")
     clips = split_clips(cache.clips, splitting)
@@ -79,15 +68,14 @@ def _link(old: Path, new: Path) -> None:
 def main(cache: Path, output: Path, splitting: Splitting) -> None:
     """Split a CACHE anew without extracting or embedding again.
 
-    The new cache links to the same shards where the file system allows that, so it takes no space.
-    Splits that a CSV file prescribed are kept, except by fold and test-on.
+    The new cache takes no space where the file system has hard links. Splits that a CSV file
+    prescribed are kept, except by fold and test-on.
 
     \b
     Examples:
       python -m pipeline.split caches/ffpp-resnet18 -o caches/no-f2f --split leave-out:Face2Face
       for i in 1 2 3 4 5; do
         python -m pipeline.split caches/dfd-resnet18 -o caches/dfd-fold$i --split fold:$i/5
-        python -m model.fit caches/dfd-fold$i -o runs/dfd-fold$i
       done
     """
     new = resplit(Cache(cache), output, splitting)

@@ -1,4 +1,4 @@
-"""Shards and index of a cache on disk; `pipeline.cache.layout` describes the files."""
+"""Shards and index of a cache on disk; ``docs/cache.md`` describes the files."""
 
 from pipeline.cache.index import (
     check_same_settings,

@@ -1,4 +1,4 @@
-"""The data card, and the caveats in it: what a cache was made of, in Markdown, for people."""
+"""The data card of a cache, in Markdown, and the caveats in it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from pipeline.common.files import write_whole
 from pipeline.corpus.labelled_video import FAKE, REAL
 from pipeline.corpus.tables import by_kind, by_split, identities, table
 
-MIN_CAMERA_KNOWN = 0.9  # share of a clip's maps; below it the clip is counted in a caveat
-MIXED_RATES = 1.02  # highest frame rate over lowest from which rates count as different
+MIN_CAMERA_KNOWN = 0.9  # share of a clip's maps; a caveat counts the clips below it
+MIXED_RATES = 1.02  # highest frame rate over lowest; from here on rates count as different
 
 
 def write_datacard(
@@ -23,29 +23,11 @@ def write_datacard(
     attrs: Mapping[str, Any],
     embedding: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the data card of a cache; arguments as of `datacard`."""
-    text = datacard(clips, extraction=extraction, attrs=attrs, embedding=embedding)
-    write_whole(folder / DATACARD, lambda path: path.write_text(text, encoding="utf-8"))
-
-
-def datacard(
-    clips: Sequence[Clip],
-    *,
-    extraction: Mapping[str, Any],
-    attrs: Mapping[str, Any],
-    embedding: Mapping[str, Any] | None = None,
-) -> str:
-    """Return the text of a data card.
-
-    Args:
-        clips: rows of the index.
-        extraction: settings of the extract stage.
-        attrs: attributes of the index: ``frames``, ``rejected``, ``versions``, ...
-        embedding: settings of the embed stage, for a cache of embeddings.
-    """
+    """Write the data card from the settings of both stages and the attributes of the index."""
     videos = list({clip.video: clip for clip in clips}.values())
     splitting = extraction["splitting"]
     rejected = json.loads(attrs["rejected"])
+    versions = json.loads(attrs["versions"])
     listed = [f"- {s[0].upper()}{s[1:]}." for s in caveats(clips, extraction)]
     sections = [
         "# Data card",
@@ -59,8 +41,10 @@ def datacard(
         f"{sum(not video.identities for video in videos)} videos.",
         "## Splits",
         by_split(videos, [video.split for video in videos]),
-        f"By {_protocol(splitting)}. Nobody, no original, no recording and no file is on two "
-        "sides, unless the split is `published`; what would be is dropped.",
+        f"By `{splitting['by']}`: test {splitting['test']:g}, val {splitting['val']:g}, holdout "
+        f"{splitting['holdout']} of each label, seed {splitting['seed']}. Nobody, no original, no "
+        "recording and no file is on two sides, unless the split is `published`; what would be is "
+        "dropped.",
         "## Rejected files",
         table(["reason", "files"], sorted(rejected.items())) if rejected else "None.",
         "`rejected.csv` beside the cache of frames and flow names each." if rejected else "",
@@ -68,16 +52,10 @@ def datacard(
         "\n".join(listed) or "None known.",
         "## Settings",
         _settings(extraction) + ("\n\nEmbedding:\n\n" + _settings(embedding) if embedding else ""),
-        f"Versions: {_versions(attrs['versions'])}.",
+        f"Versions: {', '.join(map(' '.join, versions.items()))}.",
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def _protocol(splitting: Mapping[str, Any]) -> str:
-    return (
-        f"`{splitting['by']}`: test {splitting['test']:g}, val {splitting['val']:g}, holdout "
-        f"{splitting['holdout']} of each label, seed {splitting['seed']}"
-    )
+    text = "\n\n".join(section for section in sections if section) + "\n"
+    write_whole(folder / DATACARD, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
@@ -88,17 +66,8 @@ def _settings(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _versions(versions: str) -> str:
-    return ", ".join(f"{name} {version}" for name, version in json.loads(versions).items())
-
-
 def caveats(clips: Sequence[Clip], extraction: Mapping[str, Any]) -> list[str]:
-    """Return what to know before training on the clips of a cache, one sentence each.
-
-    Args:
-        clips: rows of an index.
-        extraction: settings of the extract stage, as a cache stores them.
-    """
+    """Return what to know before training on clips: sentences without a capital and a full stop."""
     sentences = [
         nobody_known(clips),
         _mixed_rates(clips, extraction["fps"]),
@@ -113,7 +82,7 @@ def caveats(clips: Sequence[Clip], extraction: Mapping[str, Any]) -> list[str]:
 
 
 def nobody_known(clips: Sequence[Clip]) -> str:
-    """Return the caveat that some videos do not state who is in them, or ``""``."""
+    """Return the caveat on videos that do not state who is in them, or ``""``."""
     videos = {clip.video: clip.identities for clip in clips}
     unknown = sum(not identities for identities in videos.values())
     if not unknown:

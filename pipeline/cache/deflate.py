@@ -1,10 +1,8 @@
 """Gzip chunks for HDF5, compressed in half the time that HDF5's own filter takes.
 
-HDF5 calls zlib. libdeflate writes the same format twice as fast, hardly larger, and HDF5 accepts
-chunks that are already filtered. So chunks are compressed and checksummed here, and any HDF5
-reader reads them. The same input gives the same bytes on every processor, which is not true of
-faster libraries: Intel's ISA-L gave another result in one process of 150 on one machine.
-`docs/cache.md` has figures.
+libdeflate writes zlib's format twice as fast, hardly larger (figures are in ``docs/cache.md``), and
+HDF5 accepts chunks that are already filtered. The same input gives the same bytes on every
+processor; Intel's faster ISA-L gave another result in one process of 150.
 """
 
 from typing import Any
@@ -19,13 +17,7 @@ WEIGHTS = np.arange(2**13, 0, -1, dtype=np.float64)  # short enough that BLAS st
 
 
 def write_gzip(dataset: h5py.Dataset, rows: npt.NDArray[Any], start: int = 0) -> None:
-    """Write one chunk of a dataset that is chunked along its first axis.
-
-    Args:
-        dataset: has the filters gzip and fletcher32, and the dtype of ``rows``.
-        rows: a whole chunk, or what the dataset has left for its last one.
-        start: index of the first row.
-    """
+    """Write rows that fill one chunk, or the rest of a dataset with filters gzip and fletcher32."""
     missing = dataset.chunks[0] - len(rows)
     if missing:  # chunks are stored at full size
         rows = np.concatenate([rows, np.zeros((missing, *rows.shape[1:]), rows.dtype)])
@@ -35,10 +27,9 @@ def write_gzip(dataset: h5py.Dataset, rows: npt.NDArray[Any], start: int = 0) ->
 
 
 def fletcher32(data: bytes) -> int:
-    """Return the checksum of HDF5's filter of that name (``H5_checksum_fletcher32``).
+    """Return HDF5's checksum (``H5_checksum_fletcher32``).
 
-    Two sums over 16-bit words, in big-endian order, modulo 65535; a multiple of 65535 above 0
-    stays 65535.
+    It is two sums over big-endian 16-bit words, modulo 65535 except that 65535 stays.
     """
     words = np.frombuffer(data + b"\0" * (len(data) % 2), ">u2")
     low = high = 0

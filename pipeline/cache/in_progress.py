@@ -1,4 +1,4 @@
-"""A cache that is being written: its settings, its finished parts, and the lock of its writer."""
+"""A cache that is being written: settings, finished parts, and the writer's lock."""
 
 import contextlib
 import functools
@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import types
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -24,23 +23,11 @@ LOCK = f"{WORK}/lock"  # names the process that is writing
 
 
 class CacheInProgress:
-    """The exclusive right to write one cache, and what an interrupted run left of it.
-
-    Use it as a context manager. Finished shards are kept if they were written with the same
-    settings, and notes survive from one run to the next.
-
-    Args:
-        folder: the cache's folder; created if it does not exist.
-        settings: everything that the bytes of the result depend on, as JSON values.
-
-    Raises:
-        SettingsError: the folder holds something else or was begun with other settings, or
-            another process is writing it.
-    """
+    """The exclusive right to write a cache, with the shards and notes of an interrupted run."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
-        self.settings = json.loads(json.dumps(settings))
+        self.settings = json.loads(json.dumps(settings))  # all that the result's bytes depend on
         self._notes: dict[str, bytes] = {}  # lines as on disk: objects would be much larger
 
     def __enter__(self) -> "CacheInProgress":
@@ -74,13 +61,8 @@ class CacheInProgress:
             write_whole(settings, lambda path: path.write_text(text))
         self._read_notes()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        os.close(self._lock_handle)  # releases the lock; so does the end of the process
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock_handle)  # releases the lock
 
     def _lock(self) -> None:
         self._lock_handle = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -105,19 +87,19 @@ class CacheInProgress:
                 self._notes.update(dict.fromkeys(json.loads(line), line))
 
     def note(self, key: str) -> Any:
-        """Return the note of this or an earlier run under a key, or None."""
+        """Return the note under a key, or None."""
         line = self._notes.get(key)
         return None if line is None else json.loads(line)[key]
 
     def remember(self, key: str, value: Any) -> None:
-        """Note a JSON value for a run that resumes this one."""
+        """Note a JSON value, also for a run that resumes this one."""
         line = json.dumps({key: value}).encode()
         self._notes[key] = line
         with (self.folder / WORK / "notes.jsonl").open("ab") as file:
             file.write(line + b"\n")
 
     def recipe(self, **particulars: Any) -> str:
-        """Return a digest of everything a shard is made from: the settings and its particulars."""
+        """Return a digest of all that a shard is made from: settings and particulars."""
         text = json.dumps([self.settings, particulars], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -126,7 +108,7 @@ class CacheInProgress:
         return shard_recipe(self.folder, name) == recipe
 
     def finish(self, shards: Iterable[str]) -> None:
-        """Remove what only a resumed run needs, shards of an earlier plan, and temporary files."""
+        """Remove notes, parts, shards of an earlier plan, and temporary files."""
         for folder in (self.folder, self.folder / "shards"):
             remove_temporaries(folder)
         used = {self.folder / name for name in shards}
@@ -137,10 +119,10 @@ class CacheInProgress:
 
 @functools.cache
 def this_process() -> str:
-    """Describe this process, unlike any other on any machine."""
+    """Return a description that no other process on any machine has."""
     return f"process {os.getpid()} on {os.uname().nodename} since {datetime.now():%F %T}"
 
 
 def remove_work(folder: Path) -> None:
-    """Remove the work folder of a finished cache, which a killed run may have left."""
+    """Remove what only an unfinished cache needs."""
     shutil.rmtree(folder / WORK, ignore_errors=True)

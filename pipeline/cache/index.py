@@ -1,4 +1,4 @@
-"""The index of a cache: it is written last, so a cache that has one is finished."""
+"""The index of a cache, written last: a cache that has one is finished."""
 
 import hashlib
 import io
@@ -25,7 +25,7 @@ def write_index(
     clips: Sequence[Clip],
     shards: Sequence[Shard],
 ) -> None:
-    """Write ``SHA256SUMS`` and ``index.h5``; all files that they list must exist."""
+    """Write ``SHA256SUMS`` and ``index.h5`` after all files that they list."""
     image = io.BytesIO()  # in memory, because HDF5 answers a full disk with a crash
     with h5py.File(image, "w") as file:
         file.attrs["schema"] = SCHEMA
@@ -52,11 +52,7 @@ def write_sums(folder: Path, sums: Mapping[str, str]) -> None:
 
 
 def finished_cache(folder: Path, stage: str, settings: Mapping[str, Any]) -> Cache | None:
-    """Return the cache in a folder if it is finished and complete, else None.
-
-    Raises:
-        SettingsError: it was made with other settings, or by another stage.
-    """
+    """Return the cache in a folder if it is complete; raise `SettingsError` if settings differ."""
     if not (folder / INDEX).is_file():
         return None
     try:
@@ -68,7 +64,7 @@ def finished_cache(folder: Path, stage: str, settings: Mapping[str, Any]) -> Cac
 
 
 def readable_cache(folder: Path, stage: str) -> Cache | None:
-    """Return a finished cache of which only shards may be missing; None if more is missing."""
+    """Return the cache in a folder if nothing but shards is missing."""
     try:
         cache = Cache(folder, stage, whole=False)
     except (SettingsError, IntegrityError):
@@ -77,11 +73,7 @@ def readable_cache(folder: Path, stage: str) -> Cache | None:
 
 
 def check_same_settings(cache: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to continue a cache with other settings than it was begun with.
-
-    Raises:
-        SettingsError: it names each setting that differs, with both values.
-    """
+    """Raise a `SettingsError` that names each setting that differs, with both values."""
     before, after = _flat(old), _flat(new)
     different = [
         f"{key} was {before.get(key)!r}, now {after.get(key)!r}"

@@ -34,26 +34,17 @@ _FOREIGN = "no command of this program writes that: copy the cache from its sour
 
 
 class Cache:
-    """A cache, open for reading.
+    """A cache, open for reading; cheap to send to another process.
 
-    Cheap to pickle and to send to another process: a shard is opened for each read and closed
-    again. Reads use the table of shards, not the links, so that an index from a stranger cannot
-    lead out of its folder.
+    Reads use the table of shards, not the links: a stranger's index cannot lead out of its folder.
 
     Args:
-        folder: the cache's folder.
-        stage: the stage that must have written it (``extract`` or ``embed``), or None for any.
-        whole: require every shard; otherwise `missing` lists those that are not there.
+        stage: required stage, ``extract`` or ``embed``; None accepts both.
+        whole: require every shard; otherwise see `missing`.
 
     Raises:
         SettingsError: there is no cache, or one of another stage or layout version.
         IntegrityError: the index is damaged, or a shard is missing or has another size.
-
-    Example::
-
-        cache = Cache("caches/dfd")
-        for clip in cache.clips:
-            flow = cache.read(clip, "flow")  # (T-1, H, W) uint8
     """
 
     def __init__(self, folder: str | Path, stage: str | None = None, *, whole: bool = True) -> None:
@@ -119,15 +110,11 @@ class Cache:
 
     @property
     def sha256(self) -> str:
-        """The sha256 of the index, which lists those of all shards: it identifies the content."""
+        """The sha256 of the index, which lists those of all shards."""
         return sha256_of(self.folder / INDEX)
 
     def clip(self, clip_id: str) -> Clip:
-        """Return the clip of this id.
-
-        Raises:
-            SettingsError: there is none.
-        """
+        """Return the clip of this id; raise `SettingsError` if there is none."""
         rows = np.flatnonzero(self._clips.column("id") == clip_id.encode())
         if len(rows):
             return self.clips[int(rows[0])]
@@ -137,17 +124,13 @@ class Cache:
         )
 
     def datasets(self, clip: Clip) -> dict[str, tuple[tuple[int, ...], np.dtype[Any], int]]:
-        """Return shape, dtype and bytes on disk of each dataset of a clip.
-
-        Raises:
-            IntegrityError: the shard is damaged.
-        """
+        """Return shape, dtype and bytes on disk of each dataset of a clip."""
         with self._shard_of(clip, "") as file:
             datasets = {key: local_dataset(file, clip.id, key) for key in file[clip.id]}
             return {k: (d.shape, d.dtype, d.id.get_storage_size()) for k, d in datasets.items()}
 
     def read(self, clip: Clip, key: str, rows: slice = slice(None)) -> npt.NDArray[Any]:
-        """Read one dataset of a clip, or some of its rows.
+        """Read a dataset of a clip, or some of its rows.
 
         Raises:
             IntegrityError: a checksum does not match, or there is no such dataset.
@@ -167,11 +150,7 @@ class Cache:
             ) from error
 
     def verify(self) -> Iterator[tuple[str, str]]:
-        """Read all files and compare their checksums.
-
-        Yields:
-            The name of each file and what is wrong with it, or ``""``.
-        """
+        """Read all files; yield the name of each, and what is wrong with it or ``""``."""
         for shard in self.shards:
             fault = _fault(self.folder, shard.name, shard.sha256, "the index")
             if not fault:
@@ -192,19 +171,15 @@ class Cache:
         yield SUMS, "" if same else "it does not list the shards that the index lists"
 
     def names(self) -> dict[str, str]:
-        """Return the file that each video came from: for people, never for a model."""
+        """Return video → file that it came from: for people, never for a model."""
         return {row["id"]: row["path"] for row in self._csv(NAMES)}
 
     def rejected(self) -> list[CsvRow]:
-        """Return the rejected files: path, reason, detail."""
+        """Return rows of path, reason and detail."""
         return self._csv(REJECTED)
 
     def timing(self) -> dict[str, tuple[int, float]]:
-        """Return the frames and seconds of extraction of each video, as far as recorded.
-
-        Raises:
-            IntegrityError: the file has other columns or values.
-        """
+        """Return video → frames and seconds of extraction, where recorded."""
         try:
             rows = self._csv(TIMING)
             return {row["id"]: (int(row["frames"]), float(row["seconds"])) for row in rows}
@@ -220,16 +195,7 @@ class Cache:
 
 
 def set_aside_damaged(folder: Path) -> dict[str, str]:
-    """Rename the damaged files of a cache, so that the command that made it makes only them again.
-
-    They get the suffix ``.damaged``. With any file other than a shard, the index is renamed too.
-
-    Returns:
-        The names of the files and what is wrong with each.
-
-    Raises:
-        SettingsError: the folder is no cache.
-    """
+    """Rename damaged files, and the index unless they are shards; return name → what is wrong."""
     try:
         faults = {name: fault for name, fault in Cache(folder, whole=False).verify() if fault}
     except IntegrityError as error:
@@ -243,11 +209,7 @@ def set_aside_damaged(folder: Path) -> dict[str, str]:
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """Read ``SHA256SUMS``: name → sha256.
-
-    Raises:
-        OSError, ValueError: it is missing, or is something else.
-    """
+    """Read name → sha256; raise OSError or ValueError if that fails."""
     lines = (folder / SUMS).read_text(encoding="ascii").splitlines()
     pairs = [line.split("  ", 1) for line in lines]
     if any(len(pair) != 2 for pair in pairs):
@@ -264,7 +226,6 @@ def _fault(folder: Path, name: str, sha256: str, listed_in: str) -> str:
 
 
 def _no_cache(folder: Path, stage: str | None) -> SettingsError:
-    """Return the error for a path that is not a finished cache."""
     problem, hint = f"is not a cache: it has no {INDEX}", _how_to_make_a_cache(stage)
     if not folder.exists():
         problem = "does not exist"

@@ -16,10 +16,9 @@ _NUMBER_KINDS: dict[Any, str] = {int: "i", float: "f"}  # NumPy's; all else is s
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One row of the index: a clip and the video it was cut from.
+    """A row of the index: a clip, and the video it was cut from.
 
-    ``width``, ``height``, ``fps``, ``duration``, ``bit_rate`` and ``n_bytes`` describe the source
-    file, not the clip. They feed the metadata-only control, never the detector.
+    Metadata of the source file feed the metadata-only control, never the detector.
     """
 
     id: str
@@ -30,35 +29,35 @@ class Clip:
     shard: str  # path of the shard, relative to the cache
     n_frames: int  # of this clip
     start: float  # seconds into the video
-    fps: float  # frames per second
+    fps: float  # from here to n_bytes: of the source file
     width: int
     height: int
     duration: float  # seconds
-    bit_rate: float  # bits per second, of the whole file
+    bit_rate: float  # bits per second
     n_bytes: int
     source_sha256: str
-    source: str = ""  # the dataset, or the folder or CSV file that lists the video
-    manipulation: str = ""  # the dataset's name for it; "" for real videos and if unstated
-    compression: str = ""  # raw, c23, c40, or "" if unstated
-    original: str = ""  # the recording it shows, as its dataset names it
+    source: str = ""  # dataset, or name of the folder or CSV file
+    manipulation: str = ""  # in the dataset's words
+    compression: str = ""  # raw, c23 or c40
+    original: str = ""  # recording it shows, in the dataset's words
     crop: str = ""  # the crop in the upright frame: x,y,width,height
-    face_share: float = 0.0  # of the searched moments, those with the face; 0: not searched
+    face_share: float = 0.0  # of the searched moments; 0: not searched
     n_faces: int = 0  # most faces at one moment
-    camera_known: float = 1.0  # share of its maps for which the camera's motion is known
-    footage: str = ""  # shared by videos recognised to show the same recording
-    given: str = ""  # the split that a CSV file prescribed
-    official: str = ""  # the split that its dataset publishes
+    camera_known: float = 1.0  # share of the maps with known camera motion
+    footage: str = ""  # shared by videos of the same recording
+    given: str = ""  # split that a CSV file prescribed
+    official: str = ""  # split that the dataset publishes
 
     @property
     def group_keys(self) -> tuple[str, ...]:
-        """Keys that its video shares with others which must be on the same side of a split."""
+        """Keys shared with the videos that must be on the same side of a split."""
         keys = (*self.identities, self.original, self.footage, f"sha256:{self.source_sha256}")
         return tuple(filter(None, keys))
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One row of the index's table of shards."""
+    """A row of the index's table of shards."""
 
     name: str
     n_bytes: int
@@ -66,15 +65,7 @@ class Shard:
 
 
 class Rows(Sequence[Row], Generic[Row]):
-    """A table whose rows become objects when they are read: a million rows take little memory.
-
-    Args:
-        table: (N,) structured, as `to_table` returns it.
-        kind: `Clip` or `Shard`.
-
-    Raises:
-        ValueError: the table has other columns.
-    """
+    """A table from `to_table` whose rows become objects when read, to save memory."""
 
     def __init__(self, table: npt.NDArray[Any], kind: type[Row]) -> None:
         kinds = {name: table.dtype[name].kind for name in table.dtype.names or ()}
@@ -105,10 +96,8 @@ class Rows(Sequence[Row], Generic[Row]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
-    __hash__ = None  # type: ignore[assignment]
-
     def column(self, name: str) -> npt.NDArray[Any]:
-        """Return the values of one column, (N,); text as bytes."""
+        """Return a column, (N,); text as bytes."""
         return self._table[name]
 
     def _objects(self, part: npt.NDArray[Any]) -> Iterator[Row]:
@@ -123,7 +112,7 @@ class Rows(Sequence[Row], Generic[Row]):
 
 
 def to_table(rows: Sequence[Any], kind: type) -> npt.NDArray[np.void]:
-    """Return rows as a structured array, (N,): text in UTF-8, as wide as the longest value."""
+    """Return rows as a structured array, (N,), with UTF-8 text as wide as the longest value."""
     columns: dict[str, npt.NDArray[Any]] = {}
     types: dict[str, np.dtype[Any]] = {}
     for name, python_type in ((field.name, field.type) for field in dataclasses.fields(kind)):
@@ -146,7 +135,7 @@ def _encoded(value: str | tuple[str, ...]) -> bytes:
 
 
 def write_table(file: h5py.File, name: str, table: npt.NDArray[np.void]) -> None:
-    """Store a table with a checksum on every chunk."""
+    """Write a table with a checksum on every chunk."""
     stored = file.create_dataset(
         name,
         shape=table.shape,

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, cast
 
 import h5py
@@ -25,7 +24,7 @@ from pipeline.cache.layout import (
 from pipeline.cache.rows import Shard
 from pipeline.common.files import sha256_of, whole_file
 
-MAX_PENDING = 4  # chunks and other calls that wait for the writing thread: they hold memory
+MAX_PENDING = 4  # calls that wait for the writing thread; chunks hold memory
 
 
 class IncompleteDataset(ValueError):
@@ -33,17 +32,9 @@ class IncompleteDataset(ValueError):
 
 
 class ShardWriter:
-    """Writes a shard while its arrays grow; memory is bounded by a few chunks.
+    """Writes growing arrays to a shard in a thread, in the memory of a few chunks.
 
-    A thread compresses and writes chunks while the caller goes on. Use it as a context manager.
-
-    Args:
-        file: a seekable binary file, open for reading and writing; it is not closed.
-        attrs: attributes of the shard.
-        compression: ``gzip`` or ``none``; any HDF5 reader reads both.
-
-    Raises:
-        IncompleteDataset: at the end, if rows are missing.
+    Closing it raises `IncompleteDataset` if rows are missing.
 
     Example:
         >>> with ShardWriter(io.BytesIO()) as shard:
@@ -70,12 +61,7 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 self._wait(0)
@@ -86,7 +72,7 @@ class ShardWriter:
             self._file.close()
 
     def begin(self, clip: str, key: str, shape: Sequence[int], dtype: npt.DTypeLike) -> None:
-        """Create an empty dataset of a clip; its first axis is time."""
+        """Create an empty dataset; its first axis is time."""
         dtype = np.dtype(dtype)
         row_bytes = max(int(np.prod(shape[1:])) * dtype.itemsize, 1)
         chunk_rows = max(1, min(shape[0], CHUNK_BYTES // row_bytes))
@@ -95,11 +81,7 @@ class ShardWriter:
             self._unfinished[clip, key] = _RowBuffer(shape[0], chunk_rows)
 
     def append(self, clip: str, key: str, rows: npt.NDArray[Any]) -> None:
-        """Write the next rows of a dataset. The caller must not change them afterwards.
-
-        Raises:
-            ValueError: the dataset is full.
-        """
+        """Write the next rows of a dataset, which must not change afterwards."""
         if not len(rows):
             return
         if (clip, key) not in self._unfinished:
@@ -111,11 +93,10 @@ class ShardWriter:
             del self._unfinished[clip, key]
 
     def copy(self, shard: Path, clips: Sequence[str]) -> None:
-        """Copy clips from another shard without compressing them again."""
+        """Copy clips from another shard as they are stored."""
         self._submit(self._copy, shard, clips)
 
-    # One thread makes all calls to HDF5 in the order in which they were submitted: the bytes of a
-    # shard must not depend on the speed of threads.
+    # One thread makes all calls to HDF5 in order: a shard's bytes must not depend on timing.
 
     def _create(
         self, clip: str, key: str, shape: tuple[int, ...], dtype: np.dtype[Any], chunk_rows: int
@@ -146,7 +127,7 @@ class ShardWriter:
         self._pending.append(self._thread.submit(call, *arguments))
 
     def _wait(self, n_left: int) -> None:
-        """Wait until at most ``n_left`` calls are pending; raise the errors of those that ended."""
+        """Wait until at most ``n_left`` calls are pending; raise their errors."""
         while len(self._pending) > n_left:
             self._pending.popleft().result()
 
@@ -161,7 +142,7 @@ class _RowBuffer:
         self._parts: list[npt.NDArray[Any]] = []  # of the chunk that is not full yet
 
     def add(self, rows: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """Take rows; yield the chunks that they complete, each with the index of its first row."""
+        """Take rows; yield the chunks that they complete, each after its first row's index."""
         if self.n_rows + len(rows) > self.n_expected:
             raise ValueError(f"{self.n_rows + len(rows)} rows given, {self.n_expected} expected")
         while len(rows):
@@ -176,10 +157,7 @@ class _RowBuffer:
 
 
 class _UnfailingFile(io.FileIO):
-    """A file whose writes all seem to succeed, so that HDF5 never meets a full disk.
-
-    HDF5 answers a failed write with a segmentation fault, then or when it closes the file.
-    """
+    """A file whose writes seem to succeed: HDF5 answers a full disk with a segmentation fault."""
 
     failure: OSError | None = None
 
@@ -203,11 +181,7 @@ class _UnfailingFile(io.FileIO):
 
 @contextlib.contextmanager
 def _unfailing_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for HDF5 to write; it exists after the block, whole or not at all.
-
-    Raises:
-        OSError: the disk is full, or the like.
-    """
+    """Open a file, whole or not there after the block; failed writes raise OSError at its end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary, _UnfailingFile(temporary, "r+") as file:
         try:
@@ -223,17 +197,7 @@ def _unfailing_file(path: Path) -> Iterator[BinaryIO]:
 def writing_shard(
     cache: Path, name: str, *, attrs: Mapping[str, str], compression: Compression = "gzip"
 ) -> Iterator[ShardWriter]:
-    """Write one shard; it exists after the block, whole or not at all.
-
-    Args:
-        cache: the cache's folder.
-        name: path of the shard, relative to it.
-        attrs: attributes of the shard; a resumed run keeps it if its ``recipe`` is the same.
-        compression: ``gzip`` or ``none``.
-
-    Raises:
-        OSError: the disk is full, or the like.
-    """
+    """Write a shard, whole or not there after the block; ``recipe`` in attrs allows to resume."""
     with (
         _unfailing_file(cache / name) as file,
         ShardWriter(file, attrs=attrs, compression=compression) as shard,
@@ -243,7 +207,7 @@ def writing_shard(
 
 @contextlib.contextmanager
 def writing_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Write an HDF5 file; it exists after the block, whole or not at all."""
+    """Write an HDF5 file, whole or not there after the block."""
     with _unfailing_file(path) as file, h5py.File(file, "w") as hdf5:
         yield hdf5
 
@@ -254,7 +218,7 @@ def shard_row(cache: Path, name: str) -> Shard:
 
 
 def shard_recipe(cache: Path, name: str) -> str | None:
-    """Return the recipe of a shard, or None if the shard is missing or cannot be read fully."""
+    """Return the recipe of a shard that can be read to its end, else None."""
     try:
         check_shard(cache, name)
         with h5py.File(cache / name) as file:
@@ -264,11 +228,7 @@ def shard_recipe(cache: Path, name: str) -> str | None:
 
 
 def check_shard(cache: Path, name: str) -> None:
-    """Read a shard to its end, chunk by chunk.
-
-    Raises:
-        one of `HDF5_ERRORS`: it cannot be read, or a checksum is wrong.
-    """
+    """Read a shard to its end; raise one of `HDF5_ERRORS` if anything is wrong."""
     with h5py.File(cache / name) as file:
         for clip, group in file.items():
             for key in group:
@@ -279,7 +239,7 @@ def check_shard(cache: Path, name: str) -> None:
 
 
 def read_shard(cache: Path, name: str) -> dict[str, dict[str, npt.NDArray[Any]]]:
-    """Read all arrays of one shard: clip id → dataset → array."""
+    """Read a shard: clip id → dataset → array."""
     with h5py.File(cache / name) as file:
         return {
             str(clip): {str(key): local_dataset(file, clip, key)[:] for key in group}
@@ -288,6 +248,6 @@ def read_shard(cache: Path, name: str) -> dict[str, dict[str, npt.NDArray[Any]]]
 
 
 def read_dataset(cache: Path, shard: str, clip: str, key: str) -> npt.NDArray[Any]:
-    """Read one dataset of a shard."""
+    """Read a dataset of a shard."""
     with h5py.File(cache / shard) as file:
         return local_dataset(file, clip, key)[:]

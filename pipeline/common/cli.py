@@ -1,4 +1,4 @@
-"""Behaviour of every command: errors in two lines, fixed exit codes, a resumable Ctrl-C."""
+"""Behaviour of every command: errors in two lines, fixed exit codes."""
 
 import os
 import signal
@@ -33,10 +33,7 @@ def _terminated(signum: int, frame: types.FrameType | None) -> NoReturn:
 
 
 class Command(cloup.Command):
-    """A command that fails in two lines, ``error:`` and ``hint:``, and with a fixed exit code.
-
-    Every command gets ``--debug``, which lets the traceback through.
-    """
+    """A command that fails in two lines, ``error:`` and ``hint:``, unless ``--debug`` is given."""
 
     def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
         kwargs.setdefault("context_settings", {}).update(
@@ -48,13 +45,13 @@ class Command(cloup.Command):
         super().__init__(*args, **kwargs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse an empty argument, which as a path would be the working directory."""
+        """Refuse an empty argument: as a path it would be the working directory."""
         if "" in args:
             raise click.UsageError("an argument is empty: perhaps a variable that is not set", ctx)
         return super().parse_args(ctx, args)
 
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
-        """Run the command; in standalone mode, exit the process."""
+        """Run the command and, in standalone mode, exit the process."""
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)  # type: ignore[call-overload]
         sys.excepthook = sys.__excepthook__  # `pipeline.common.startup` set it for imports
@@ -93,7 +90,6 @@ class Command(cloup.Command):
 
 
 def _explained(error: PipelineError | OSError | ImportError) -> tuple[str, str, int]:
-    """Return message, hint and exit code."""
     if isinstance(error, PipelineError):
         return str(error), error.hint, error.exit_code
     if isinstance(error, ImportError):
@@ -106,7 +102,7 @@ def _explained(error: PipelineError | OSError | ImportError) -> tuple[str, str, 
 def some_of(
     choices: Sequence[str],
 ) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
-    """Return a callback for comma-separated values; its result has the order of ``choices``."""
+    """Return a callback for comma-separated values, which it gives in the order of ``choices``."""
 
     def parse(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
         asked = {name.strip() for name in value.split(",")}
@@ -120,7 +116,7 @@ def some_of(
 def number_or(
     word: str, what: str, *, below: float
 ) -> Callable[[click.Context, click.Parameter, str], float | None]:
-    """Return a callback for a positive number below a bound, or a word, which becomes None."""
+    """Return a callback for a positive number below a bound; it gives None for the word."""
 
     def parse(context: click.Context, parameter: click.Parameter, value: str) -> float | None:
         if value == word:
@@ -136,16 +132,11 @@ def number_or(
     return parse
 
 
-def _log_json(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    if value:
-        log_json()
-
-
 log_json_option = cloup.option(
     "--log-json",
     is_flag=True,
     expose_value=False,
-    callback=_log_json,
+    callback=lambda context, parameter, value: log_json() if value else None,
     help="Write progress and warnings to stderr as JSON lines.",
 )
 

@@ -13,15 +13,15 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file, whole or not at all; `read_csv` returns the same texts."""
+    """Write a CSV file from which `read_csv` returns the same texts."""
     lines = [csv_line(row) for row in (header, *rows)]
     write_whole(path, lambda temporary: temporary.write_bytes(b"".join(lines)))
 
 
 def csv_line(values: Iterable[Any]) -> bytes:
-    """Return a line of a CSV file; what a spreadsheet would take for a formula gets a leading '."""
+    """Return a line of a CSV file, with a ' before what a spreadsheet would take for a formula."""
     cells = [f"'{text}" if _is_formula(text) else text for text in map(csv_text, values)]
-    # By itself the writer does not quote a carriage return.
+    # The writer does not quote a carriage return by itself.
     has_return = any("\r" in cell for cell in cells)
     quoting: Literal[0, 1] = csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL
     line = io.StringIO(newline="")
@@ -30,7 +30,7 @@ def csv_line(values: Iterable[Any]) -> bytes:
 
 
 def csv_text(value: Any) -> str:
-    """Return the text of a value; None is empty, and dicts, lists and tuples are JSON."""
+    """Return the text of a value: None is empty; dicts, lists and tuples are JSON."""
     if isinstance(value, dict | list | tuple):
         return json.dumps(value)
     return "" if value is None else str(value)
@@ -42,7 +42,7 @@ def plain_text(cell: str) -> str:
 
 
 def _is_formula(text: str) -> bool:
-    """Return whether a spreadsheet might calculate a text, with or without leading '."""
+    """Return whether a spreadsheet might calculate a text, with or without a leading '."""
     if not text.lstrip("'").startswith(FORMULA_STARTS):
         return False
     try:
@@ -60,21 +60,16 @@ class CsvRow(dict[str, str]):
     @property
     def columns(self) -> str:
         """The first column names, for a message."""
-        names = [f"{name!s:.20}" for name in self]
-        return first_few(names, 6)
+        return first_few([f"{name!s:.20}" for name in self], 6)
 
 
 def first_few(names: Sequence[str], n: int) -> str:
-    """Return the first n names, with "..." if there are more, for a message."""
+    """Return the first n names, and "..." if there are more."""
     return ", ".join(names[:n]) + (", ..." if len(names) > n else "")
 
 
 def read_csv(path: Path) -> list[CsvRow]:
-    """Read a CSV file with a header, ours or anybody's.
-
-    Raises:
-        OSError, csv.Error: it cannot be read.
-    """
+    """Read anybody's CSV file with a header; raise OSError or csv.Error if that fails."""
     rows = []
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.DictReader(file)

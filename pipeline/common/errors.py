@@ -2,12 +2,7 @@
 
 
 class PipelineError(Exception):
-    """An error that a user can act on.
-
-    Args:
-        message: one sentence with the path and the value.
-        hint: what to do about it.
-    """
+    """An error that a user can act on: one sentence with path and value, and a hint."""
 
     exit_code = 2
 
@@ -27,7 +22,7 @@ class NothingUsable(PipelineError):
 
 
 class TooManyRejects(PipelineError):
-    """The command has finished, but more was rejected than allowed (exit code 3)."""
+    """The command has finished, but rejected more than allowed (exit code 3)."""
 
     exit_code = 3
 
@@ -39,18 +34,13 @@ class IntegrityError(PipelineError):
 
 
 class Rejected(Exception):
-    """One file cannot be used.
+    """A file cannot be used: a reason in fixed words, and what is wrong with this file."""
 
-    Args:
-        reason: a few fixed words, the same for every file with this fault.
-        detail: what is wrong with this file.
-    """
-
-    # Reasons that may lie in the machine: the next run tries such a file again.
+    # These may lie in the machine: the next run tries such a file again.
     TRANSIENT_REASONS = ("crashed the decoder", "out of memory", "timed out", "unreadable")
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)  # both, so that it survives pickling
+        super().__init__(reason, detail)  # both, for pickling
         self.reason = reason
         self.detail = detail
 

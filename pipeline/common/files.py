@@ -27,7 +27,7 @@ def sha256_of(path: Path) -> str:
 
 
 def stamp_of(path: Path) -> list[int]:
-    """Return a file's size in bytes and modification time in ns; 0, 0 if it does not exist."""
+    """Return a file's size in bytes and modification time in ns, or 0, 0 without a file."""
     try:
         status = path.stat()
     except OSError:
@@ -37,14 +37,7 @@ def stamp_of(path: Path) -> list[int]:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Write a file that appears whole or not at all.
-
-    Args:
-        path: the file to create or to replace.
-
-    Yields:
-        The path of an empty temporary file in the same folder.
-    """
+    """Yield an empty temporary file in the same folder, which replaces ``path`` in the end."""
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
@@ -57,7 +50,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
         fsync(path.parent)
-    except OSError as error:  # a user does not know the temporary name; PyAV's errors keep it
+    except OSError as error:  # name the file that the user knows
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
@@ -68,7 +61,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder."""
+    """Remove what killed processes left of `whole_file`."""
     for path in folder.glob(".*.????????"):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink()
@@ -100,13 +93,7 @@ def readable_bytes(n: float) -> str:
 
 
 def try_lock(file: int | IO[bytes]) -> bool:
-    """Lock an open file or folder; return False if another process has locked it.
-
-    Closing it, or the end of the process, releases the lock.
-
-    Raises:
-        OSError: the file system has no locks.
-    """
+    """Lock an open file or folder until it is closed; return False if another process has it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -117,12 +104,7 @@ def try_lock(file: int | IO[bytes]) -> bool:
 
 
 def end_of_lines(path: Path, *, quoted: bool = False) -> int:
-    """Return where the last whole line of a file ends, in bytes: a kill may have cut the next one.
-
-    Args:
-        path: the file.
-        quoted: the file is CSV, where a quoted value may contain line breaks.
-    """
+    """Return the end of the last whole line in bytes; if quoted, values may hold line breaks."""
     end = at = quotes = 0
     with path.open("rb") as file:
         for line in file:
@@ -133,18 +115,13 @@ def end_of_lines(path: Path, *, quoted: bool = False) -> int:
     return end
 
 
-_LOCK_SUFFIX = ".lock"  # of a file beside each scratch folder, locked by its process
-_UNLOCKED_PREFIX = ".new-"  # of such a file before it is locked
+_LOCK_SUFFIX = ".lock"  # of a file beside each scratch folder that its process locks
+_UNLOCKED_PREFIX = ".new-"  # of that file before it is locked
 
 
 @contextlib.contextmanager
 def scratch_folder(prefix: str = "deepfake-motion-", parent: Path | None = None) -> Iterator[Path]:
-    """Create a folder and remove it in the end, with those that killed processes left behind.
-
-    Args:
-        prefix: prefix of its name; folders of earlier processes are recognised by it.
-        parent: parent folder; by default the system's for temporary files.
-    """
+    """Yield a temporary folder; also remove those of this prefix that killed processes left."""
     parent = parent or Path(tempfile.gettempdir())
     _remove_abandoned(prefix, parent)
     handle, name = tempfile.mkstemp(_LOCK_SUFFIX, _UNLOCKED_PREFIX + prefix, parent)

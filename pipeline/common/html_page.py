@@ -21,18 +21,10 @@ def write_page(
     values: Mapping[str, Any],
     filters: Mapping[str, Callable[..., Any]] | None = None,
 ) -> int:
-    """Write a page, whole or not at all.
+    """Write a page from a Jinja template, and return its size in bytes.
 
-    Args:
-        path: the page.
-        template: a Jinja template. It can include ``page.css``, the style that all pages share.
-            A script of the same name beside it is passed as ``script``, and its hash, which the
-            Content-Security-Policy allows alone, as ``script_sha256``.
-        values: variables of the template; they are escaped.
-        filters: filters of the template besides Jinja's own.
-
-    Returns:
-        The size of the page in bytes.
+    Values are escaped. A script of the template's name is passed as ``script``, and its hash, the
+    only one that the Content-Security-Policy allows, as ``script_sha256``.
     """
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, Path(__file__).parent]),
@@ -55,12 +47,7 @@ def write_page(
 
 
 def jpeg_uri(image: npt.NDArray[np.uint8], quality: int) -> str:
-    """Return an image as the data URI of a JPEG.
-
-    Args:
-        image: (H, W, 3) uint8 RGB, or (H, W) uint8 grey.
-        quality: JPEG quality, 0 to 100.
-    """
+    """Return the data URI of a JPEG of (H, W, 3) uint8 RGB or (H, W) uint8 grey."""
     if image.ndim == 3:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
     options = (cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1)

@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 
 
 def prefetch(items: Iterator[Item], n: int) -> Iterator[Item]:
-    """Yield items that a thread makes, up to ``n`` ahead of the consumer; none may be None."""
+    """Yield items, none of them None, that a thread makes up to ``n`` ahead."""
     pool = ThreadPoolExecutor(1)
     try:
         pending: deque[Any] = deque(pool.submit(next, items, None) for _ in range(n))

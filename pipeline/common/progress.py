@@ -4,7 +4,6 @@ import json
 import logging
 import sys
 import time
-from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
@@ -15,13 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Counter of the items, frames and rejects of a stage; a context manager.
-
-    Args:
-        stage: name of the stage.
-        total: number of items.
-        unit: name of an item.
-    """
+    """Counter of the items, frames and rejects of a stage."""
 
     def __init__(self, stage: str, total: int, unit: str = "video") -> None:
         self._stage, self._total = stage, total
@@ -34,17 +27,12 @@ class Progress:
         self._log("begun", total=self._total)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._bar.close()
         self._log("stopped" if kind else "ended", **self._state())
 
     def update(self, item: str, outcome: object = None, *, frames: int = 0) -> None:
-        """Count an item; an outcome that is a `Rejected` counts among the rejects."""
+        """Count an item, and a `Rejected` outcome among the rejects."""
         self._done += 1
         self._frames += frames
         facts = {"item": item, "frames": frames}
@@ -86,7 +74,7 @@ class _JSONLines(logging.Formatter):
 
 
 def log_json() -> None:
-    """Write progress and warnings to stderr from now on, one JSON object per line."""
+    """Write progress and warnings to stderr as JSON lines from now on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JSONLines())
     root = logging.getLogger()
@@ -96,5 +84,4 @@ def log_json() -> None:
 
 
 def _logs_json() -> bool:
-    """Return whether `log_json` was called."""
     return any(isinstance(h.formatter, _JSONLines) for h in logging.getLogger().handlers)

@@ -16,7 +16,7 @@ _CACHE_PACKAGES = (  # the bytes of a cache depend on them
 
 
 def version_of(package: str) -> str:
-    """Return the version of a package, or ``""`` if it is not installed."""
+    """Return a package's version, or ``""`` if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -25,6 +25,6 @@ def version_of(package: str) -> str:
 
 @functools.cache
 def versions() -> str:
-    """Return the versions of the packages that the bytes of a cache depend on, as JSON."""
+    """Return the versions of `_CACHE_PACKAGES` as JSON."""
     found = {name: version_of(name) or "unknown" for name in _CACHE_PACKAGES}
     return json.dumps(found, sort_keys=True)

@@ -1,12 +1,4 @@
-"""Dense optical flow by Farnebäck's method (2003), with several backends.
-
-Example:
-    >>> import numpy as np
-    >>> from pipeline import farneback
-    >>> frames = np.zeros((5, 64, 64), np.uint8)
-    >>> farneback.flow(frames).shape
-    (4, 64, 64, 2)
-"""
+"""Dense optical flow by Farnebäck's method (2003), with several backends."""
 
 import logging
 from typing import Any, Literal, get_args
@@ -43,16 +35,13 @@ _log = logging.getLogger(__name__)
 
 
 def resolve(name: str) -> Backend:
-    """Return the backend that a name stands for on this machine, with its kernels compiled.
+    """Return the backend that a name stands for on this machine, and compile its kernels.
 
-    Processes that start later find the compiled kernels on disk.
-
-    Args:
-        name: a backend, or ``auto``: ``cuda`` where PyTorch sees a CUDA device, else ``cpu``.
-            Where kernels cannot be compiled, ``opencv`` replaces ``cpu``, with a warning.
+    ``auto`` is ``cuda`` where PyTorch sees a CUDA device, else ``cpu``. Where kernels cannot be
+    compiled, ``opencv`` replaces ``cpu``, with a warning.
 
     Raises:
-        SettingsError: there is no such backend, or it does not work on this machine.
+        SettingsError: there is no such backend, or it does not work here.
     """
     if name not in BACKENDS:
         raise SettingsError(f"no flow backend {name!r}", f"there are: {', '.join(BACKENDS)}")
@@ -74,11 +63,7 @@ def resolve(name: str) -> Backend:
 
 
 def equivalent_backend(name: Backend) -> Backend:
-    """Return a backend of this machine that computes the same as one on another machine.
-
-    Raises:
-        SettingsError: no other backend does.
-    """
+    """Return a backend of this machine that computes the same as another machine's."""
     try:
         return resolve(name)
     except SettingsError:
@@ -92,13 +77,7 @@ def equivalent_backend(name: Backend) -> Backend:
 class Stream:
     """Flow of a sequence that comes in pieces, in bounded memory.
 
-    Args:
-        height, width: size of the frames, in pixels.
-        backend: see `resolve`.
-        parameters: OpenCV's. OpenCV computes what a backend does not cover, with a warning.
-
-    Attributes:
-        backend: the backend that computes.
+    OpenCV computes what a backend does not cover, with a warning; ``backend`` says which computes.
 
     Example:
         >>> stream = Stream(48, 64, backend="opencv")
@@ -124,24 +103,16 @@ class Stream:
             self._engine = module.Engine(parameters)
 
     def flow(self, frame: Frames) -> Floats | None:
-        """Take the next frame and return the flow to it.
-
-        Args:
-            frame: (H, W) uint8, grey.
+        """Take the next frame, (H, W) uint8 grey, and return the flow to it; None for the first.
 
         Returns:
-            (H, W, 2) float32: displacement along x and y, in pixels, from the frame before to this
-            one; None for the first frame.
+            (H, W, 2) float32: displacement along x and y in pixels.
         """
         fields = self.flows(frame[None])
         return fields[0] if len(fields) else None
 
     def flows(self, frames: Frames) -> Floats:
-        """Take the next frames, (n, H, W) uint8, and return the flow to each.
-
-        Returns:
-            (n, H, W, 2) float32 as of `flow`; one fewer at the beginning of the sequence.
-        """
+        """Do the same for the next frames, (n, H, W): (n, H, W, 2), one fewer at the beginning."""
         if self.backend == "cuda":
             return self._engine.flows(frames)  # type: ignore[no-any-return]
         fields, n = np.empty((*frames.shape, 2), np.float32), 0
@@ -153,12 +124,11 @@ class Stream:
         return fields[:n]
 
     def magnitude_maps(self, frames: Frames) -> tuple[Frames, Floats]:
-        """Take the next frames, (n, H, W) uint8, and return the magnitude map of the flow to each.
+        """Take the next frames, (n, H, W) uint8, and return magnitude maps of the flow to each.
 
         Returns:
-            The maps, (n, H, W) uint8, each min-max scaled to the range of an image, and the
-            magnitudes that 0 and 255 stand for, (n, 2) float32 in pixels; one fewer at the
-            beginning of the sequence. A map without contrast is 0 throughout.
+            Maps, (n, H, W) uint8, each min-max scaled to 0..255 (without contrast, to 0), and the
+            magnitudes at 0 and 255, (n, 2) float32 in pixels; one fewer at the beginning.
         """
         if self.backend == "cuda":
             return self._engine.magnitude_maps(frames)  # type: ignore[no-any-return]
@@ -184,15 +154,14 @@ def flow(
     Args:
         frames: (T, H, W) uint8, grey.
         backend: see `resolve`.
-        parameters: OpenCV's.
-        initial: (T-1, H, W, 2) float32, initial flow as OpenCV takes it; only OpenCV uses one.
+        initial: (T-1, H, W, 2) float32, initial flow; only OpenCV uses one.
 
     Returns:
         (T-1, H, W, 2) float32: displacement along x and y in pixels per frame.
 
     Raises:
         ValueError: the frames have another shape or dtype.
-        SettingsError: the backend is not on this machine.
+        SettingsError: the backend does not work on this machine.
 
     Example:
         >>> y, x = np.mgrid[:64, :64]
@@ -215,17 +184,13 @@ def flow(
 def magnitude_maps(
     frames: Frames, *, backend: str = "auto", parameters: Parameters = DEFAULT
 ) -> tuple[Frames, Floats]:
-    """Return magnitude maps of the flow between each frame and the next; arguments as of `flow`.
-
-    Returns:
-        As of `Stream.magnitude_maps`: (T-1, H, W) uint8 and (T-1, 2) float32 in pixels per frame.
-    """
+    """Return magnitude maps of `flow`, (T-1, H, W) uint8, and ranges as `Stream.magnitude_maps`."""
     height, width = _size(frames)
     return Stream(height, width, backend=backend, parameters=parameters).magnitude_maps(frames)
 
 
 def scaled(magnitude: Floats) -> tuple[Frames, tuple[float, float]]:
-    """Return a magnitude, (H, W) float32, as a uint8 map, and what 0 and 255 in it stand for."""
+    """Return a magnitude, (H, W) float32, as a uint8 map and what 0 and 255 in it stand for."""
     low, high, _, _ = cv2.minMaxLoc(magnitude)
     scaled_map: Any = cv2.normalize(magnitude, None, 0, 255, cv2.NORM_MINMAX, dtype=cv2.CV_8U)  # type: ignore[call-overload]
     return scaled_map, (low, high)
@@ -238,7 +203,7 @@ def _size(frames: Frames) -> tuple[int, int]:
 
 
 def _covering(backend: Backend, height: int, width: int, parameters: Parameters) -> Backend:
-    """Return the backend, or ``opencv`` if it does not cover this size or these parameters."""
+    """Return the backend, or ``opencv`` if it does not cover the size or parameters."""
     covered = (
         min(height, width) >= MIN_SIDE
         and (parameters.pyr_scale, parameters.winsize, parameters.poly_n) == (0.5, 15, 5)

@@ -1,4 +1,4 @@
-"""OpenCV's own Farneback on the CPU: the reference, and the fallback of the other backends."""
+"""OpenCV's own Farneback on the CPU: reference and fallback of the other backends."""
 
 from typing import Any
 
@@ -12,28 +12,19 @@ Frame = npt.NDArray[np.uint8]
 
 
 class Engine:
-    """Flow between each frame and the one before.
-
-    Args:
-        parameters: any that OpenCV takes.
-    """
+    """Flow of a sequence by OpenCV."""
 
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
         self._previous: Frame | None = None
 
     def flow(self, frame: Frame, initial: Floats | None = None) -> Floats | None:
-        """Take the next frame and return the flow to it, (H, W, 2) float32; None for the first.
-
-        Args:
-            frame: (H, W) uint8, grey.
-            initial: (H, W, 2) float32, the initial flow.
-        """
+        """Take the next frame; see `pipeline.farneback.Stream.flow`."""
         previous, self._previous = self._previous, frame.copy()
         return None if previous is None else self._pair(previous, frame, initial)
 
     def magnitude(self, frame: Frame) -> Floats | None:
-        """Take the next frame and return the magnitude of the flow to it, (H, W) float32."""
+        """Take the next frame and return the flow's magnitude, (H, W) float32."""
         flow = self.flow(frame)
         if flow is None:
             return None

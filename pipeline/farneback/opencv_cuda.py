@@ -1,7 +1,7 @@
 """OpenCV's Farneback on a CUDA device, for an OpenCV built with CUDA.
 
 It is another function than on the CPU: its pyramid is resized without half-pixel centres
-(opencv#4728), so flow differs by hundredths of a pixel on texture and by pixels on noise.
+(opencv#4728); flow differs by hundredths of a pixel on texture, by pixels on noise.
 """
 
 import functools
@@ -20,7 +20,7 @@ def available() -> bool:
 
 @functools.cache
 def _farneback(parameters: Parameters) -> Any:
-    """Cache one object: its kernels' parameters are global to the process (opencv#16013)."""
+    """Make one object, as its kernels' parameters are global to the process (opencv#16013)."""
     return cv2.cuda.FarnebackOpticalFlow.create(  # type: ignore[attr-defined]
         numLevels=parameters.levels,
         pyrScale=parameters.pyr_scale,
@@ -34,7 +34,7 @@ def _farneback(parameters: Parameters) -> Any:
 
 
 class Engine(opencv.Engine):
-    """Like `pipeline.farneback.opencv.Engine`, on the device."""
+    """Flow of a sequence by OpenCV on the device."""
 
     def _pair(
         self, previous: opencv.Frame, following: opencv.Frame, initial: Floats | None

@@ -1,8 +1,7 @@
 """Farneback's parameters and the tables computed from them.
 
-The method is G. Farnebäck, "Two-frame motion estimation based on polynomial expansion", SCIA 2003;
-the tables are those of OpenCV's ``modules/video/src/optflowgf.cpp``, whose flow all backends
-reproduce.
+G. Farnebäck, "Two-frame motion estimation based on polynomial expansion", SCIA 2003; tables as in
+OpenCV's ``modules/video/src/optflowgf.cpp``.
 """
 
 import functools
@@ -21,29 +20,19 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Parameters:
-    """The arguments of ``cv2.calcOpticalFlowFarneback``, under OpenCV's names.
+    """The arguments of ``cv2.calcOpticalFlowFarneback``, under OpenCV's names."""
 
-    Attributes:
-        pyr_scale: size of each level of the pyramid relative to the one below.
-        levels: most levels above the frame itself.
-        winsize: side of the square over which motion is averaged, in pixels.
-        iterations: iterations at each level.
-        poly_n: reach of the expanded neighbourhood around its centre, in pixels.
-        poly_sigma: standard deviation of the weights in it, in pixels.
-        flags: OpenCV's, such as ``cv2.OPTFLOW_FARNEBACK_GAUSSIAN``.
-    """
-
-    pyr_scale: float = 0.5
-    levels: int = 3
-    winsize: int = 15
-    iterations: int = 3
-    poly_n: int = 5
-    poly_sigma: float = 1.2
-    flags: int = 0
+    pyr_scale: float = 0.5  # size of a level relative to the one below
+    levels: int = 3  # at most, above the frame itself
+    winsize: int = 15  # side of the square over which motion is averaged, in pixels
+    iterations: int = 3  # at each level
+    poly_n: int = 5  # reach of the expanded neighbourhood, in pixels
+    poly_sigma: float = 1.2  # of its Gaussian weights, in pixels
+    flags: int = 0  # such as cv2.OPTFLOW_FARNEBACK_GAUSSIAN
 
 
 def level_sizes(height: int, width: int, parameters: Parameters) -> list[tuple[int, int]]:
-    """Return the heights and widths of the levels, the frame itself first."""
+    """Return heights and widths of the levels, the frame first."""
     sizes = [(height, width)]
     scale = 1.0
     for _ in range(parameters.levels):
@@ -56,16 +45,10 @@ def level_sizes(height: int, width: int, parameters: Parameters) -> list[tuple[i
 
 @functools.lru_cache(maxsize=64)
 def smoothing_taps(n: int, m: int, level: int) -> tuple[Ints, Floats]:
-    """Return blurring and shrinking along one axis as a single linear map.
+    """Return blurring and shrinking from n to m pixels of an axis as sums of neighbouring pixels.
 
-    OpenCV blurs the whole frame (``cv2.GaussianBlur``, mirrored borders) and then resizes it
-    bilinearly. Both are linear and separable, so each pixel of the level is a weighted sum of a few
-    neighbouring pixels of the frame along each axis. Each level has half the size of the one below.
-
-    Args:
-        n: pixels of the frame.
-        m: pixels of the level.
-        level: 0 is the frame itself, which is blurred by [1/4 1/2 1/4] too.
+    OpenCV blurs the whole frame (``cv2.GaussianBlur``, mirrored borders), by [1/4 1/2 1/4] for
+    level 0, and resizes it bilinearly. Both are linear and separable.
 
     Returns:
         The first pixel of each sum, (m,), and its weights, (m, taps).
@@ -92,11 +75,7 @@ def smoothing_taps(n: int, m: int, level: int) -> tuple[Ints, Floats]:
 
 
 def bilinear_taps(n: int, m: int) -> tuple[Ints, Floats]:
-    """Return the weights of bilinear resizing from n to m pixels, as in ``cv2.resize``.
-
-    Returns:
-        The left of two neighbours, (m,), and the weight of the right one, (m,).
-    """
+    """Return ``cv2.resize``'s left of two neighbours, (m,), and weight of the right one, (m,)."""
     at = (np.arange(m) + 0.5) * (n / m) - 0.5
     left = np.floor(at).astype(np.int64)
     share = (at - left).astype(np.float32)
@@ -106,20 +85,12 @@ def bilinear_taps(n: int, m: int) -> tuple[Ints, Floats]:
 
 @dataclass(frozen=True)
 class Expansion:
-    """Weights of the polynomial expansion; see `expansion`.
+    """Weights of the polynomial expansion."""
 
-    Attributes:
-        g: (n+1,) a Gaussian from its centre outwards, of sum 1 over both sides.
-        xg: (n+1,) the same times the distance.
-        xxg: (n+1,) the same times the squared distance.
-        ig11, ig03, ig33, ig55: entries of the inverse of the moments, which turn correlations into
-            coefficients.
-    """
-
-    g: Floats
-    xg: Floats
-    xxg: Floats
-    ig11: float
+    g: Floats  # (n+1,) a Gaussian from its centre outwards, of sum 1 over both sides
+    xg: Floats  # (n+1,) times the distance
+    xxg: Floats  # (n+1,) times the squared distance
+    ig11: float  # entries of the inverse moments
     ig03: float
     ig33: float
     ig55: float
@@ -128,9 +99,8 @@ class Expansion:
 def expansion(poly_n: int, poly_sigma: float) -> Expansion:
     """Return the tables of OpenCV's ``FarnebackPrepareGaussian``.
 
-    A neighbourhood is approximated by r1 + r2 x + r3 y + r4 x² + r5 y² + r6 xy in the least squares
-    weighted by a Gaussian. The matrix G of that problem holds moments of the Gaussian; by its
-    symmetry only four entries of its inverse are needed.
+    G holds the moments of weighted least squares; by its symmetry four entries of its inverse,
+    which turns correlations into coefficients, are enough.
     """
     x = np.arange(-poly_n, poly_n + 1)
     g = np.exp(-x * x / (2 * poly_sigma**2)).astype(np.float32)
@@ -156,7 +126,7 @@ def expansion(poly_n: int, poly_sigma: float) -> Expansion:
 
 
 def border_weights(n: int) -> Floats:
-    """Return the weights of pixels by their distance from the ends of an axis, (n,)."""
+    """Return the weights of pixels along an axis, (n,)."""
     weights = np.ones(n, np.float32)
     for distance, weight in enumerate(BORDER_WEIGHTS):
         weights[distance] *= np.float32(weight)

@@ -21,12 +21,12 @@ from pipeline.corpus.labelled_video import LABEL_NAMES, SPLITS
 from pipeline.corpus.tables import identities
 from pipeline.viewing.contact_sheet import TILE
 
-MAX_CLIPS = 400  # on a page, by default
+MAX_CLIPS = 400  # by default
 MAX_IMAGE_BYTES = 17e6  # by default: a page stays below 20 MB
-MAX_REJECTED = 2000  # files listed
+MAX_REJECTED = 2000
 MOMENTS_PER_CLIP = 4
-MAX_COMMON_VALUES = 4  # named before "and N more"
-N_SLOWEST = 10  # videos named
+MAX_COMMON_VALUES = 4  # before "and N more"
+N_SLOWEST = 10
 JPEG_QUALITY = 70
 _TEMPLATE = Path(__file__).parent / "browser.html"
 _Item = TypeVar("_Item")
@@ -34,12 +34,12 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True)
 class Moment:
-    """A frame and the flow map from it to the next one, as data URIs of JPEGs."""
+    """A frame and the flow map from it to the next one, as data URIs."""
 
     frame: str  # "" in a cache without frames
     flow: str
-    seconds: float  # into the video
-    largest: float  # px/frame, white in the map
+    seconds: float
+    largest: float  # px/frame
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,13 @@ class Card:
     median: float  # px/frame, of the largest motion per map
     largest: float  # px/frame
 
-    @property
-    def size(self) -> int:
-        """Bytes of its images."""
-        return sum(len(moment.frame) + len(moment.flow) for moment in self.moments)
-
 
 @dataclass(frozen=True)
 class StoredDataset:
     """Size of a dataset over all clips."""
 
     name: str
-    shape: str  # of the first clip that has it
+    shape: str  # in the first clip
     dtype: str
     clips: int
     raw: int  # bytes
@@ -72,32 +67,19 @@ class StoredDataset:
 
 @dataclass(frozen=True)
 class Timing:
-    """Time of extraction, over the videos for which it was recorded."""
+    """Time of extraction."""
 
     videos: int
     frames: int
     seconds: float
-    ms: tuple[float, float, float]  # per frame: 5% quantile, median, 95% quantile of videos
+    ms: tuple[float, float, float]  # per frame: 5%, 50% and 95% quantile of videos
     slowest: list[tuple[str, int, float]]  # file or id, frames, seconds
 
 
 def write_browser(cache: Cache, path: Path, n_clips: int | None = None) -> str:
-    """Write a page to browse a cache; it needs neither network nor other files.
+    """Write a page of up to ``n_clips``, or below 20 MB; return a line that describes it.
 
-    If not all clips fit, it shows some of every label, split, source and manipulation, always the
-    same ones.
-
-    Args:
-        cache: a cache of the extract stage.
-        path: the HTML file.
-        n_clips: most clips to show. None: `MAX_CLIPS`, or fewer to keep the page below 20 MB.
-
-    Returns:
-        A line that describes the page.
-
-    Raises:
-        IntegrityError: the cache is damaged.
-        OSError: the file cannot be written.
+    It shows some of every label, split, source and manipulation, always the same ones.
     """
     cards = _cards(cache, n_clips)
     size = write_page(path, _TEMPLATE, _template_values(cache, cards), {"bytes": readable_bytes})
@@ -105,7 +87,7 @@ def write_browser(cache: Cache, path: Path, n_clips: int | None = None) -> str:
 
 
 def storage(cache: Cache) -> list[StoredDataset]:
-    """Return the size of each dataset over all clips, the largest first."""
+    """Return the datasets, the largest first."""
     clips, raw, stored = Counter[str](), Counter[str](), Counter[str]()
     types: dict[str, tuple[str, str]] = {}
     for clip in tqdm(cache.clips, desc="sizes", unit="clip", disable=None):
@@ -121,7 +103,7 @@ def storage(cache: Cache) -> list[StoredDataset]:
 
 
 def timing(cache: Cache) -> Timing | None:
-    """Return the time of extraction; None if it was not recorded."""
+    """Return the time of extraction, or None if it was not recorded."""
     recorded, names = cache.timing(), cache.names()
     if not recorded:
         return None
@@ -140,11 +122,7 @@ def timing(cache: Cache) -> Timing | None:
 def some_of_each(
     items: Iterable[_Item], kind: Callable[[_Item], Hashable], n: int
 ) -> list[tuple[int, _Item]]:
-    """Choose n items: the first of each kind, then the second of each, and so on.
-
-    Returns:
-        The index of each item and the item, in the order of choice.
-    """
+    """Choose n items with their indices: the first of each kind, then the second, and so on."""
 
     def turns() -> Iterator[tuple[int, int, _Item]]:
         seen = Counter[Hashable]()
@@ -165,7 +143,7 @@ def _cards(cache: Cache, n_clips: int | None) -> list[Card]:
     cards, size = {}, 0
     for index, clip in tqdm(chosen, desc="pictures", unit="clip", disable=None):
         card = _card(cache, clip, names.get(clip.video, ""))
-        size += card.size
+        size += sum(len(moment.frame) + len(moment.flow) for moment in card.moments)
         if n_clips is None and size > MAX_IMAGE_BYTES:
             break
         cards[index] = card
@@ -186,20 +164,17 @@ def _card(cache: Cache, clip: Clip, file: str) -> Card:
 
 
 def _jpeg(pixels: npt.NDArray[np.uint8]) -> str:
-    """Return a small JPEG of (H, W, 3) RGB or (H, W) grey as a data URI."""
     size = _tile_size(*pixels.shape[:2])
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     return jpeg_uri(np.asarray(small, np.uint8), JPEG_QUALITY)
 
 
 def _tile_size(height: int, width: int) -> tuple[int, int]:
-    """Return width and height of an image on the page."""
     scale = TILE / max(height, width)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _template_values(cache: Cache, cards: list[Card]) -> dict[str, Any]:
-    """Return the variables of the template."""
     rejected = cache.rejected()
     some = some_of_each(rejected, lambda row: row["reason"], MAX_REJECTED)
     listed = [row for _, row in sorted(some, key=lambda indexed: indexed[0])]
@@ -227,7 +202,6 @@ def _template_values(cache: Cache, cards: list[Card]) -> dict[str, Any]:
 
 
 def _figures(cache: Cache) -> dict[str, str]:
-    """Return the figures of the whole cache by name."""
     clips, settings, attrs = cache.clips, cache.settings, cache.attrs
     videos = len({clip.video for clip in clips})
     fps = settings["fps"]
@@ -247,7 +221,7 @@ def _figures(cache: Cache) -> dict[str, str]:
 
 
 def _common(values: Iterable[str], unit: str = "") -> str:
-    """Return the most common values with their counts: ``25 frames/s (9), 30 frames/s (2)``."""
+    """Return the most common values: ``25 frames/s (9), 30 frames/s (2)``."""
     counted = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
     listed = [f"{value}{unit} ({n})" for value, n in counted[:MAX_COMMON_VALUES]]
     more = len(counted) - MAX_COMMON_VALUES
@@ -255,14 +229,14 @@ def _common(values: Iterable[str], unit: str = "") -> str:
 
 
 def _splits(cache: Cache) -> list[tuple[str, int, int]]:
-    """Return each split with its numbers of real and fake clips."""
+    """Return splits with their numbers of real and fake clips."""
     counted = Counter((clip.split, clip.label) for clip in cache.clips)
     rows = [(split, counted[split, 0], counted[split, 1]) for split in (*SPLITS, "")]
     return [row for row in rows if row[1] or row[2]]
 
 
 def _filters(cards: list[Card]) -> dict[str, dict[str, int]]:
-    """Return the values to filter by, with the number of shown clips that have each."""
+    """Return column → value → number of shown clips."""
     columns = {
         "label": Counter(LABEL_NAMES[card.clip.label] for card in cards),
         "split": Counter(card.clip.split for card in cards),

@@ -21,14 +21,9 @@ Image = npt.NDArray[np.uint8]
 
 
 def contact_sheet(cache: Cache, clips: Sequence[Clip], columns: int = 10) -> Image:
-    """Draw frames and, below each, the flow map from it to the next frame of its clip.
+    """Draw clips from top to bottom, each at some moments: frames above their flow maps.
 
-    On their left is the first whole frame with the crop in yellow and the followed face in blue.
-
-    Args:
-        cache: a cache of the extract stage.
-        clips: the clips, from top to bottom.
-        columns: moments per clip, evenly spaced.
+    On the left is the first whole frame with the crop in yellow and the followed face in blue.
 
     Returns:
         (height, width, 3) uint8, RGB.
@@ -74,7 +69,7 @@ def _clip_rows(cache: Cache, clip: Clip, columns: int) -> Image:
 
 
 def _overview(cache: Cache, clip: Clip, height: int) -> Image:
-    """Draw the crop and the face on the first whole frame: ``height`` pixels high."""
+    """Draw the crop and the face on the first whole frame."""
     grey = cache.read(clip, "overview")  # (h, w)
     scale = min(MAX_OVERVIEW_WIDTH / grey.shape[1], (height - GAP) / grey.shape[0])
     size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))

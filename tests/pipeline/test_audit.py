@@ -24,24 +24,23 @@ def found(path, **options):
     return {leak.key for leak in audit(path, **options).leaks()}
 
 
-def test_a_clean_split_is_one_line_and_0(csv, run_command):
+def test_a_clean_split_is_one_line_and_0(csv, call):
     path = csv("path,label,identity,split\na.mp4,real,ann,train\nb.mp4,fake,bo;cy,test\n")
-    done = run_command("pipeline.audit", path)
     expected = "no identity is on two sides: 2 videos, 3 identities\n"
-    assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
+    assert call(main, path) == (0, expected, "")
 
 
-def test_a_leak_is_4_with_a_pair_that_shows_it(csv, run_command):
+def test_a_leak_is_4_with_a_pair_that_shows_it(csv, call):
     path = csv(
         "path,label,identity,split\na.mp4,0,ann,train\nb.mp4,1,ann;bo,test\nc.mp4,1,bo,test\n"
     )
-    done = run_command("pipeline.audit", path)
-    assert done.returncode == 4
-    assert done.stdout.splitlines() == [
+    code, out, err = call(main, path)
+    assert code == 4
+    assert out.splitlines() == [
         "train a.mp4 and test b.mp4: ann",
         "ann is in train (a.mp4) and in test (b.mp4)",
     ]
-    error, hint = done.stderr.splitlines()
+    error, hint = err.splitlines()
     assert error.startswith("error: ") and "1 identities" in error
     assert hint.startswith("hint: ")
 
@@ -103,7 +102,7 @@ def test_a_file_on_two_sides_is_found_whoever_is_in_it(csv):
 def test_rows_without_a_split_are_on_no_side_and_words_for_sides_are_free(csv):
     rows = "DFD/01__a.mp4,Training \nDFD/01__b.mp4,\nDFD/01__c.mp4,training\nDFD/02__c.mp4,eval\n"
     result = audit(csv("path,split\n" + rows))
-    assert (result.leaks(), len(result.names), result.n_identities) == ([], 3, 2)
+    assert (result.leaks(), len(result.videos), len(result.identities)) == ([], 3, 2)
 
 
 def test_videos_of_whom_nobody_is_known_are_counted(csv):
@@ -153,7 +152,7 @@ def test_a_wrong_path_is_an_error(tmp_path):
 def test_a_cache_is_audited_by_its_own_splits(tmp_path):
     make_cache(tmp_path / "clean", [("ann", "train"), ("ann", "train"), ("bo", "test")])
     result = audit(tmp_path / "clean")
-    assert (result.leaks(), len(result.names), result.n_identities) == ([], 3, 2)
+    assert (result.leaks(), len(result.videos), len(result.identities)) == ([], 3, 2)
     make_cache(tmp_path / "dropped", [("ann", "train"), ("ann", ""), ("bo", "test")])
     assert audit(tmp_path / "dropped").leaks() == []
     make_cache(tmp_path / "leaking", [("ann", "train"), ("bo", "train"), ("ann;bo", "holdout")])

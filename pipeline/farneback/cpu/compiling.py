@@ -1,4 +1,4 @@
-"""Compilation of kernels: once, cached on disk, running without the GIL."""
+"""Compilation of kernels, cached on disk."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import numba
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile a function with numba; only products and sums may be fused, nothing reordered."""
+    """Compile a function to run without the GIL; FMA may fuse, nothing is reordered."""
     return numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})(function)
 
 

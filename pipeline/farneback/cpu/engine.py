@@ -1,4 +1,4 @@
-"""The CPU engine: takes frames one after the other, returns flow."""
+"""The CPU engine: it takes frames one after the other and returns flow."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,13 +23,13 @@ from pipeline.farneback.parameters import (
     smoothing_taps,
 )
 
-SLACK = 4 * LANES  # floats before and after each plane, which vectors may read or write
+SLACK = 4 * LANES  # floats before and after each plane
 NO_MAGNITUDE = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
 class _Level:
-    """Buffers and tables of one level of the pyramid; planes are flat, `stride` floats a row."""
+    """Buffers and tables of a level of the pyramid."""
 
     height: int
     width: int
@@ -44,15 +44,7 @@ class _Level:
 
 
 class Engine:
-    """Farneback's flow for a sequence of frames of one size.
-
-    The pyramid and the expansion of a frame are computed once for both of its pairs. It holds about
-    100 bytes per pixel of a frame.
-
-    Args:
-        height, width: size of the frames, 32 pixels or more.
-        parameters: scale 0.5, window 15, neighbourhood 5 and no flags; the others are free.
-    """
+    """Flow of a sequence, in about 100 bytes per pixel; frames are expanded once for both pairs."""
 
     def __init__(self, height: int, width: int, parameters: Parameters) -> None:
         self._shape = height, width
@@ -100,14 +92,7 @@ class Engine:
         )
 
     def flow(self, frame: npt.NDArray[np.uint8]) -> Floats | None:
-        """Take the next frame and return the flow to it; None for the first.
-
-        Args:
-            frame: (H, W) uint8, grey.
-
-        Returns:
-            (H, W, 2) float32: displacement along x and y in pixels.
-        """
+        """Take the next frame; see `pipeline.farneback.Stream.flow`."""
         if not self._advance(frame, magnitude=False):
             return None
         lowest, (height, width) = self._levels[0], self._shape
@@ -115,11 +100,7 @@ class Engine:
         return np.stack([x, y], axis=-1)
 
     def magnitude(self, frame: npt.NDArray[np.uint8]) -> Floats | None:
-        """Take the next frame and return the magnitude of the flow to it; None for the first.
-
-        Returns:
-            (H, W) float32 in pixels: a view that the next call overwrites.
-        """
+        """Take the next frame; return the flow's magnitude in a view that the next call reuses."""
         if not self._advance(frame, magnitude=True):
             return None
         height, width = self._shape
@@ -191,7 +172,7 @@ class Engine:
 
 
 def compile_kernels() -> None:
-    """Compile all kernels, or load them from numba's cache: half a minute, or 0.3 s."""
+    """Compile all kernels in half a minute, or load them from numba's cache in 0.3 s."""
     engine = Engine(64, 64, Parameters())
     for frame in np.zeros((2, 64, 64), np.uint8):
         engine.magnitude(frame)

@@ -1,9 +1,8 @@
 """Polynomial expansion of a frame around each of its pixels.
 
-The brightness around a pixel is approximated by r1 + r2 x + r3 y + r4 x² + r5 y² + r6 xy, in least
-squares weighted by a Gaussian over 11 x 11 pixels (OpenCV's ``FarnebackPolyExp``; Farnebäck 2003,
-section 2). Correlations with 1, x and x² along rows and along columns give six numbers, from which
-the coefficients r2 to r6 follow; r1 is never used.
+Brightness is approximated by r1 + r2 x + r3 y + r4 x² + r5 y² + r6 xy in least squares weighted by
+a Gaussian over 11 x 11 pixels (OpenCV's ``FarnebackPolyExp``; Farnebäck 2003, section 2).
+Correlations with 1, x and x² along rows and columns give r2 to r6; r1 is never used.
 """
 
 from pipeline.farneback.cpu.compiling import kernel
@@ -16,16 +15,13 @@ REACH = 5  # pixels on either side
 def expand(
     level, start, stride, height, width, weights, inverse, coefficients, slack, rows, row_length
 ):
-    """Expand one level of one frame.
+    """Expand a level of a frame.
 
     Args:
-        level: flat float32 from ``start`` on, ``stride`` floats a row.
-        height, width: size of the level.
-        weights: (3, 6) float32: g, x g and x² g at distances 0 to 5.
-        inverse: (4,) float32: entries 11, 03, 33 and 55 of the inverse moments.
-        coefficients: flat float32 to write to, from ``slack`` on: for each row of the level five
-            rows of ``stride`` floats: r3 (along y), r2 (along x), r5, r4, r6.
-        rows: float32 scratch for three rows of ``row_length``.
+        weights: (3, 6): g, x g and x² g at distances 0 to 5.
+        inverse: (4,): entries 11, 03, 33 and 55 of the inverse moments.
+        coefficients: for each row of the level five rows: r3 (along y), r2 (along x), r5, r4, r6.
+        rows: scratch for three rows.
     """
     g0 = broadcast(weights[0, 0])
     g1, g2, g3 = broadcast(weights[0, 1]), broadcast(weights[0, 2]), broadcast(weights[0, 3])

@@ -8,8 +8,8 @@ where A holds the quadratic and b the linear coefficients (Farnebäck 2003, sect
 takes G = AᵀA and h = Aᵀb at every pixel (OpenCV's ``FarnebackUpdateMatrices``), averages both over
 a window of 15 x 15 and solves for d (``FarnebackUpdateFlow_Blur``).
 
-A row of iteration i + 1 needs the rows of iteration i down to seven below it. So the iterations run
-seven rows apart, and each keeps sixteen rows of G and h, which stay in the processor's cache.
+A row of iteration i + 1 needs those of iteration i down to seven below it. So iterations run seven
+rows apart, and each keeps sixteen rows of G and h, which fit the processor's cache.
 """
 
 import numpy as np
@@ -52,21 +52,18 @@ MAX_WEIGHED = 36  # pixels weighed for one vector; with more, lane by lane is fa
 def update_row(
     one, two, slack, stride, height, width, y, fx, fy, at, ring, pitch, border_x, border_y, lanes
 ):
-    """Compute G and h for one row of pixels.
+    """Compute G and h for row y.
 
-    The second frame's coefficients are interpolated bilinearly at p + d. If the 16 pixels of a
-    vector move by the same whole number of pixels, as most do, they are read contiguously; else all
-    pixels near any of them are weighed; else each lane is read alone. Outside the frame only the
-    first frame counts.
+    The second frame's coefficients are interpolated bilinearly at p + d. Where the 16 pixels of a
+    vector move by the same whole pixels, as most do, they are read contiguously; else all pixels
+    near them are weighed; else lanes are read alone. Outside, only the first frame counts.
 
     Args:
-        one, two: coefficients of both frames, as `expansion.expand` writes them.
-        slack, stride, height, width: layout and size of the coefficients.
-        y: number of the row.
-        fx, fy: flat float32, the flow of this row from ``at`` on.
-        ring: flat float32 to write to: G11, G12, G22, h1, h2 of row y, ``pitch`` floats apart.
+        one, two: coefficients from `expand`.
+        fx, fy: flow of this row from ``at`` on.
+        ring: to write to: G11, G12, G22, h1, h2 of row y, ``pitch`` floats apart.
         border_x, border_y: (width + 16,) and (height,) weights.
-        lanes: float32 scratch of nine vectors.
+        lanes: scratch of nine vectors.
     """
     number = to_floats(lane_numbers())
     zero, unit = broadcast(np.float32(0)), broadcast(np.float32(1))
@@ -174,18 +171,10 @@ def update_row(
 
 @kernel
 def solve_row(ring, pitch, height, width, y, sums, fx, fy, at):
-    """Compute the flow of one row from G and h averaged over the window.
+    """Compute the flow of row y from G and h, averaged over the window; rows come in order.
 
-    Column sums move down with the row: one row enters, one leaves. Sums of fifteen along the row
-    are five sums of three. Borders repeat.
-
-    Args:
-        ring: G and h from `update_row`, down to seven rows below y.
-        pitch: floats between its rows.
-        height, width: size of the level.
-        y: number of the row; rows come in order.
-        sums: flat float32, five rows of ``pitch``: the column sums, updated from row to row.
-        fx, fy: flat float32 to write to, from ``at`` on.
+    ``ring`` holds them down to seven rows below y. Column sums, ``sums``, move down with the row:
+    one row enters, one leaves. Sums of fifteen along the row are five of three. Borders repeat.
     """
     unit = 5 * pitch
     for c in range(5):
@@ -234,13 +223,13 @@ def solve_row(ring, pitch, height, width, y, sums, fx, fy, at):
 
 @inlined
 def threes(x, following):
-    """Return sums of three neighbours in two vectors laid end to end."""
+    """Return sums of three neighbours."""
     return x + from1(x, following) + from2(x, following)
 
 
 @inlined
 def fives(x, following):
-    """Return sums of fifteen neighbours from sums of three."""
+    """Return sums of fifteen neighbours from those of three."""
     total = x + from3(x, following) + from6(x, following)
     return total + from9(x, following) + from12(x, following)
 
@@ -268,18 +257,9 @@ def improve(
     border_y,
     lanes,
 ):
-    """Run all iterations of one level.
+    """Run all iterations of a level; write flow, or its magnitude if that is not empty.
 
-    Args:
-        one, two: coefficients of both frames, with ``slack``, ``stride``, ``height``, ``width``.
-        iterations: number of iterations.
-        guess_x, guess_y: flat float32, the initial flow, ``stride`` floats a row.
-        fx, fy: flat float32 to write the flow to; unused if there is a ``magnitude``.
-        magnitude: flat float32 to write the magnitude to, ``stride`` floats a row, or empty.
-        rings: (iterations, 16 * 5 * pitch) float32 scratch.
-        sums: (iterations, 5 * pitch) float32 scratch.
-        row_x, row_y, lanes: float32 scratch.
-        border_x, border_y: weights, see `update_row`.
+    ``rings``, (iterations, 16 * 5 * pitch), and ``sums``, (iterations, 5 * pitch), are scratch.
     """
     writes_magnitude = len(magnitude) > 0
     for t in range(height + HALF * iterations):

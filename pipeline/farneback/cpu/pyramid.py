@@ -1,8 +1,9 @@
 """The levels of the pyramid: blurred and shrunk copies of the frame.
 
-OpenCV blurs the frame at full size for every level and then discards most of it (``GaussianBlur``
-and ``resize`` in ``FarnebackOpticalFlowImpl::calc``). Here both are one weighted sum per pixel of
-the level, with the weights of `pipeline.farneback.parameters.smoothing_taps`.
+OpenCV blurs the whole frame for every level and then discards most of it (``GaussianBlur`` and
+``resize`` in ``FarnebackOpticalFlowImpl::calc``). Here both are one weighted sum per pixel, with
+the weights of `pipeline.farneback.parameters.smoothing_taps`. Frames are flat uint8 with ``pitch``
+bytes a row; ``row`` is scratch, two vectors longer than a row.
 """
 
 import numpy as np
@@ -13,14 +14,7 @@ from pipeline.farneback.cpu.vectors import LANES, broadcast, even, load, load_by
 
 @kernel
 def blur(frame, height, width, pitch, level, start, stride, row):
-    """Make the lowest level: blur the frame by [1/4 1/2 1/4] along both axes, mirrored at borders.
-
-    Args:
-        frame: flat uint8, ``pitch`` bytes a row.
-        height, width: size of the frame.
-        level: flat float32 to write to, from ``start`` on, ``stride`` floats a row.
-        row: float32 scratch, two vectors longer than a row.
-    """
+    """Make the lowest level: blur by [1/4 1/2 1/4] along both axes, mirrored at borders."""
     quarter, half = broadcast(np.float32(0.25)), broadcast(np.float32(0.5))
     at = LANES  # where the row begins in the scratch
     for y in range(height):
@@ -41,13 +35,7 @@ def blur(frame, height, width, pitch, level, start, stride, row):
 def shrink(frame, width, pitch, first_row, rows, first_column, columns, level, start, stride, row):
     """Make a higher level by weighted sums of rows, then of columns.
 
-    Args:
-        frame: flat uint8, ``pitch`` bytes a row.
-        width: width of the frame.
-        first_row, rows: (h,) first frame row of each sum, and (h, taps) weights.
-        first_column, columns: the same for columns, (w,) and (w, taps).
-        level: flat float32 to write to, from ``start`` on, ``stride`` floats a row.
-        row: float32 scratch, two vectors longer than a row of the frame.
+    Each sum has its first frame row, (h,), and weights, (h, taps); or column, (w,) and (w, taps).
     """
     h, w = len(first_row), len(first_column)
     halves = columns.shape[1] == 4 and width == 2 * w

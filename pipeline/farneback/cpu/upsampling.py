@@ -1,4 +1,4 @@
-"""From the flow of one level to the initial flow of the next: twice the size and length."""
+"""From the flow of a level to the initial flow of the next, twice the size and length."""
 
 import numpy as np
 
@@ -10,15 +10,10 @@ from pipeline.farneback.cpu.vectors import LANES, broadcast, load, store, zip_hi
 def enlarge(
     small, small_stride, small_height, small_width, above, down, left, right, large, stride, row
 ):
-    """Resize one component of the flow bilinearly and double it (OpenCV's ``resize`` and ``*=``).
+    """Resize a component of the flow bilinearly and double it (OpenCV's ``resize`` and ``*=``).
 
-    Args:
-        small: flat float32, ``small_stride`` floats a row.
-        small_height, small_width: size of the component.
-        above, down: (h,) the upper of two rows, and the weight of the lower one.
-        left, right: (w,) the left of two columns, and the weight of the right one.
-        large: flat float32 to write to, ``stride`` floats a row.
-        row: float32 scratch for two rows.
+    ``above``, (h,), is the upper of two rows and ``down`` the weight of the lower one; ``left`` and
+    ``right``, (w,), are the same for columns. ``row`` is scratch for two rows.
     """
     h, w = len(above), len(left)
     quarter, rest = broadcast(np.float32(0.25)), broadcast(np.float32(0.75))

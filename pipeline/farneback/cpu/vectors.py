@@ -1,8 +1,7 @@
 """Vectors of 16 numbers for numba kernels.
 
-LLVM maps them to the registers of the processor: one of AVX-512, two of AVX, four of SSE or Neon.
-``+ - * /`` work lane by lane; the functions below do the rest. Products and sums may be fused
-(FMA), nothing is reordered.
+LLVM maps them to one register of AVX-512, two of AVX, four of SSE or Neon. ``+ - * /`` work lane by
+lane, fused where possible (FMA) but never reordered; the functions below do the rest.
 
 Numba's cache on disk does not notice changes of this file: touch the kernels after an edit.
 """
@@ -58,7 +57,7 @@ def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any, vector
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
 
 
-# ------------------------------------------------------------------------------ memory and scalars
+# ------------------------------------------------------------------------------ memory
 
 
 @intrinsic
@@ -98,7 +97,7 @@ def load_bytes(typing, array, index):
 
 @intrinsic
 def store(typing, array, index, value):
-    """Write 16 float32 to neighbouring elements of a flat array."""
+    """Write 16 neighbouring float32 of a flat array."""
 
     def generate(context, builder, signature, args):
         at = _place(context, builder, signature.args[0], args[0], args[1], _FLOATS)
@@ -266,7 +265,7 @@ greatest = _extreme(f"llvm.vector.reduce.smax.v{LANES}i32", -(10**6))
 
 
 def _shuffle(lanes: list[int]) -> Callable[..., Any]:
-    """Return a function that picks lanes from two vectors laid end to end."""
+    """Make a function that picks lanes from two vectors laid end to end."""
     mask = ir.Constant(_INTS, lanes)
 
     @intrinsic
@@ -276,11 +275,9 @@ def _shuffle(lanes: list[int]) -> Callable[..., Any]:
     return shuffle
 
 
-def _from(lane: int) -> Callable[..., Any]:
-    return _shuffle([lane + n for n in range(LANES)])
-
-
-from1, from2, from3, from6, from9, from12 = (_from(lane) for lane in (1, 2, 3, 6, 9, 12))
+from1, from2, from3, from6, from9, from12 = (
+    _shuffle([lane + n for n in range(LANES)]) for lane in (1, 2, 3, 6, 9, 12)
+)
 even = _shuffle([2 * n for n in range(LANES)])
 odd = _shuffle([2 * n + 1 for n in range(LANES)])
 zip_low = _shuffle([n // 2 + LANES * (n % 2) for n in range(LANES)])

@@ -7,7 +7,7 @@ import functools
 @functools.cache
 def why_not() -> str:
     """Return why no CUDA device can be used, or ``""``."""
-    try:  # machines without a driver need not import PyTorch
+    try:  # quicker than importing PyTorch
         ctypes.CDLL("libcuda.so.1")
     except OSError:
         return "there is no NVIDIA driver"

@@ -1,4 +1,4 @@
-"""The engine for a CUDA device: batches that fit its memory, transfers while it computes."""
+"""The engine for a CUDA device: batches that fit its memory, overlapping transfers."""
 
 import functools
 import logging
@@ -13,9 +13,9 @@ from pipeline.farneback.cuda import torch_ops
 from pipeline.farneback.cuda.torch_ops import Tables
 from pipeline.farneback.parameters import Floats, Parameters
 
-BYTES_PER_PIXEL = 1200  # memory of a pair while it is computed; a generous estimate
-MEMORY_SHARE = 0.5  # of the device's free memory that a batch may take
-CPU_BATCH_BYTES = 2**28  # memory of a batch where the device is a CPU
+BYTES_PER_PIXEL = 1200  # memory of a pair, a generous estimate
+MEMORY_SHARE = 0.5  # of the device's free memory, for a batch
+CPU_BATCH_BYTES = 2**28  # memory of a batch on a CPU
 
 Frames = npt.NDArray[np.uint8]
 Batch = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
@@ -23,23 +23,17 @@ _log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Flow of a sequence that comes in pieces; it does not depend on how the sequence was cut.
-
-    Args:
-        height, width: size of the frames, in pixels.
-        parameters: parameters that `pipeline.farneback.Stream` does not hand to OpenCV.
-        device: PyTorch's name of the device.
-    """
+    """Flow of a sequence that comes in pieces, the same however it was cut."""
 
     def __init__(
         self, height: int, width: int, parameters: Parameters, device: str = "cuda"
     ) -> None:
         self._device = torch.device(device)
         self._tables = Tables(height, width, parameters, self._device)
-        self._last = np.empty((0, height, width), np.uint8)  # frame of the previous piece
+        self._last = np.empty((0, height, width), np.uint8)  # of the previous piece
 
     def flows(self, frames: Frames) -> Floats:
-        """Take the next frames, (n, H, W); see `pipeline.farneback.Stream.flows`."""
+        """Take the next frames; see `pipeline.farneback.Stream.flows`."""
         frames = self._joined(frames)
         fields = np.empty((max(len(frames) - 1, 0), *frames.shape[1:], 2), np.float32)
 
@@ -50,7 +44,7 @@ class Engine:
         return fields
 
     def magnitude_maps(self, frames: Frames) -> tuple[Frames, Floats]:
-        """Take the next frames, (n, H, W); see `pipeline.farneback.Stream.magnitude_maps`."""
+        """Take the next frames; see `pipeline.farneback.Stream.magnitude_maps`."""
         frames = self._joined(frames)
         maps = np.empty((max(len(frames) - 1, 0), *frames.shape[1:]), np.uint8)
         ranges = np.empty((len(maps), 2), np.float32)
@@ -62,7 +56,7 @@ class Engine:
         return maps, ranges
 
     def _joined(self, frames: Frames) -> Frames:
-        """Return the frames after the last one of the previous piece."""
+        """Put the last frame of the previous piece first."""
         joined = np.concatenate([self._last, frames]) if len(self._last) else frames
         self._last = joined[-1:].copy()
         return joined
@@ -70,7 +64,7 @@ class Engine:
 
 @functools.cache
 def _operations(device: torch.device) -> Any:
-    """Return the module that computes: our Triton kernels where they work, else plain PyTorch."""
+    """Return the module of our Triton kernels where they work, else of plain PyTorch."""
     if device.type != "cuda":
         return torch_ops
     try:
@@ -95,12 +89,12 @@ def _flow(part: torch.Tensor, tables: Tables) -> torch.Tensor:
 def _in_batches(
     frames: Frames, batch: Batch, outputs: tuple[npt.NDArray[Any], ...], device: torch.device
 ) -> None:
-    """Fill arrays with the results for all pairs; a batch that does not fit is halved."""
+    """Fill the outputs with the results for all pairs; halve a batch that does not fit."""
     pairs = len(outputs[0])
     size = min(_pairs_that_fit(frames.shape[1] * frames.shape[2], device), max(pairs, 1))
     n_done = 0
     while n_done < pairs:
-        # Each part holds one frame more than pairs; neighbours share a frame.
+        # Parts have one frame more than pairs; neighbours share it.
         parts = [(n, frames[n : n + size + 1]) for n in range(n_done, pairs, size)]
         try:
             compute = _on_gpu if device.type == "cuda" else _on_cpu
@@ -127,7 +121,7 @@ def _pairs_that_fit(pixels: int, device: torch.device) -> int:
 def _on_cpu(
     parts: Sequence[tuple[int, Frames]], batch: Batch, device: torch.device
 ) -> Iterator[tuple[int, list[npt.NDArray[Any]]]]:
-    """Yield the first pair of each part, and its results."""
+    """Yield the number of the first pair of each part, and the results."""
     for start, part in parts:
         with torch.inference_mode():
             yield start, [result.numpy() for result in batch(_tensor(part))]
@@ -136,7 +130,7 @@ def _on_cpu(
 def _on_gpu(
     parts: Sequence[tuple[int, Frames]], batch: Batch, device: torch.device
 ) -> Iterator[tuple[int, list[npt.NDArray[Any]]]]:
-    """Do the same while the next part is uploaded and the previous results are downloaded."""
+    """Do the same while uploading the next part and downloading the previous results."""
     up, down = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
 
     def upload(part: Frames) -> torch.Tensor:

@@ -1,11 +1,9 @@
 """Farneback's flow as Triton kernels: `torch_ops` with its steps fused, for CUDA devices.
 
-Plain PyTorch writes every intermediate image to memory and reads it back. Here one kernel makes a
-level, one expands it, and an iteration takes two: the first reads both expansions and the flow and
-sums matrices down the columns in registers; the second sums those along the rows and solves. Per
-pixel and pair an iteration moves 48 bytes in and 20 out, then 20 in and 8 out: about 380 bytes over
-three iterations and all levels, and about 40 more per frame for an expansion. Triton needs a C
-compiler on the machine, once.
+One kernel makes a level, one expands it, and an iteration takes two: the first sums matrices down
+the columns in registers, the second sums along the rows and solves. Per pixel and pair an iteration
+moves 48 bytes in and 20 out, then 20 in and 8 out: about 380 over three iterations and all levels,
+and about 40 more per frame for an expansion.
 """
 
 from collections.abc import Sequence
@@ -18,11 +16,11 @@ import triton.language as tl
 from pipeline.farneback.cuda.torch_ops import REACH, Tables
 
 BLOCK = 128  # neighbouring pixels per program
-ROWS = 32  # rows of a column per program; the first costs fifteen rows, the others two
+ROWS = 32  # per program; the first costs fifteen rows, the others two
 
 
 def expand(frames: torch.Tensor, tables: Tables) -> list[torch.Tensor]:
-    """Return the polynomial expansion of frames (N, H, W) uint8; see `torch_ops.expand`."""
+    """Do the same as `torch_ops.expand`."""
     N, H, W = frames.shape
     e = tables.expansion
     weights = torch.tensor([*e.g, *e.xg, *e.xxg], device=frames.device)
@@ -54,7 +52,7 @@ def expand(frames: torch.Tensor, tables: Tables) -> list[torch.Tensor]:
 
 
 def flow(one: Sequence[torch.Tensor], two: Sequence[torch.Tensor], tables: Tables) -> torch.Tensor:
-    """Return the flow between pairs of frames, (P, 2, H, W); see `torch_ops.flow`."""
+    """Do the same as `torch_ops.flow`."""
     field: torch.Tensor | None = None
     for level, first, second in reversed(list(zip(tables.levels, one, two, strict=True))):
         P, (h, w) = len(first), (level.height, level.width)
@@ -129,7 +127,7 @@ def _expand_level(
     REACH: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Make six weighted sums over 11 x 11 pixels; the cache serves the neighbours."""
+    """Compute six weighted sums over 11 x 11 pixels; the cache serves the neighbours."""
     n = tl.program_id(0).to(tl.int64)
     pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     there = pixel < h * w
@@ -231,7 +229,7 @@ def _sum_columns(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Sum matrices over 15 rows, for ROWS rows of some columns: one row enters, one leaves."""
+    """Sum matrices over 15 rows, for ROWS rows of BLOCK columns: one row enters, one leaves."""
     n = (tl.program_id(0) // chunks).to(tl.int64)
     begin = (tl.program_id(0) % chunks) * ROWS
     x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -258,7 +256,7 @@ def _sum_columns(
 
 @triton.jit
 def _solve(sums, flow, h, w, BLOCK: tl.constexpr):
-    """Sum the column sums over 15 columns, and solve for the flow."""
+    """Sum over 15 columns, and solve for the flow."""
     n = tl.program_id(0).to(tl.int64)
     pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     plane = h * w

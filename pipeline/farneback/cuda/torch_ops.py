@@ -1,8 +1,7 @@
 """Farneback's flow in plain PyTorch, for many frames at once, on any device.
 
-Every step is a sum of shifted or gathered images, pixel by pixel: no matrix product or convolution
-whose order of summation could depend on the number of frames. So the result does not depend on how
-a sequence was cut into batches.
+It avoids matrix products and convolutions, whose order of summation could depend on the number of
+frames: the cut into batches does not show.
 """
 
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ REGULARISATION = 1e-3
 
 @dataclass(frozen=True)
 class Level:
-    """Size and weights of one level of the pyramid; tensors are on the device."""
+    """Size and weights of a level of the pyramid."""
 
     height: int
     width: int
@@ -39,13 +38,7 @@ class Level:
 
 
 class Tables:
-    """Tables computed from a frame size and `Parameters`, on a device.
-
-    Args:
-        height, width: size of the frames, in pixels.
-        parameters: parameters that `pipeline.farneback.Stream` does not hand to OpenCV.
-        device: device of the tensors.
-    """
+    """Tables for a frame size, on a device."""
 
     def __init__(
         self, height: int, width: int, parameters: Parameters, device: torch.device
@@ -63,16 +56,7 @@ class Tables:
 
 
 def expand(frames: torch.Tensor, tables: Tables) -> list[torch.Tensor]:
-    """Return the polynomial expansion of frames at every level.
-
-    Args:
-        frames: (N, H, W) uint8.
-        tables: tables for their size.
-
-    Returns:
-        For each level (N, 5, h, w) float32: r3 (along y), r2 (along x), r5, r4, r6; see
-        `pipeline.farneback.cpu.expansion`.
-    """
+    """Expand frames, (N, H, W) uint8, at each level to r3, r2, r5, r4, r6, (N, 5, h, w) float32."""
     images = frames.float()
     return [_expand(_shrink(images, level), tables.expansion) for level in tables.levels]
 
@@ -106,7 +90,7 @@ def _expand(images: torch.Tensor, e: Expansion) -> torch.Tensor:
 def _moments(
     images: torch.Tensor, e: Expansion, dim: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return sums of (N, h, w) along one axis, weighted by g, x g and x² g; borders repeat."""
+    """Return sums along an axis weighted by g, x g and x² g; borders repeat."""
     n = images.shape[dim]
     padding = (0, 0, REACH, REACH) if dim == 1 else (REACH, REACH, 0, 0)
     padded = F.pad(images[:, None], padding, mode="replicate")[:, 0]
@@ -121,16 +105,7 @@ def _moments(
 
 
 def flow(one: Sequence[torch.Tensor], two: Sequence[torch.Tensor], tables: Tables) -> torch.Tensor:
-    """Return the flow between pairs of frames.
-
-    Args:
-        one: expansions of the P first frames, from `expand`.
-        two: expansions of the P second frames.
-        tables: tables for their size.
-
-    Returns:
-        (P, 2, H, W) float32: displacement along x and y in pixels.
-    """
+    """Return the flow between P pairs of expanded frames, (P, 2, H, W) float32 in pixels."""
     field: torch.Tensor | None = None
     for level, first, second in reversed(list(zip(tables.levels, one, two, strict=True))):
         size = (level.height, level.width)
@@ -197,7 +172,7 @@ def _solve(means: torch.Tensor) -> torch.Tensor:
 
 
 def maps(field: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return magnitude maps, (P, H, W) uint8, and ranges, (P, 2) float32, of flow (P, 2, H, W)."""
+    """Return magnitude maps, (P, H, W) uint8, and ranges, (P, 2) float32, of (P, 2, H, W) flow."""
     magnitude = (field * field).sum(1).sqrt()
     ranges = torch.stack([magnitude.amin((1, 2)), magnitude.amax((1, 2))], dim=1)
     low, high = ranges[:, 0, None, None], ranges[:, 1, None, None]

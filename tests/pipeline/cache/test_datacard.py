@@ -7,7 +7,7 @@ import pytest
 
 from data.clips import made_up_clip
 from pipeline.cache import Cache
-from pipeline.cache.datacard import caveats, datacard
+from pipeline.cache.datacard import caveats, write_datacard
 from pipeline.corpus.tables import table
 from pipeline.settings import Settings
 
@@ -33,13 +33,11 @@ def test_a_cache_has_a_card_with_all_that_it_was_made_of(cache):
     assert "By `identity`: test 0.2, val 0, holdout 1 of each label, seed 0." in text
 
 
-def test_clips_of_one_video_count_once():
+def test_clips_of_one_video_count_once(tmp_path):
     clips = [clip(0), dataclasses.replace(clip(0), id="c0-1"), clip(1, 1)]
-    text = datacard(
-        clips,
-        extraction=AS_IS,
-        attrs={"frames": 20, "rejected": "{}", "versions": "{}"},
-    )
+    attrs = {"frames": 20, "rejected": "{}", "versions": "{}"}
+    write_datacard(tmp_path, clips, extraction=AS_IS, attrs=attrs)
+    text = (tmp_path / "datacard.md").read_text()
     assert "3 clips of 20 frames, cut from 2 videos" in text
     assert "| dfd    | -            | -           |    1 |    1 |" in text
 
