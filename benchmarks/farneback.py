@@ -1,8 +1,11 @@
-"""Measure the speed of our Farneback: ``python -m benchmarks.farneback [FOLDER]``.
+"""Measure the speed of our Farneback: ``python -m benchmarks.farneback [FOLDER | cuda]``.
 
-Comparisons alternate in one process pinned to one core, and print the median ratio of neighbouring
-runs. FOLDER holds the clips ``people/asl_book.mkv`` and ``long/big_buck_bunny_720p.mp4``; without
-it only synthetic frames are used.
+On the CPU, comparisons alternate in one process pinned to one core, and print the median ratio of
+neighbouring runs. FOLDER holds ``people/asl_book.mkv`` and ``long/big_buck_bunny_720p.mp4``;
+without it frames are synthetic.
+
+``cuda`` prints pairs per second on a GPU, by our Triton kernels and by plain PyTorch, and the
+bandwidth by the byte count in `pipeline.farneback.cuda.kernels` against that of copies.
 """
 
 import os
@@ -19,7 +22,8 @@ import torch
 
 from pipeline import farneback
 from pipeline.farneback.cpu import engine
-from pipeline.farneback.cuda.engine import Engine as TorchEngine
+from pipeline.farneback.cuda import engine as cuda_engine
+from pipeline.farneback.cuda import torch_ops
 from pipeline.farneback.parameters import Parameters
 
 STAGES = {  # kernels of the engine
@@ -31,9 +35,18 @@ STAGES = {  # kernels of the engine
 }
 FRAMES = 40
 ROUNDS = 5
+CUDA_SIZES = ((224, 224, 1024), (540, 960, 128), (1080, 1920, 32))  # height, width, pairs
+CUDA_BYTES = 420  # moved per pixel and pair
 
 
 def main():
+    if sys.argv[1:] == ["cuda"]:
+        on_cuda()
+    else:
+        on_cpu()
+
+
+def on_cpu():
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:1])
     cv2.setNumThreads(1)
@@ -119,12 +132,12 @@ def two_threads(frames):
 
 
 def other_methods(frames):
-    """Compare with PyTorch, and with methods that compute something else, for orientation."""
+    """Compare with PyTorch, and, for orientation, with methods that compute something else."""
     from skimage.registration import optical_flow_ilk, optical_flow_tvl1
 
     few = frames[:3]
     torch.set_num_threads(1)
-    torch_engine = TorchEngine(*few.shape[1:], Parameters(), "cpu")
+    torch_engine = cuda_engine.Engine(*few.shape[1:], Parameters(), "cpu")
     _, _, ratio = alternating(
         lambda: maps(few, "cpu"),
         lambda: torch_engine.magnitude_maps(few),
@@ -155,6 +168,48 @@ def alternating(ours, theirs, rounds=ROUNDS):
         times.append((between - start, time.perf_counter() - between))
     a, b = np.array(times).T
     return np.median(a), np.median(b), np.median(b / a)
+
+
+def on_cuda():
+    farneback.resolve("cuda")
+    print(torch.cuda.get_device_name(), "torch", torch.__version__)
+    device = torch.device("cuda")
+    source = torch.empty(2**30, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    bandwidth = 2 * source.numel() / cuda_seconds(lambda: target.copy_(source))
+    print(f"copies {bandwidth / 1e12:.2f} TB/s (reading and writing)")
+    for height, width, n in CUDA_SIZES:
+        few = moving_texture(height, width)
+        frames = np.concatenate([few] * (n // len(few) + 1))[: n + 1]
+        tables = torch_ops.Tables(height, width, Parameters(), device)
+        resident = torch.from_numpy(frames).to(device)
+        for ops in (cuda_engine._operations(device), torch_ops):
+
+            def pairs(ops=ops, resident=resident, tables=tables):
+                with torch.inference_mode():
+                    expanded = ops.expand(resident, tables)
+                    field = ops.flow([e[:-1] for e in expanded], [e[1:] for e in expanded], tables)
+                    torch_ops.maps(field)
+
+            rate = n / cuda_seconds(pairs)
+            share = rate * CUDA_BYTES * height * width / bandwidth
+            print(f"{width}x{height}: {ops.__name__} {rate:,.0f} pairs/s on the device", end="")
+            print(f", {share:.0%} of the copy bandwidth" if ops is not torch_ops else "")
+        with_transfers = cuda_engine.Engine(height, width, Parameters()).magnitude_maps
+        rate = n / cuda_seconds(lambda f=frames, maps=with_transfers: maps(f))
+        print(f"{width}x{height}: {rate:,.0f} pairs/s with transfers, maps only")
+
+
+def cuda_seconds(work):
+    work()
+    times = []
+    for _ in range(ROUNDS):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
 
 
 def real_clips(folder):

@@ -1,8 +1,7 @@
 """Measure bookkeeping at a million videos: ``python -m benchmarks.million [N]``.
 
-Everything but the videos is real: a CSV file lists them, an earlier run has noted its probe of
-each, and the index has one clip of each. Each step runs in its own process and prints its seconds
-and peak memory. `benchmarks/footage.py` measures the recognition of the same footage.
+Only the videos are made up: a CSV file lists them, notes of an earlier run have their probes, and
+the index has their clips. Each step runs in its own process and prints seconds and peak memory.
 """
 
 import dataclasses
@@ -94,7 +93,7 @@ def run(step, folder):
 
 
 def write_csv(path):
-    """Write a list with identities as in a large corpus: 20 videos of each, fakes of pairs."""
+    """Write a list with 20 videos of each identity, fakes of pairs."""
     rng = random.Random(0)
     with path.open("w") as file:
         file.write("path,label,identity\n")
