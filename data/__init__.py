@@ -1,3 +1,3 @@
-"""Generator of the demo corpus, `python -m data.demo`; README.md describes your own videos."""
+"""Generator of the demo corpus; README.md describes your own videos."""
 
 import pipeline  # noqa: F401 - handles Ctrl-C while a command loads

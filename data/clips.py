@@ -1,4 +1,4 @@
-"""Made-up index rows and shards, for tests and benchmarks that need no videos."""
+"""Made-up index rows and shards, for tests and benchmarks."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,14 +11,7 @@ from pipeline.cache import Clip, Compression, Shard, shard_row, writing_shard
 
 
 def made_up_clip(n: int, label: int = 0, split: str = "train", **facts: Any) -> Clip:
-    """Return a clip with an identity of its own.
-
-    Args:
-        n: number that determines id, sha256 and identity.
-        label: 0 real, 1 fake.
-        split: split name as in `Clip`.
-        facts: other fields to set.
-    """
+    """Return a clip whose id, sha256 and identity depend on n; `facts` are its other fields."""
     digest = hashlib.sha256(str(n).encode()).hexdigest()
     fields: dict[str, Any] = {
         "id": digest[:16],
@@ -48,7 +41,7 @@ def write_shard(
     attrs: Mapping[str, str],
     compression: Compression = "gzip",
 ) -> Shard:
-    """Write a shard from clip id → dataset → array; other arguments as of `writing_shard`."""
+    """Write a shard from clip id → dataset → array."""
     with writing_shard(cache, name, attrs=attrs, compression=compression) as shard:
         for clip, datasets in clips.items():
             for key, array in datasets.items():

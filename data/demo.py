@@ -46,11 +46,11 @@ truth.json                                      for each fake, the box of the fa
 
 @dataclass(frozen=True)
 class Video:
-    """One planned video; `source` is the actor whose face replaces the target's, None if real."""
+    """One planned video."""
 
     path: str  # relative to the corpus
     target: int
-    source: int | None
+    source: int | None  # actor whose face replaces the target's, None if real
     n_frames: int
     fps: int
     size: tuple[int, int]  # width, height
@@ -59,14 +59,7 @@ class Video:
 
 
 def write_video(path: Path, frames: Array, fps: int, *, bit_rate: int = 800_000) -> None:
-    """Encode frames as H.264 at a constant bit rate, so that its size does not depend on them.
-
-    Args:
-        path: the MP4 file; it appears whole or not at all.
-        frames: (T, H, W, 3) uint8 RGB.
-        fps: frames per second.
-        bit_rate: bits per second; the encoder pads frames that need fewer.
-    """
+    """Encode frames, (T, H, W, 3) uint8 RGB, as H.264 at a constant bit rate, with padding."""
     kilobits = bit_rate // 1000
     rate = f"nal-hrd=cbr:bitrate={kilobits}:vbv-maxrate={kilobits}:vbv-bufsize={kilobits // 2}"
     with whole_file(path) as part:
@@ -80,14 +73,6 @@ def plan_corpus(
 
     Each group of actors has as many real as fake videos, and no video links two groups, so metadata
     tell nothing in any split. The videos in `new` have the greatest length.
-
-    Args:
-        seed: random seed of everything.
-        size: width and height in pixels, even numbers.
-        lengths: smallest and largest number of frames.
-
-    Raises:
-        SettingsError: H.264 cannot encode the size, or the lengths are not a range.
     """
     if min(size) < 64 or size[0] % 2 or size[1] % 2:
         raise SettingsError(f"size {size[0]}x{size[1]}", "give two even numbers, 64 or more")
@@ -135,7 +120,7 @@ def plan_corpus(
 
 
 def render_video(video: Video, seed: int) -> tuple[Array, Array]:
-    """Render a planned video of the corpus with this seed, as `data.heads.render` returns it."""
+    """Render a planned video, as `data.heads.render` returns it."""
     return render(
         cast_actor(video.target, seed),
         source=None if video.source is None else cast_actor(video.source, seed),
@@ -147,7 +132,6 @@ def render_video(video: Video, seed: int) -> tuple[Array, Array]:
 
 
 def _make_video(video: Video, out: Path, seed: int) -> list[list[int]]:
-    """Render and write one video; return the face boxes of its frames."""
     frames, boxes = render_video(video, seed)
     write_video(out / video.path, frames, video.fps, bit_rate=video.bit_rate)
     return boxes.tolist()
@@ -170,9 +154,6 @@ def make_demo(
         size: width and height in pixels, even numbers.
         lengths: smallest and largest number of frames.
         jobs: number of processes, by default one per core.
-
-    Returns:
-        The videos of the corpus.
 
     Raises:
         SettingsError: invalid settings, or `out` holds videos of another corpus.

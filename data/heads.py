@@ -77,7 +77,7 @@ def perform(rng: np.random.Generator, n_frames: int, fps: float) -> Performance:
 
 
 def resynthesise(performance: Performance, fps: float, smoothing: float) -> Performance:
-    """Return the performance as a face swap reproduces it, averaged over `smoothing` seconds."""
+    """Average a performance over `smoothing` seconds, as a face swap reproduces it."""
     seconds = np.arange(len(performance.pose)) / fps
     weights = np.exp(-0.5 * ((seconds[:, None] - seconds) / smoothing) ** 2)
     weights /= weights.sum(axis=1, keepdims=True)  # (T, T)
@@ -90,14 +90,9 @@ def resynthesise(performance: Performance, fps: float, smoothing: float) -> Perf
 
 
 def animate(face: Face, shown: Performance, acted: Performance, t: int, warp: Array) -> Layer:
-    """Draw the face of one frame on the canvas of the head.
+    """Draw frame t of a face, which moves as `acted`, on the canvas of a head moving as `shown`.
 
-    Args:
-        face: the face to animate.
-        shown: motion of the head.
-        acted: motion of the face, drawn relative to the head's.
-        t: frame number.
-        warp: additional displacement in head coordinates, (2, S, S) or broadcastable.
+    `warp`, (2, S, S) or broadcastable, is an additional displacement in head coordinates.
     """
     canvas = len(face.alpha)
     x, y = grid = grid_of(canvas)
@@ -130,7 +125,6 @@ def _to_frame(pose: Array, canvas: int, size: tuple[int, int]) -> Array:
 
 
 def _place(layer: Layer, to_frame: Array, size: tuple[int, int]) -> Layer:
-    """Warp a layer from its canvas into the frame."""
     paint = cv2.warpPerspective(layer.paint, to_frame, size, borderMode=cv2.BORDER_REPLICATE)
     return Layer(paint, cv2.warpPerspective(layer.alpha, to_frame, size))
 
@@ -154,17 +148,9 @@ def render(
     size: tuple[int, int] = SIZE,
     seed: int | tuple[int, ...] = 0,
 ) -> tuple[Array, Array]:
-    """Render a real video of an actor, or a fake with another actor's face.
+    """Render a real video of an actor, or a fake with the source's face.
 
     With the same seed, a real video and its fake differ inside the boxes only.
-
-    Args:
-        actor: actor whose head, body and performance are shown.
-        source: actor whose face is put in; None for a real video.
-        n_frames: length, T.
-        fps: frames per second.
-        size: width and height in pixels.
-        seed: random seed of room, light, performance and noise.
 
     Returns:
         Frames, (T, H, W, 3) uint8 RGB, and the box around the face that a fake replaces in each

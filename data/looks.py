@@ -65,7 +65,7 @@ class Face:
 
 
 def cast_actor(number: int, seed: int = 0) -> Actor:
-    """Return the actor with a number of 0 or more; the same seed gives the same actor."""
+    """Return the actor with a number; the same seed gives the same actor."""
     rng = np.random.default_rng([seed, number])
     tone = rng.uniform(0, len(SKIN) - 1)
     skin = [
@@ -93,7 +93,7 @@ def cast_actor(number: int, seed: int = 0) -> Actor:
 
 
 def _blobs(rng: np.random.Generator, shape: tuple[int, int], height: float, width: float) -> Array:
-    """Return smooth noise, (H, W, 1) float32, with blobs of about height x width pixels."""
+    """Return smooth noise, (H, W, 1) float32, with blobs of height x width pixels."""
     rows, columns = 2 + int(shape[0] / height), 2 + int(shape[1] / width)
     coarse = rng.standard_normal((rows, columns), np.float32)
     return cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)[..., None]
@@ -101,7 +101,7 @@ def _blobs(rng: np.random.Generator, shape: tuple[int, int], height: float, widt
 
 @cache
 def grid_of(canvas: int) -> Array:
-    """Return head coordinates x and y of every pixel of a canvas, (2, S, S) float32."""
+    """Return head coordinates of every pixel of a canvas, (2, S, S) float32."""
     axis = ((np.arange(canvas) + 0.5) / canvas * 2 - 1).astype(np.float32) * REACH
     return np.stack(np.meshgrid(axis, axis))
 
@@ -112,13 +112,13 @@ def pixels_of(points: Array, canvas: int) -> Array:
 
 
 def _spot(canvas: int, x: float, y: float, a: float, b: float) -> Array:
-    """Return a Gaussian spot in head coordinates, (S, S, 1) float32, 1 at its middle."""
+    """Return a Gaussian spot, (S, S, 1) float32, 1 at its middle."""
     across, down = grid_of(canvas)
     return np.exp(-(((across - x) / a) ** 2) - ((down - y) / b) ** 2)[..., None]
 
 
 def _polygon(image: Array, points: Array, colour: Colour) -> None:
-    """Fill a polygon, points (N, 2) in head coordinates, with smooth edges."""
+    """Fill a polygon, (N, 2) in head coordinates, with smooth edges."""
     sixteenths = np.round(pixels_of(points, len(image)) * 16).astype(np.int32)
     cv2.fillPoly(image, [sixteenths], colour, cv2.LINE_AA, shift=4)
 
@@ -133,18 +133,17 @@ def _shade(colour: Colour, factor: float) -> Colour:
 
 
 def _layer(paint: Array, coverage: Array) -> Layer:
-    """Make a layer of paint, (H, W, 3) of any range, and coverage, (H, W) uint8."""
     alpha = cv2.GaussianBlur(coverage, (0, 0), 1.0).astype(np.float32) / 255
     return Layer(np.clip(paint, 0, 255).astype(np.uint8), alpha)
 
 
 def over(top: Layer, bottom: Array) -> Array:
-    """Lay a layer over an image, (H, W, 3) uint8."""
+    """Lay a layer over an image."""
     return cv2.blendLinear(top.paint, bottom, top.alpha, 1 - top.alpha)
 
 
 def paint_face(actor: Actor, canvas: int, light: float) -> Face:
-    """Paint a head without hair, eyes and mouth, lit from the left (-1) to the right (1)."""
+    """Paint a head without hair, eyes and mouth; light is -1 (left) to 1 (right)."""
     rng = np.random.default_rng([actor.skin_seed, 0])
     x, y = grid_of(canvas)
     taper = 1.02 - (0.14 + 0.22 * actor.chin) * np.clip(CIRCLE[:, 1:], 0, 1) ** 2

@@ -39,40 +39,29 @@ Rectangle = tuple[int, int, int, int]  # x, y, width, height
 
 @dataclass(frozen=True)
 class ClipEvidence:
-    """One clip and the explanation of its score. It has M = T-1 moments, one per flow map.
+    """One clip and the explanation of its score. It has M = T-1 moments, one per flow map."""
 
-    Attributes:
-        arrays: the clip's arrays as in a shard, frames included.
-        motion: motion descriptors, (M, K) float32.
-        explanation: why the run scores the clip as it does.
-    """
-
-    arrays: Mapping[str, npt.NDArray[Any]]
-    motion: npt.NDArray[np.float32]
+    arrays: Mapping[str, npt.NDArray[Any]]  # as in a shard, frames included
+    motion: npt.NDArray[np.float32]  # (M, K) motion descriptors
     explanation: Explanation
 
     @property
     def times(self) -> npt.NDArray[np.float64]:
-        """The time of each moment's later frame, (M,) seconds into the video."""
+        """Time of each moment's later frame, (M,) seconds into the video."""
         return self.arrays["timestamps"][1:]
 
 
 @dataclass(frozen=True)
 class ColourScales:
-    """The values at the end of each colour scale, the same for all moments of a video.
+    """Values at the end of each colour scale, the same for all moments of a video."""
 
-    Attributes:
-        flow: px/frame of the brightest colour.
-        heat: stream → log-odds of the strongest colour.
-    """
-
-    flow: float
-    heat: Mapping[str, float]
+    flow: float  # px/frame
+    heat: Mapping[str, float]  # stream → log-odds
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """The size of the video's frames in pixels, and the panes on them by name."""
+    """Size of the video's frames in pixels, and the panes on them."""
 
     width: int
     height: int
@@ -81,21 +70,15 @@ class Canvas:
 
 @dataclass(frozen=True)
 class EvidenceVideo:
-    """An encoded evidence video.
+    """Encoded evidence video; frame n shows moment n, counted over all clips."""
 
-    Attributes:
-        content: the bytes of the MP4 file.
-        fps: frames per second; frame n shows moment n, counted over all clips.
-        canvas: the arrangement of every frame.
-    """
-
-    content: bytes
+    content: bytes  # of the MP4 file
     fps: float
     canvas: Canvas
 
 
 def colour_scales(clips: Sequence[ClipEvidence]) -> ColourScales:
-    """Return the colour scales of a video, so that one colour means the same at all moments."""
+    """Return the colour scales of a video."""
     fastest = []
     for clip in clips:
         low, high = clip.arrays["flow_range"].T
@@ -111,11 +94,7 @@ def colour_scales(clips: Sequence[ClipEvidence]) -> ColourScales:
 
 
 def draw_panes(clip: ClipEvidence, moment: int, scales: ColourScales) -> dict[str, Picture]:
-    """Draw one moment: its later frame, the flow to it and the heat of each stream.
-
-    Returns:
-        ``frames``, ``flow`` and ``heat-STREAM`` → (H, W, 3) uint8 RGB.
-    """
+    """Draw a moment: ``frames`` (its later one), ``flow`` to it and ``heat-STREAM`` of streams."""
     frame = clip.arrays["frames"][moment + 1]
     row = slice(moment, moment + 1)
     flow = scaled_maps(clip.arrays["flow"][row], clip.arrays["flow_range"][row], scales.flow)[0]
@@ -126,7 +105,7 @@ def draw_panes(clip: ClipEvidence, moment: int, scales: ColourScales) -> dict[st
 
 
 def flow_colours(grey: npt.NDArray[np.uint8]) -> Picture:
-    """Return a flow map, (H, W) uint8, in the colours of the flow scale."""
+    """Colour a flow map, (H, W) uint8."""
     colours: Any = cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)
     return np.ascontiguousarray(colours[..., ::-1])
 
@@ -145,14 +124,7 @@ def _draw_heat(frame: Picture, heat: npt.NDArray[np.float32], limit: float) -> P
 def write_evidence_video(
     clips: Sequence[ClipEvidence], scales: ColourScales, path: Path, *, max_bytes: float
 ) -> EvidenceVideo:
-    """Write all clips one after the other, with quality, then size, lowered until the file fits.
-
-    Args:
-        clips: clips of one video.
-        scales: their colour scales.
-        path: the MP4 file.
-        max_bytes: largest size of the file, in bytes.
-    """
+    """Write all clips of a video, with quality, then size, lowered until the file fits."""
     gaps = np.concatenate([np.diff(clip.arrays["timestamps"]) for clip in clips])
     fps = Fraction(1 / float(np.median(gaps))).limit_denominator(1001)
     side, crf = PANE_SIDE, CRF

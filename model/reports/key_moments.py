@@ -16,21 +16,13 @@ N_DRIVERS = 3  # motion descriptors named per moment
 
 @dataclass(frozen=True)
 class KeyMoment:
-    """One moment that stands out.
-
-    Attributes:
-        clip: index of its clip.
-        row: index among the clip's moments.
-        index: index among the moments of all clips.
-        seconds: time in the video.
-        reasons: why it stands out, as sentences.
-    """
+    """One moment that stands out."""
 
     clip: int
-    row: int
-    index: int
-    seconds: float
-    reasons: tuple[str, ...]
+    row: int  # among the clip's moments
+    index: int  # among the moments of all clips
+    seconds: float  # into the video
+    reasons: tuple[str, ...]  # sentences
 
 
 def find_key_moments(
@@ -41,18 +33,10 @@ def find_key_moments(
     fake: bool,
     n: int = N_MOMENTS,
 ) -> list[KeyMoment]:
-    """Choose the moments that stand out most, from each curve in turn and some time apart.
+    """Return at most n moments that stand out, from each curve in turn and some time apart.
 
-    Args:
-        clips: clips of one video.
-        curves: curves over all its moments.
-        anomaly: the density of usual motion.
-        fake: whether the score is on the fake side of the threshold; if not, the contributions
-            searched for are those towards real.
-        n: largest number of moments.
-
-    Returns:
-        The moments, ordered by time.
+    Contributions searched for are those towards fake if the score is on its side (`fake`), else
+    those towards real.
     """
     per_clip = len(clips[0].times)
     rankings = []
@@ -91,8 +75,11 @@ def _describe(
         if curve.name == "probability":
             reasons.append(f"By itself it has probability {value:.2f} of being fake{context}.")
         elif curve.name == "anomaly":
-            drivers = _drivers(anomaly, clips[clip], row)
-            reasons.append(f"Its motion is {value:.1f} away from usual{context}{drivers}.")
+            drivers = ", ".join(
+                f"{name} {sd:+.1f} sd"
+                for name, _, sd in anomaly.drivers_at(clips[clip].motion, row)[:N_DRIVERS]
+            )
+            reasons.append(f"Its motion is {value:.1f} away from usual{context}: {drivers}.")
         else:
             side = "fake" if value > 0 else "real"
             reasons.append(f"It moves the verdict towards {side} by {abs(value):.2f} of log-odds.")
@@ -108,8 +95,3 @@ def _compare_with_real(curve: Curve, index: int) -> str:
     value = curve.values[index]
     where = "above" if value > high else "below" if value < low else "within"
     return f", {where} the band of real videos ({low:.2f} to {high:.2f})"
-
-
-def _drivers(anomaly: Anomaly, clip: ClipEvidence, row: int) -> str:
-    drivers = anomaly.drivers_at(clip.motion, row)[:N_DRIVERS]
-    return ": " + ", ".join(f"{name} {sd:+.1f} sd" for name, _, sd in drivers)

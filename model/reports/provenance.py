@@ -21,7 +21,7 @@ PACKAGES = ("deepfake-motion", "av", "numpy", "opencv-contrib-python", "torch", 
 def provenance_of(
     run: Run, examined: ExaminedVideo, clips: Sequence[ClipEvidence]
 ) -> dict[str, str]:
-    """Return facts about the file, its clips and the run, by name."""
+    """Return facts about the file, its clips and the run."""
     return _file_facts(examined) | (_clip_facts(run, clips) if clips else {}) | _run_facts(run)
 
 
@@ -31,11 +31,7 @@ def clip_spans(clips: Sequence[ClipEvidence]) -> list[tuple[float, float]]:
 
 
 def confusion_in_test(run: Run) -> tuple[int, int, int, int] | None:
-    """Return the confusion matrix of the run's own test; None if it was not evaluated.
-
-    Returns:
-        Numbers of videos: real called real, real called fake, fake called real, fake called fake.
-    """
+    """Return the confusion matrix of the run's own test, flat; None if it was not evaluated."""
     try:
         metrics = json.loads((run.folder / "metrics.json").read_text())
         if metrics["cache_sha256"] != run.config.cache_sha256:

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from model.evaluation.controls import EXPLAINED
 from model.evaluation.evaluation import DETECTOR, Evaluation
 from model.evaluation.per_video import OUT_OF_FOLD, WRONG, VideoResult, worst_mistakes
@@ -87,7 +85,7 @@ def _template_values(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         f"{shlex.quote(str(run.folder))} --cases {N_MISTAKES}",
         "columns": columns,
         "numbers": NUMBER_COLUMNS,
-        "videos": _table_json(listed, columns, pages, elsewhere=elsewhere),
+        "videos": _table(listed, columns, pages, elsewhere=elsewhere),
         "n_listed": len(listed),
         "filters": {
             key: dict(sorted(Counter(getattr(video, key) for video in listed).items()))
@@ -115,7 +113,7 @@ def _is_unseen(video: VideoResult, *, elsewhere: bool) -> bool:
 
 
 def _select_rows(videos: Sequence[VideoResult], *, elsewhere: bool) -> list[VideoResult]:
-    """Return the videos in the table: if there are too many, unseen and then wrong ones first."""
+    """Return the videos in the table: of too many, unseen and then wrong ones first."""
 
     def priority(video: VideoResult) -> tuple[bool, bool]:
         return not _is_unseen(video, elsewhere=elsewhere), video.outcome != WRONG
@@ -132,16 +130,16 @@ def _columns(videos: Sequence[VideoResult]) -> dict[str, str]:
     }
 
 
-def _table_json(
+def _table(
     videos: Sequence[VideoResult],
     columns: dict[str, str],
     pages: Sequence[str],
     *,
     elsewhere: bool,
-) -> Markup:
-    """Return what ``run.js`` builds the table from, as JSON that is safe inside HTML."""
+) -> dict[str, Any]:
+    """Return what ``run.js`` builds the table from."""
     ids = {video.id for video in videos}
-    data = {
+    return {
         "columns": [
             {
                 "key": key,
@@ -161,10 +159,6 @@ def _table_json(
         ],
         "cases": [video for video in pages if video in ids],
     }
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    for character in "<>&":  # so that no file name ends the script
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
 
 
 def _cell(value: Any) -> Any:

@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class UsualRange:
-    """The range of nine in ten moments of real videos, and their median."""
+    """Range of nine in ten moments of real videos, and their median."""
 
     low: float
     median: float
@@ -26,38 +26,26 @@ class UsualRange:
 
 @dataclass(frozen=True)
 class Curve:
-    """One curve over all M moments of a video.
-
-    Attributes:
-        name: key in the page's data.
-        title: heading of the plot.
-        values: (M,), NaN where unknown.
-        n_clips: number of clips, which have equally many moments.
-        bottom: value at the lower edge of the plot.
-        top: value at the upper edge.
-        usual: range of real videos, if known.
-        mark: value of a horizontal line, if there is one.
-        stranger_than: (M,) share of moments of real videos with a lower value, if known.
-    """
+    """One curve over all M moments of a video."""
 
     name: str
     title: str
-    values: Floats
-    n_clips: int
-    bottom: float
+    values: Floats  # (M,), NaN where unknown
+    n_clips: int  # which have equally many moments
+    bottom: float  # value at the lower edge of the plot
     top: float
     usual: UsualRange | None = None
-    mark: float | None = None
-    stranger_than: Floats | None = None
+    mark: float | None = None  # value of a horizontal line
+    stranger_than: Floats | None = None  # (M,) share of moments of real videos with a lower value
 
     def y(self, value: float) -> float:
-        """Return the SVG y coordinate of a value."""
+        """Return the SVG coordinate of a value."""
         share = (value - self.bottom) / (self.top - self.bottom)
         return round(HEIGHT * (1 - min(max(share, 0.0), 1.0)), 2)
 
     @property
     def path(self) -> str:
-        """The ``d`` of an SVG path, with gaps between clips and where values are unknown."""
+        """``d`` of an SVG path, with gaps between clips and where values are unknown."""
         per_clip = len(self.values) // self.n_clips
         parts = []
         for moment, value in enumerate(self.values.tolist()):
@@ -68,23 +56,17 @@ class Curve:
         return "".join(parts)
 
     def above(self, share: float) -> int:
-        """Count the moments that are stranger than this share of those of real videos."""
+        """Count the moments stranger than this share of those of real videos."""
         return 0 if self.stranger_than is None else int((self.stranger_than > share).sum())
 
     @property
     def highest(self) -> int:
-        """The moment with the largest value."""
+        """Moment with the largest value."""
         return int(np.nanargmax(self.values))
 
 
 def curves_of(clips: Sequence[ClipEvidence], threshold: float, band: Band) -> list[Curve]:
-    """Return the curves of a page: probability, motion anomaly where known, and contribution.
-
-    Args:
-        clips: clips of one video, all of one length.
-        threshold: probability from which on a video is called fake.
-        band: quantiles of the moments of real videos.
-    """
+    """Return the curves of a page: probability, motion anomaly where known, and contribution."""
     n, explanations = len(clips), [clip.explanation for clip in clips]
     values = np.concatenate([one.moments for one in explanations])
     usual = usual_range(band.quantiles, band.moments)
@@ -106,7 +88,7 @@ def curves_of(clips: Sequence[ClipEvidence], threshold: float, band: Band) -> li
 
 
 def usual_range(quantiles: Sequence[float], values: Sequence[float]) -> UsualRange | None:
-    """Interpolate the usual range from quantiles of real moments; None if they are unknown."""
+    """Interpolate the usual range from quantiles of real moments; None if unknown."""
     if not len(values) or np.isnan(values).any():
         return None
     return UsualRange(*(float(np.interp(q, quantiles, values)) for q in USUAL_QUANTILES))

@@ -13,15 +13,9 @@ _TEMPLATE = Path(__file__).parent / "verdicts.html"
 
 
 def write_verdicts(folder: Path, run: Run, predictions: Sequence[tuple[Prediction, Path]]) -> Path:
-    """Write a page of all verdicts, the most probable fakes first and undecidable videos last.
+    """Write `INDEX` over predictions and their pages, which are in the folder; return its path.
 
-    Args:
-        folder: folder of the page; an `INDEX` in it is replaced.
-        run: the run that made the predictions.
-        predictions: each prediction and the page about it, which is in the folder.
-
-    Returns:
-        The path of the page.
+    The most probable fakes come first, undecidable videos last.
     """
     rows = [(prediction, page.name) for prediction, page in predictions]
     rows.sort(key=lambda row: (row[0].probability is None, -(row[0].probability or 0)))

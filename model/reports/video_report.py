@@ -44,33 +44,24 @@ STILL_SIDE = 224  # pixels, the longer side of a still
 JPEG_QUALITY = 80  # of stills
 N_TICKS = 5  # times written below the curves
 N_DRIVERS = 6  # motion descriptors named as reasons for a strange video
+FLOW_LEGEND = np.linspace(0, 255, 9).astype(np.uint8)[None]  # (1, 9)
 _TEMPLATE = Path(__file__).parent / "case.html"
 
 
 @dataclass(frozen=True)
 class VideoReport:
-    """The part of a page that only videos with a probability have.
+    """The part of a page that only videos with a probability have."""
 
-    Attributes:
-        clips: the clips, ordered by time.
-        curves: curves over the moments of all clips.
-        key_moments: moments that stand out, each with its stills: title → data URI.
-        scales: colour scales of the video and the stills.
-        video: the evidence video.
-        drivers: descriptors that make the motion strange: name, share of the distance, and
-            standard deviations from the median.
-    """
-
-    clips: Sequence[ClipEvidence]
+    clips: Sequence[ClipEvidence]  # ordered by time
     curves: Sequence[Curve]
-    key_moments: Sequence[tuple[KeyMoment, Mapping[str, str]]]
+    key_moments: Sequence[tuple[KeyMoment, Mapping[str, str]]]  # with stills: title → data URI
     scales: ColourScales
     video: EvidenceVideo
-    drivers: Sequence[tuple[str, float, float]]
+    drivers: Sequence[tuple[str, float, float]]  # descriptor, share of the distance, sd
 
 
 def page_of(folder: Path, path: Path) -> Path:
-    """Return the path of a video's page, whose name is unique to the video's path."""
+    """Return the path of a video's page, unique to the video's path."""
     absolute = os.path.abspath(path)  # noqa: PTH100 - any name will do, and links are not followed
     digest = hashlib.sha256(os.fsencode(absolute)).hexdigest()[:8]
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem).strip("_-")[:80] or "video"
@@ -83,14 +74,7 @@ def evidence_video_of(page: Path) -> Path:
 
 
 def write_video_report(run: Run, examined: ExaminedVideo, page: Path, backbone: Backbone) -> None:
-    """Write the page of a video and, if the video has a probability, its evidence video.
-
-    Args:
-        run: the run that made the prediction.
-        examined: the prediction and its clips.
-        page: path of the page; its folder is created if missing.
-        backbone: the run's backbone.
-    """
+    """Write the page of a video and, if it has a probability, its evidence video."""
     page.parent.mkdir(parents=True, exist_ok=True)
     path = evidence_video_of(page)
     report = None
@@ -157,7 +141,7 @@ def _template_values(
         "video_name": video_name,
         "fake": _css(FAKE_COLOUR),
         "real": _css(REAL_COLOUR),
-        "flow_colours": [_css(colour) for colour in _flow_legend()],
+        "flow_colours": [_css(colour) for colour in flow_colours(FLOW_LEGEND)[0]],
         "height": HEIGHT,
     }
 
@@ -202,7 +186,7 @@ def _json_numbers(values: npt.NDArray[np.float64] | None) -> list[float | None] 
 
 
 def _mean_faithfulness(clips: Sequence[ClipEvidence]) -> dict[str, Faithfulness]:
-    """Return each stream's faithfulness, averaged over the clips."""
+    """Average each stream's faithfulness over the clips."""
     measured = [clip.explanation.faithfulness for clip in clips]
     return {
         stream: Faithfulness(
@@ -213,10 +197,6 @@ def _mean_faithfulness(clips: Sequence[ClipEvidence]) -> dict[str, Faithfulness]
         )
         for stream in (measured[0] if measured else ())
     }
-
-
-def _flow_legend() -> Picture:
-    return flow_colours(np.linspace(0, 255, 9).astype(np.uint8)[None])[0]
 
 
 def _css(colour: Any) -> str:

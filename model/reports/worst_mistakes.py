@@ -22,17 +22,11 @@ from pipeline.workers.local import Pool
 
 @dataclass(frozen=True)
 class MistakePages:
-    """The pages about the worst mistakes, as `write_mistake_pages` leaves them.
+    """Pages about the worst mistakes, as `write_mistake_pages` leaves them."""
 
-    Attributes:
-        pages: the pages, the worst mistake first.
-        missing: video id → why there is no page about it.
-        command: command that writes the missing pages, once the videos or weights are back.
-    """
-
-    pages: list[Path]
-    missing: dict[str, str]
-    command: str
+    pages: list[Path]  # the worst mistake first
+    missing: dict[str, str]  # video id → why there is no page about it
+    command: str  # writes the missing pages, once the videos or weights are back
 
     def __str__(self) -> str:
         if not self.pages and not self.missing:
@@ -60,18 +54,11 @@ def write_mistake_pages(
     *,
     folder: Path | None = None,
 ) -> MistakePages:
-    """Write a page about each of an evaluation's worst mistakes into its folder.
+    """Write a page about each of an evaluation's n worst mistakes into its folder.
 
-    Pages that exist are kept, unless they are about other videos or by another run.
-
-    Args:
-        run: a trained run.
-        cache: the cache of embeddings that was evaluated.
-        evaluation: the run's evaluation on it.
-        load: returns the run's backbone; called only if there is a page to write.
-        n: largest number of pages.
-        pool: where videos are decoded.
-        folder: folder in which to look for the videos as well, whatever their names.
+    Pages that exist are kept, unless they are about other videos or by another run. `load` is
+    called only if there is a page to write; videos are also looked for in `folder`, whatever their
+    names.
     """
     worst = [video.id for video in worst_mistakes(evaluation.videos, n)]
     pages = {video: evaluation.folder / PAGES_FOLDER / f"{video}.html" for video in worst}
