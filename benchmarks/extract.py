@@ -1,8 +1,7 @@
-"""Speed and memory of extraction: ``python -m benchmarks.extract VIDEO...``.
+"""Speed and memory of extraction: ``python -m benchmarks.extract VIDEO``.
 
-1. Milliseconds per frame of each stage, on one core at 224x224, for each video.
-2. Extraction of the last video, enlarged to 1080p H.264, on one core from decoding to the finished
-   shard, against
+1. Extraction of a video, enlarged to 1080p H.264, on one core from decoding to the finished shard,
+   against
 
    - a plain OpenCV loop: read, resize to 224x224, Farneback, magnitude, min-max scaling, nothing
      stored;
@@ -10,8 +9,8 @@
      of each pair, Farneback at full size, magnitude, resize.
 
    The three alternate in one process; ratios are medians over neighbouring runs.
-3. The command with one and with two processes, if there are two cores.
-4. Peak memory of a process that extracts a clip of 100 frames, and of 1,000.
+2. The command with one and with two processes, if there are two cores.
+3. Peak memory of a process that extracts a clip of 100 frames, and of 1,000.
 """
 
 import itertools
@@ -28,14 +27,10 @@ import numpy as np
 
 from pipeline import farneback
 from pipeline.cache import writing_shard
-from pipeline.cache.deflate import write_gzip
-from pipeline.extraction.camera import Camera, Mapping
 from pipeline.extraction.clips import extract_clips
 from pipeline.settings import Settings
-from pipeline.video.decode import sampled, scaled_frames
 from pipeline.video.encode import write_h264
 from pipeline.video.probe import probe
-from pipeline.video.resize import Geometry
 
 FRAMES = 100
 SIZE = 224
@@ -49,74 +44,15 @@ def main():
     os.sched_setaffinity(0, cores[:1])
     cv2.setNumThreads(1)
     farneback.resolve("auto")
-    videos = [Path(name) for name in sys.argv[1:]]
-    for path in videos:
-        runs = [stages(path) for _ in range(ROUNDS)]
-        median = {stage: np.median([run[stage] for run in runs]) for stage in runs[0]}
-        total = sum(median.values())
-        print(f"{path.name}, ms a frame, flow by {farneback.resolve('auto')}:")
-        for stage, milliseconds in median.items():
-            print(f"  {stage:12} {milliseconds:6.2f}  {milliseconds / total:4.0%}")
     with tempfile.TemporaryDirectory() as folder:
-        big = full_hd(videos[-1], Path(folder) / "REAL" / "big.mp4")
+        big = full_hd(Path(sys.argv[1]), Path(folder) / "REAL" / "big.mp4")
         against_others(big, Path(folder))
         if len(cores) > 1:
             scaling(big, Path(folder), cores[:2])
         memory(big, Path(folder))
 
 
-def stages(path):
-    """Return milliseconds per frame of probing and of each stage alone."""
-    spent = {}
-    clock = time.perf_counter()
-
-    def lap(name):
-        nonlocal clock
-        spent[name] = (time.perf_counter() - clock) * 1e3
-        clock = time.perf_counter()
-
-    rate = probe(path).fps
-    lap("probe")
-    with sampled(path, rate) as (upright, timed):
-        scaled = scaled_frames(upright, itertools.islice(timed, FRAMES), Geometry(SIZE, SIZE))
-        copies = ((frame.time, frame.rgb.copy(), frame.overview.copy()) for frame in scaled)
-        times, frames, overviews = zip(*copies, strict=True)
-    lap("decode")
-    frames, overviews = np.stack(frames), np.stack(overviews)
-    grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
-    lap("grey")
-    flow, _ = farneback.magnitude_maps(grey)
-    lap("flow")
-    mapping = Mapping((1, 1), (0, 0, 1, 1), SIZE, SIZE)
-    Camera(overviews.shape[1:], mapping, "cpu").motions(overviews)
-    lap("camera")
-    sink = Sink()
-    for array, rows in ((frames, 6), (flow, 20)):
-        for start in range(0, len(array) // rows * rows, rows):
-            write_gzip(sink, array[start : start + rows], start)
-        sink.chunks = (20,)
-    lap("compress")
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(b"".join(sink.packed))
-        file.flush()
-        os.fsync(file.fileno())
-    lap("write")
-    return {stage: milliseconds / len(times) for stage, milliseconds in spent.items()}
-
-
-class Sink:
-    """Stand-in for an HDF5 dataset that keeps the chunks written to it."""
-
-    def __init__(self):
-        self.chunks, self.packed, self.id = (6,), [], self
-
-    def write_direct_chunk(self, at, packed):
-        """Keep a compressed chunk."""
-        self.packed.append(packed)
-
-
 def full_hd(path, to):
-    """Enlarge a video to 1080p and encode it as H.264 at CRF 20."""
     to.parent.mkdir()
     with av.open(str(path)) as source:
         rate = source.streams.video[0].average_rate

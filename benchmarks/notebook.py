@@ -1,11 +1,10 @@
 """A whole experiment, from raw videos to the report, against a notebook's recipe.
 
 ``python -m benchmarks.notebook FOLDER`` generates 16 real and 16 fake videos of 305 to 1,567
-frames, 1080p H.264 at 2 Mbit/s, about that of DFD at c23 (22 GB in 3,068 files according to
-FaceForensics++'s dataset/README.md); FOLDER keeps them for another run. It prints time, peak memory
-and disk space of each stage, and the time of the notebook's recipe: a JPEG for every frame and, in
-every epoch, both JPEGs of every pair read again and OpenCV's flow at full size. The recipe is timed
-on some pairs and scaled, without a network and as if it used all cores without loss.
+frames, 1080p H.264 at 2 Mbit/s, about that of DFD at c23; FOLDER keeps them for another run. It
+prints time, peak memory and disk space of each stage, and the time of the notebook's recipe: a JPEG
+for every frame and, in every epoch, both JPEGs of every pair read again and OpenCV's flow at full
+size, timed on some pairs and scaled to all cores without loss.
 
 ``python -m benchmarks.notebook FOLDER PLOT.png`` plots how time, memory and disk space grow from 8
 to 128 videos, of 305 to 340 frames.
@@ -123,23 +122,15 @@ def make_video(task: tuple[Path, int, Video, int]):
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Cost of an experiment by stage, and the output of the last stage.
-
-    Attributes:
-        seconds: wall-clock time.
-        memory: peak memory of all processes together, in bytes.
-        disk: bytes written.
-        output: what ``model.fit`` printed.
-    """
+    """Cost of an experiment by stage."""
 
     seconds: dict[str, float]
-    memory: dict[str, int]
-    disk: dict[str, int]
-    output: str
+    memory: dict[str, int]  # peak bytes of all processes together
+    disk: dict[str, int]  # bytes written
+    output: str  # of model.fit
 
 
 def experiment(table, weights):
-    """Run the three commands on an empty disk."""
     with tempfile.TemporaryDirectory(dir=table.parent) as folder:
         cache, embeddings, run = (Path(folder) / name for name in ("cache", "embeddings", "run"))
         network = ["--backbone", "resnet18", "--weights", weights, "--streams", "flow"]
@@ -193,7 +184,7 @@ def watch(process, peak):
 
 
 def proportional(pid):
-    """Return the proportional set size of a process in bytes."""
+    """Return the proportional set size of a process, in bytes."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         return int(rollup.split("\nPss:")[1].split()[0]) * 1024
@@ -203,7 +194,6 @@ def proportional(pid):
 
 @functools.cache
 def cores():
-    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -244,7 +234,6 @@ def notebook(table, ours):
 
 
 def draw(counts, results, path):
-    """Plot time, memory and disk space over the number of videos."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
