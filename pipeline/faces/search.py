@@ -69,11 +69,9 @@ class Search:
     def _roomy(self, faces: Detections) -> Box:
         """Return the box of a frame's largest face, with room around it."""
         largest = faces[np.argmax(faces[:, 2] * faces[:, 3])]
-        x, y, w, h = self._box(largest[None, :4])
-        room_x, room_y = round(ROOM * w), round(ROOM * h)
-        left, top = max(0, x - room_x) // GRID * GRID, max(0, y - room_y) // GRID * GRID
-        right, bottom = (
-            min(-(-(end + room) // GRID) * GRID, most)
-            for end, room, most in zip((x + w, y + h), (room_x, room_y), self._size, strict=True)
-        )
-        return left, top, right - left, bottom - top
+        corner, size = np.reshape(self._box(largest[None, :4]), (2, 2))
+        room = np.rint(ROOM * size).astype(int)
+        first = np.maximum(corner - room, 0) // GRID * GRID
+        last = np.minimum(-(-(corner + size + room) // GRID) * GRID, self._size)
+        x, y, width, height = np.concatenate([first, last - first]).tolist()
+        return x, y, width, height

@@ -9,7 +9,6 @@ import cloup
 
 from pipeline.splits.protocols import Splitting
 
-_DEFAULTS = Splitting()
 SPLIT_HELP = """
 How to split. identity: by the shares below. official: as FaceForensics++, Celeb-DF and DFDC
 publish it, without train and val videos that leak into test. published: the same with its leaks.
@@ -23,38 +22,37 @@ def splitting_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def parsed(split: str, test: float, val: float, holdout: int, seed: int, **others: Any) -> Any:
-        how = Splitting(by=split, test=test, val=val, holdout=holdout, seed=seed)
-        return command(splitting=how, **others)
+        return command(splitting=Splitting(split, test, val, holdout, seed), **others)
 
     return cloup.option_group(
         "Splits (no identity is on two sides)",
-        cloup.option("--split", metavar="HOW", default=_DEFAULTS.by, help=SPLIT_HELP),
+        cloup.option("--split", metavar="HOW", default=Splitting.by, help=SPLIT_HELP),
         cloup.option(
             "--test",
             metavar="SHARE",
             type=click.FloatRange(0, 0.9),
-            default=_DEFAULTS.test,
+            default=Splitting.test,
             help="Share for testing.",
         ),
         cloup.option(
             "--val",
             metavar="SHARE",
             type=click.FloatRange(0, 0.9),
-            default=_DEFAULTS.val,
+            default=Splitting.val,
             help="Share for validation; with 0, model.fit makes folds of the training videos.",
         ),
         cloup.option(
             "--holdout",
             metavar="N",
             type=click.IntRange(0),
-            default=_DEFAULTS.holdout,
+            default=Splitting.holdout,
             help="Hold out this many real and as many fake videos besides.",
         ),
         cloup.option(
             "--seed",
             metavar="N",
             type=int,
-            default=_DEFAULTS.seed,
+            default=Splitting.seed,
             help="Another seed, another split.",
         ),
     )(parsed)

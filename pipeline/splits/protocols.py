@@ -74,8 +74,6 @@ def split_videos(videos: Videos, names: Sequence[str], how: Splitting) -> Splits
         SettingsError: the videos, their group keys or the fractions do not allow the split.
     """
     name, _, parameter = how.by.partition(":")
-    everything = range(len(videos))
-    given = [video.given for video in videos]
     if name == "fold":
         return _fold(videos, how)
     if name == "leave-out":
@@ -83,7 +81,7 @@ def split_videos(videos: Videos, names: Sequence[str], how: Splitting) -> Splits
     if name == "test-on":
         return _test_on(videos, names, how, parameter)
     if name == "identity":
-        return _partition(videos, names, how, given, everything)
+        return _partition(videos, names, how, [video.given for video in videos])
     if not any(video.official for video in videos):
         raise SettingsError(
             "no video here is in an official split",
@@ -91,7 +89,7 @@ def split_videos(videos: Videos, names: Sequence[str], how: Splitting) -> Splits
             "List_of_testing_videos.txt, dataset.json",
         )
     published = [video.given or video.official for video in videos]
-    splits = _partition(videos, names, how, published, everything)
+    splits = _partition(videos, names, how, published)
     if name == "published":
         return [split or own for split, own in zip(published, splits, strict=True)]
     return splits
@@ -102,9 +100,10 @@ def _partition(
     names: Sequence[str],
     how: Splitting,
     fixed: Sequence[str | None],
-    rows: Collection[int],
+    rows: Collection[int] | None = None,
 ) -> Splits:
-    """Split some videos; drop the others and those whose fixed splits leak."""
+    """Split some or all videos; drop the others and those whose fixed splits leak."""
+    rows = range(len(videos)) if rows is None else rows
     leaking = _leaking(videos, fixed, rows)
     rows = [row for row in rows if row not in leaking]
     chosen = partition(
@@ -117,10 +116,8 @@ def _partition(
         fixed=[fixed[row] for row in rows],
         names=[names[row] for row in rows],
     )
-    splits: Splits = [None] * len(videos)
-    for row, split in zip(rows, chosen, strict=True):
-        splits[row] = split
-    return splits
+    split_of = dict(zip(rows, chosen, strict=True))
+    return [split_of.get(row) for row in range(len(videos))]
 
 
 def _leaking(videos: Videos, fixed: Sequence[str | None], rows: Collection[int]) -> set[int]:
@@ -143,11 +140,9 @@ def _fold(videos: Videos, how: Splitting) -> Splits:
         raise SettingsError(
             f"these identities allow {len(pairs)} folds, not {of}", f"use fold:1/{len(pairs)}"
         )
-    splits: Splits = [None] * len(videos)
-    for side, rows in zip(("train", "test"), pairs[number - 1], strict=True):
-        for row in rows:
-            splits[row] = side
-    return splits
+    train, test = (rows.tolist() for rows in pairs[number - 1])
+    split_of = dict.fromkeys(train, "train") | dict.fromkeys(test, "test")
+    return [split_of.get(row) for row in range(len(videos))]
 
 
 def _leave_out(videos: Videos, names: Sequence[str], how: Splitting, left_out: str) -> Splits:
@@ -160,7 +155,7 @@ def _leave_out(videos: Videos, names: Sequence[str], how: Splitting, left_out: s
     first = _partition(videos, names, how, given, sorted(tested))
     fixed = [first[n] if n in tested else split for n, split in enumerate(given)]
     without_holdout = dataclasses.replace(how, holdout=0)
-    second = _partition(videos, names, without_holdout, fixed, range(len(videos)))
+    second = _partition(videos, names, without_holdout, fixed)
     splits: Splits = []
     for n, video in enumerate(videos):
         split = first[n] if n in tested else second[n]
