@@ -23,6 +23,7 @@ from pipeline.faces import FaceCrop, find_model
 from pipeline.settings import Settings
 from pipeline.video.resize import Geometry
 from pipeline.viewing.browser import write_browser
+from tests.conftest import InProcess
 
 LOSSLESS = {"codec": "ffv1", "pix_fmt": "yuv444p"}
 IMAGE = "<img src=x onerror=alert(1)>"
@@ -106,6 +107,17 @@ def call(monkeypatch, capsys):
 
     yield run
     signal.signal(signal.SIGTERM, before)
+
+
+class _HerePool(InProcess):
+    def __init__(self, jobs=None, limits=None):
+        self.slots = jobs or 1
+
+
+@pytest.fixture
+def without_workers(monkeypatch):
+    """The extract command does its tasks in this process."""
+    monkeypatch.setattr("pipeline.extract.LocalPool", _HerePool)
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ from pipeline.settings import Settings
 from pipeline.splits.protocols import Splitting
 
 
-def test_the_command_counts_splits_estimates_and_writes_nothing(corpus, call, contents):
+def test_the_command_counts_splits_estimates_and_writes_nothing(
+    corpus, call, without_workers, contents
+):
     before = contents(corpus.folder)
     code, said, errors = call(main, *corpus.options, "--dry-run", "--jobs", "2")
     assert (code, errors) == (0, "")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 
 import pytest
@@ -40,10 +41,12 @@ def test_a_finished_cache_is_not_made_again(corpus, cache, call):
     assert {path: path.stat().st_mtime_ns for path in cache.folder.rglob("*")} == before
 
 
-def test_a_cache_made_whole_again_is_not_said_to_have_been_finished(corpus, cache, tmp_path, call):
+def test_a_cache_made_whole_again_is_not_said_to_have_been_finished(
+    corpus, cache, tmp_path, call, without_workers
+):
     folder = shutil.copytree(cache.folder, tmp_path / "cache")
     (folder / "shards/00001.h5").unlink()
-    code, said, errors = call(main, *corpus.options, "-o", folder, "--jobs", "1")
+    code, said, errors = call(main, *corpus.options, "-o", folder)
     assert code == 0, errors
     assert "was finished before" not in said
     assert sha256_of(folder / "shards/00001.h5") == sha256_of(cache.folder / "shards/00001.h5")
@@ -66,22 +69,40 @@ def test_another_corpus_is_refused(corpus, cache):
         )
 
 
+@pytest.fixture(scope="module")
+def small_corpus(tmp_path_factory, make_corpus):
+    folder = tmp_path_factory.mktemp("small") / "videos"
+    return folder, make_corpus(folder, (20, 21, 22), (20, 21, 22))
+
+
+@pytest.fixture(scope="module")
+def made(small_corpus, tmp_path_factory, in_process):
+    """Caches of `small_corpus`: one that is interrupted before its index, and a finished one."""
+    folder, _ = small_corpus
+    out = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(extract_corpus, "write_index", _interrupt)
+        extract(read_corpus([folder]), out / "begun", SMALL, in_process)
+    assert len(shards(out / "begun")) == 6
+    extract(read_corpus([folder]), out / "finished", SMALL, in_process)
+    return out
+
+
 @pytest.fixture
-def begun(tmp_path, make_corpus, in_process, monkeypatch):
-    """A small corpus, and a function that extracts it up to the index and is interrupted there."""
-    files = make_corpus(tmp_path / "videos", (20, 21, 22), (20, 21, 22))
-    folder = tmp_path / "cache"
+def begun(small_corpus, made, tmp_path, in_process):
+    """The videos, a cache of them that lacks its index, and a function that goes on with it."""
+    videos, files = small_corpus
+    folder = shutil.copytree(made / "begun", tmp_path / "cache")
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files.values()}
 
-    def run(out=folder, *, interrupt=False, settings=SMALL):
-        with pytest.MonkeyPatch.context() as patch:
-            if interrupt:
-                patch.setattr(extract_corpus, "write_index", _interrupt)
-            return extract(read_corpus([tmp_path / "videos"]), out, settings, in_process)
+    def run(out=folder, *, settings=SMALL):
+        return extract(read_corpus([videos]), out, settings, in_process)
 
-    with pytest.raises(KeyboardInterrupt):
-        run(interrupt=True)
-    assert len(shards(folder)) == 6
-    return files, folder, run
+    yield files, folder, run
+    for path, (content, when) in before.items():
+        if path.read_bytes() != content:
+            path.write_bytes(content)
+            os.utime(path, ns=(when, when))
 
 
 def test_an_unfinished_cache_is_not_gone_on_with_under_other_settings(begun):
@@ -115,9 +136,9 @@ def test_a_shorter_video_put_in_meanwhile_shortens_all(
 
 @pytest.mark.parametrize("shard_size", [1, 2])
 def test_what_an_earlier_version_began_ends_with_the_same_bytes(
-    tmp_path, make_corpus, in_process, monkeypatch, contents, shard_size
+    small_corpus, tmp_path, in_process, monkeypatch, contents, shard_size
 ):
-    make_corpus(tmp_path / "videos", (20, 21, 22), (20, 21, 22))
+    videos, _ = small_corpus
     settings = dataclasses.replace(SMALL, shard_size=shard_size)
 
     def run(out, stop=False):
@@ -125,7 +146,7 @@ def test_what_an_earlier_version_began_ends_with_the_same_bytes(
             if stop:  # shards and parts are there, but no index
                 patch.setattr(shard_tasks._RemainingWork, "_queue_packing", _stop)
                 patch.setattr(extract_corpus, "_write_cache", _stop)
-            return extract(read_corpus([tmp_path / "videos"]), out, settings, in_process)
+            return extract(read_corpus([videos]), out, settings, in_process)
 
     def _stop(*arguments):
         raise KeyboardInterrupt
@@ -161,10 +182,8 @@ def test_a_video_repaired_meanwhile_is_taken_in(tmp_path, make_corpus, in_proces
     assert contents(tmp_path / "cache") == contents(tmp_path / "fresh")
 
 
-def test_what_is_lost_of_a_finished_cache_is_made_again(begun, contents):
-    _, folder, run = begun
-    run()
-    whole = contents(folder)
+def test_what_is_lost_of_a_finished_cache_is_made_again(finished, contents):
+    folder, whole, run = finished
     others = shards(folder)
     (folder / "shards/00002.h5").unlink()
     run()
@@ -173,39 +192,42 @@ def test_what_is_lost_of_a_finished_cache_is_made_again(begun, contents):
     assert others.items() <= shards(folder).items()
 
 
-def test_a_damaged_index_is_made_again(begun, contents):
-    _, folder, run = begun
-    run()
-    whole = contents(folder)
+def test_a_damaged_index_is_made_again(finished, contents):
+    folder, whole, run = finished
     (folder / "index.h5").write_bytes(b"damaged")
     run()
     assert contents(folder) == whole
 
 
-def test_a_shard_damaged_before_the_end_is_made_again(begun, cut, contents, tmp_path):
+def test_a_shard_damaged_before_the_end_is_made_again(begun, made, cut, contents):
     _, folder, run = begun
     cut(folder / "shards/00002.h5", 0.7)
     run()
-    run(tmp_path / "fresh")
-    assert contents(folder) == contents(tmp_path / "fresh")
+    assert contents(folder) == contents(made / "finished")
 
 
-def test_a_shard_of_another_video_is_not_taken_for_this_one(begun, contents, tmp_path):
+def test_a_shard_of_another_video_is_not_taken_for_this_one(begun, made, contents):
     _, folder, run = begun
     shutil.copy(folder / "shards/00001.h5", folder / "shards/00000.h5")
     run()
-    run(tmp_path / "fresh")
-    assert contents(folder) == contents(tmp_path / "fresh")
+    assert contents(folder) == contents(made / "finished")
+
+
+@pytest.fixture(scope="module")
+def packed(small_corpus, tmp_path_factory, in_process, contents):
+    """Settings with three videos in a shard, and the bytes of the cache that they make."""
+    folder = tmp_path_factory.mktemp("packed") / "cache"
+    settings = dataclasses.replace(SMALL, shard_size=3)
+    extract(read_corpus([small_corpus[0]]), folder, settings, in_process)
+    return settings, contents(folder)
 
 
 @pytest.mark.parametrize("n_parts", [1, 2, 4])
 def test_of_a_shard_of_several_videos_none_is_extracted_twice(
-    tmp_path, make_corpus, in_process, monkeypatch, contents, n_parts
+    small_corpus, packed, tmp_path, in_process, monkeypatch, contents, n_parts
 ):
-    make_corpus(tmp_path / "videos", (20, 21, 22), (20, 21, 22))
-    settings = Settings(width=64, height=48, shard_size=3)
-    videos = read_corpus([tmp_path / "videos"])
-    extract(videos, tmp_path / "whole", settings, in_process)
+    videos = read_corpus([small_corpus[0]])
+    settings, whole = packed
     extracted = []
 
     def count(task, extract_video=shard_tasks.extract_video):
@@ -221,14 +243,14 @@ def test_of_a_shard_of_several_videos_none_is_extracted_twice(
     monkeypatched = False
     extract(videos, tmp_path / "cache", settings, in_process)
     assert sorted(extracted) == sorted(str(video.path) for video in videos)
-    assert contents(tmp_path / "cache") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "cache") == whole
 
 
 def test_a_packed_shard_is_kept_though_one_of_its_videos_timed_out(
-    tmp_path, make_corpus, in_process, monkeypatch
+    small_corpus, tmp_path, in_process, monkeypatch
 ):
-    files = make_corpus(tmp_path / "videos", (20, 21, 22), (20, 21, 22))
-    settings = Settings(width=64, height=48, shard_size=3)
+    folder, files = small_corpus
+    settings = dataclasses.replace(SMALL, shard_size=3)
     extracted = []
 
     def time_out(task, extract_video=shard_tasks.extract_video):
@@ -240,9 +262,9 @@ def test_a_packed_shard_is_kept_though_one_of_its_videos_timed_out(
     monkeypatch.setattr(shard_tasks, "extract_video", time_out)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(extract_corpus, "write_index", _interrupt)
-        extract(read_corpus([tmp_path / "videos"]), tmp_path / "cache", settings, in_process)
+        extract(read_corpus([folder]), tmp_path / "cache", settings, in_process)
     before = shards(tmp_path / "cache")
-    cache = extract(read_corpus([tmp_path / "videos"]), tmp_path / "cache", settings, in_process)
+    cache = extract(read_corpus([folder]), tmp_path / "cache", settings, in_process)
     assert sorted(extracted) == sorted(map(str, files.values()))  # nothing was done twice
     assert shards(tmp_path / "cache") == before
     assert [row["reason"] for row in cache.rejected()] == ["timed out"]
@@ -252,25 +274,37 @@ def test_a_packed_shard_is_kept_though_one_of_its_videos_timed_out(
 
 
 @pytest.fixture
-def finished(begun, contents):
-    """A finished cache with its bytes, and what is done to repair and remake it."""
-    _, folder, run = begun
-    run()
+def finished(small_corpus, made, tmp_path, in_process, contents):
+    """A finished cache with its bytes, and a function that extracts it again."""
+    folder = shutil.copytree(made / "finished", tmp_path / "cache")
 
-    def mend(damaged):
+    def run():
+        return extract(read_corpus([small_corpus[0]]), folder, SMALL, in_process)
+
+    return folder, contents(folder), run
+
+
+@pytest.fixture
+def mend(finished, contents):
+    """Repair and remake a cache; its bytes, without what was set aside."""
+    folder, _, run = finished
+
+    def mended(damaged):
         assert set(set_aside_damaged(folder)) == damaged
-        made = shards(folder)
+        sound = shards(folder)
         run()
-        assert made.items() <= shards(folder).items()  # sound ones were left as they are
+        assert sound.items() <= shards(folder).items()  # they were left as they are
         left = {f"{name}.damaged" for name in damaged}
         assert left <= set(contents(folder))
         return {name: sha for name, sha in contents(folder).items() if name not in left}
 
-    return folder, contents(folder), mend
+    return mended
 
 
-def test_a_damaged_shard_alone_is_made_again_and_no_other_video_is_read(finished, monkeypatch):
-    folder, whole, mend = finished
+def test_a_damaged_shard_alone_is_made_again_and_no_other_video_is_read(
+    finished, mend, monkeypatch
+):
+    folder, whole, _ = finished
     content = bytearray((folder / "shards/00003.h5").read_bytes())
     content[len(content) // 2] ^= 1
     (folder / "shards/00003.h5").write_bytes(content)
@@ -287,8 +321,8 @@ def test_a_damaged_shard_alone_is_made_again_and_no_other_video_is_read(finished
 
 
 @pytest.mark.parametrize("name", ["names.csv", "rejected.csv", "datacard.md", "SHA256SUMS"])
-def test_a_damaged_file_beside_the_index_is_made_again_with_it(finished, name):
-    folder, whole, mend = finished
+def test_a_damaged_file_beside_the_index_is_made_again_with_it(finished, mend, name):
+    folder, whole, _ = finished
     content = bytearray((folder / name).read_bytes())
     content[-1] ^= 2
     (folder / name).write_bytes(content)
@@ -296,8 +330,8 @@ def test_a_damaged_file_beside_the_index_is_made_again_with_it(finished, name):
 
 
 @pytest.mark.parametrize("at", [0.0, 0.1, 0.5, 0.99])
-def test_a_damaged_index_is_found_wherever_it_is_damaged(finished, at):
-    folder, whole, mend = finished
+def test_a_damaged_index_is_found_wherever_it_is_damaged(finished, mend, at):
+    folder, whole, _ = finished
     content = bytearray((folder / "index.h5").read_bytes())
     content[int(at * len(content))] ^= 8
     (folder / "index.h5").write_bytes(content)

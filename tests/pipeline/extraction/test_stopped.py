@@ -13,6 +13,7 @@ from pipeline import farneback
 from pipeline.cache.in_progress import WORK, CacheInProgress
 from pipeline.common.errors import SettingsError
 from pipeline.corpus.reading import read_corpus
+from pipeline.extract import main
 from pipeline.extraction import extract_corpus
 from pipeline.extraction.extract_corpus import extract
 from pipeline.settings import Settings
@@ -70,14 +71,13 @@ def end_group(process):
 
 @pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_same_bytes_and_redoes_nothing(
-    corpus, cache, tmp_path, contents, run_command
+    corpus, cache, tmp_path, contents, call, without_workers
 ):
     folder = tmp_path / "cache"
     notes = folder / WORK / "notes.jsonl"
     moments = [
         lambda: lines(notes) >= 5,  # while probing
-        lambda: len(shards(folder)) >= 1,
-        lambda: len(shards(folder)) >= 4,
+        lambda: len(shards(folder)) >= 2,
         lambda: (folder / "names.csv").exists(),  # while finishing
     ]
     done = {}
@@ -88,16 +88,16 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes_and_redoes_nothing(
         process.communicate()
         assert done.items() <= shards(folder).items()  # not one was written a second time
         done = shards(folder)
-    last = run_command("pipeline.extract", *corpus.options, "-o", folder, "--jobs", "2")
-    assert last.returncode == 0, last.stderr
+    code, said, errors = call(main, *corpus.options, "-o", folder)
+    assert code == 0, errors
     assert done.items() <= shards(folder).items()
     assert contents(folder) == contents(cache.folder)
-    assert last.stdout.replace(str(folder), "X") == cache.stdout.replace(str(cache.folder), "X")
+    assert said.replace(str(folder), "X") == cache.stdout.replace(str(cache.folder), "X")
 
 
 @pytest.mark.slow
 def test_if_only_the_command_dies_its_worker_follows_and_it_can_be_resumed(
-    corpus, cache, tmp_path, contents, run_command
+    corpus, cache, tmp_path, contents, call, without_workers
 ):
     folder = tmp_path / "cache"
     process = begin(corpus, folder)
@@ -105,8 +105,8 @@ def test_if_only_the_command_dies_its_worker_follows_and_it_can_be_resumed(
     process.kill()
     process.wait()
     assert group_is_gone(process)
-    last = run_command("pipeline.extract", *corpus.options, "-o", folder)
-    assert last.returncode == 0, last.stderr
+    code, _, errors = call(main, *corpus.options, "-o", folder)
+    assert code == 0, errors
     assert contents(folder) == contents(cache.folder)
 
 
@@ -168,7 +168,6 @@ def test_a_note_cut_short_is_forgotten_and_the_others_kept(tmp_path):
     "number,moment",
     [
         (signal.SIGINT, 0.3),  # seconds after it began: workers are starting
-        (signal.SIGINT, 0.6),
         (signal.SIGTERM, "extracting"),
     ],
 )
@@ -202,7 +201,7 @@ def test_interrupted_it_ends_at_once_says_how_to_go_on_and_leaves_nobody(
 
 @pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_the_same_command_finishes_it_later(
-    corpus, cache, tmp_path, contents, run_command
+    corpus, cache, tmp_path, contents, call, without_workers
 ):
     """The disk is full in the sense that no file may grow beyond 60 KiB."""
     folder = tmp_path / "cache"
@@ -217,7 +216,7 @@ def test_a_full_disk_ends_the_run_and_the_same_command_finishes_it_later(
     assert "Traceback" not in limited.stderr
     assert "error:" in limited.stderr and "hint:" in limited.stderr
     assert not (folder / "index.h5").exists()
-    assert run_command(*arguments).returncode == 0
+    assert call(main, *arguments[1:])[0] == 0
     assert contents(folder) == contents(cache.folder)
 
 

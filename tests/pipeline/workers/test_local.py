@@ -76,12 +76,6 @@ def task(tmp_path_factory):
     del sys.modules["misbehaving_tasks"]
 
 
-@pytest.fixture
-def pool_of():
-    """Makes a pool of so many processes; `test_cluster` has another one."""
-    return LocalPool
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_left():
     yield
@@ -92,11 +86,11 @@ def nothing_is_left():
     assert left == []
 
 
-def test_what_goes_wrong_with_an_item_costs_that_item_only(pool_of, task):
+def test_what_goes_wrong_with_an_item_costs_that_item_only(task):
     bad = ["abort", "killed", "hang", "exit", "reject", "memory"]
     good = [f"good {n}" for n in range(6)]
     items = [item for pair in zip(bad, good, strict=True) for item in pair]
-    results = dict(pool_of(2, Limits(4)).run(task, items))
+    results = dict(LocalPool(2, Limits(4)).run(task, items))
     assert set(results) == set(items)
     assert [results[item][0] for item in good] == good
     faults = {item: results[item] for item in bad}
@@ -110,23 +104,23 @@ def test_what_goes_wrong_with_an_item_costs_that_item_only(pool_of, task):
     assert said["memory"][0] == "out of memory"
 
 
-def test_what_needs_too_much_memory_is_ended_before_it_takes_it_from_others(pool_of, task):
+def test_what_needs_too_much_memory_is_ended_before_it_takes_it_from_others(task):
     limits = Limits(n_bytes=500 * 10**6)
-    results = dict(pool_of(2, limits).run(task, ["greedy", "good", "fine"]))
+    results = dict(LocalPool(2, limits).run(task, ["greedy", "good", "fine"]))
     assert (results["good"][0], results["fine"][0]) == ("good", "fine")
     assert results["greedy"].reason == "out of memory"
     assert re.fullmatch(r"it used (5|6|7)\d\d\.\d MB", results["greedy"].detail)
 
 
-def test_a_process_that_somebody_killed_costs_nothing(pool_of, task, tmp_path):
+def test_a_process_that_somebody_killed_costs_nothing(task, tmp_path):
     accident = ("accident", str(tmp_path / "happened"))
-    results = list(pool_of(1).run(task, [accident, "good"]))
+    results = list(LocalPool(1).run(task, [accident, "good"]))
     assert [value[0] for _, value in results] == ["good", accident]
 
 
-def test_items_may_have_limits_of_their_own(pool_of, task):
+def test_items_may_have_limits_of_their_own(task):
     items = ["hang", "good"]
-    results = pool_of(2).run(task, items, lambda item: 3 if item == "hang" else 60)
+    results = LocalPool(2).run(task, items, lambda item: 3 if item == "hang" else 60)
     assert {item: isinstance(r, Rejected) for item, r in results} == {"hang": True, "good": False}
 
 
@@ -138,10 +132,10 @@ def test_processes_are_kept_from_one_run_to_the_next_while_asked_to(task):
     assert multiprocessing.active_children() == []
 
 
-def test_more_may_be_asked_for_while_results_come(pool_of, task):
+def test_more_may_be_asked_for_while_results_come(task):
     items = deque(["a"])
     found = []
-    for item, _ in pool_of(1).run(task, items):
+    for item, _ in LocalPool(1).run(task, items):
         found.append(item)
         if len(found) < 4:
             items.append(item + "a")
@@ -157,37 +151,33 @@ def test_processes_are_used_again_and_there_are_no_more_than_asked_for(task):
     assert os.getpid() not in pids
 
 
-def test_no_items_need_no_process(pool_of, task):
-    assert list(pool_of(4).run(task, [])) == []
+def test_no_items_need_no_process(task):
+    assert list(LocalPool(4).run(task, [])) == []
 
 
-@pytest.mark.parametrize(
-    "item,kind,message",
-    [
-        ("fault", ZeroDivisionError, "a fault of the program"),
-        ("picky", Exception, "fault in program"),
-        ("unpicklable", Exception, "a fault that cannot be pickled"),
-    ],
-)
-def test_a_fault_of_the_program_ends_the_run_and_is_raised_here(pool_of, task, item, kind, message):
-    with pytest.raises(kind, match=message):
-        dict(pool_of(2, Limits(8)).run(task, [item, "slow"]))
-
-
-def test_a_full_disk_says_which(pool_of, task):
-    with pytest.raises(OSError, match="No space left") as error:
-        dict(pool_of(1).run(task, ["full"]))
-    assert (error.value.errno, error.value.filename) == (28, "/a/disk")
-
-
-def test_a_fault_says_where_in_the_worker_it_was(pool_of, task):
-    with pytest.raises(ZeroDivisionError) as error:
-        dict(pool_of(1).run(task, ["fault"]))
+def test_a_fault_of_the_program_ends_the_run_and_is_raised_here_with_its_place(task):
+    with pytest.raises(ZeroDivisionError, match="a fault of the program") as error:
+        dict(LocalPool(2, Limits(8)).run(task, ["fault", "slow"]))
     assert "misbehaving_tasks.py" in str(error.value.__cause__)
 
 
-def test_whoever_stops_listening_stops_the_work(pool_of, task):
-    results = pool_of(2, Limits(60)).run(task, ["good", "slow"])
+@pytest.mark.parametrize(
+    "item,message",
+    [("picky", "fault in program"), ("unpicklable", "a fault that cannot be pickled")],
+)
+def test_a_fault_that_cannot_be_sent_is_said(task, item, message):
+    with pytest.raises(Exception, match=message):
+        dict(LocalPool(1).run(task, [item]))
+
+
+def test_a_full_disk_says_which(task):
+    with pytest.raises(OSError, match="No space left") as error:
+        dict(LocalPool(1).run(task, ["full"]))
+    assert (error.value.errno, error.value.filename) == (28, "/a/disk")
+
+
+def test_whoever_stops_listening_stops_the_work(task):
+    results = LocalPool(2, Limits(60)).run(task, ["good", "slow"])
     assert next(results)[0] == "good"
     begin = time.monotonic()
     results.close()

@@ -1,35 +1,28 @@
 """A Ray cluster of three nodes on this machine: the same results, whatever happens to a node."""
 
 import contextlib
-import functools
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 import pytest
 
+from pipeline import farneback
 from pipeline.common.errors import Rejected, SettingsError
+from pipeline.corpus.reading import read_corpus
 from pipeline.extract import main
+from pipeline.extraction import extract
+from pipeline.settings import Settings
 from pipeline.workers import ray_cluster
-from pipeline.workers.local import DEFAULT_LIMITS
+from pipeline.workers.local import Limits
 from pipeline.workers.ray_cluster import RayPool
 from tests.conftest import ROOT, contents, make_corpus, run_command
-
-# What holds for processes of this machine holds on a cluster; `pool_of` is another one here.
-from tests.pipeline.workers.test_local import (  # noqa: F401
-    task,
-    test_a_fault_of_the_program_ends_the_run_and_is_raised_here,
-    test_a_fault_says_where_in_the_worker_it_was,
-    test_a_full_disk_says_which,
-    test_items_may_have_limits_of_their_own,
-    test_more_may_be_asked_for_while_results_come,
-    test_what_goes_wrong_with_an_item_costs_that_item_only,
-    test_what_needs_too_much_memory_is_ended_before_it_takes_it_from_others,
-    test_whoever_stops_listening_stops_the_work,
-)
+from tests.pipeline.workers.test_local import task  # noqa: F401
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -56,15 +49,6 @@ def cluster(task):  # noqa: F811
             started.shutdown()
 
 
-@pytest.fixture
-def pool_of(cluster):
-    """Makes a pool of the cluster's nodes."""
-    with contextlib.ExitStack() as stack:
-        yield lambda jobs, limits=DEFAULT_LIMITS: stack.enter_context(
-            RayPool(cluster.address, limits, jobs=jobs)
-        )
-
-
 @contextlib.contextmanager
 def another_node(cluster, n_cpus, **environment):
     """A node with so many cores, more than any other: by them a request can ask for it."""
@@ -86,29 +70,25 @@ def videos(tmp_path_factory):
     return folder
 
 
-def extraction(videos, out, *how, size="128x96"):
-    return ["pipeline.extract", videos, "-o", out, "--size", size, *map(str, how)]
+def extraction(videos, out, *how):
+    size = ("--size", "128x96", "--shard-size", 3)
+    return ["pipeline.extract", *map(str, [videos, "-o", out, *size, *how])]
 
 
 @pytest.fixture(scope="module")
-def whole(videos, tmp_path_factory):
-    """What a run on this machine makes of them, with so many videos in a shard."""
-
-    @functools.cache
-    def made(shard_size):
-        out = tmp_path_factory.mktemp("whole") / "cache"
-        how = ("--jobs", 2, "--shard-size", shard_size)
-        done = run_command(*extraction(videos, out, *how))
-        assert done.returncode == 0, done.stderr
-        return contents(out)
-
-    return made
+def whole(videos, tmp_path_factory, in_process):
+    """The bytes of what this process makes of them."""
+    out = tmp_path_factory.mktemp("whole") / "cache"
+    settings = Settings(128, 96, flow_backend=farneback.resolve("auto"), shard_size=3)
+    extract(read_corpus([videos]), out, settings, in_process)
+    return contents(out)
 
 
 def half_way(arguments, out):
-    """The command in progress, with some shards made and others not."""
+    """The command in progress, which has made a shard and not all of them."""
+    n_before = len(list(out.glob("shards/?????.h5")))
     process = subprocess.Popen(
-        [sys.executable, "-m", *map(str, arguments)],
+        [sys.executable, "-m", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -116,7 +96,7 @@ def half_way(arguments, out):
         start_new_session=True,
     )
     deadline = time.monotonic() + TIMEOUT
-    while len(list(out.glob("shards/?????.h5"))) < 2:
+    while len(list(out.glob("shards/?????.h5"))) == n_before:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -130,58 +110,103 @@ def end_of(process, code):
     return errors
 
 
-@pytest.mark.parametrize("shard_size", [1, 3])
-def test_a_node_that_is_lost_half_way_costs_nothing(cluster, videos, whole, tmp_path, shard_size):
+def test_a_node_that_is_lost_half_way_costs_nothing(cluster, videos, whole, tmp_path):
     out = tmp_path / "cache"
-    how = ("--ray", cluster.address, "--shard-size", shard_size)
-    process = half_way(extraction(videos, out, *how), out)
+    process = half_way(extraction(videos, out, "--ray", cluster.address), out)
     cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
     try:
-        assert len(list(out.glob("shards/?????.h5"))) < 18 / shard_size
+        assert len(list(out.glob("shards/?????.h5"))) < 6
         end_of(process, 0)
     finally:
         cluster.add_node(num_cpus=1, **NODE)
-    assert contents(out) == whole(shard_size)
+    assert contents(out) == whole
 
 
-@pytest.mark.parametrize(("first", "shard_size"), [("cluster", 3), ("local", 1)])
 def test_ctrl_c_stops_all_nodes_and_the_work_goes_on_here_or_there(
-    cluster, videos, whole, tmp_path, first, shard_size
+    cluster, videos, whole, tmp_path
 ):
     out = tmp_path / "cache"
-    places = {"cluster": ("--ray", cluster.address), "local": ("--jobs", 2)}
-    how = ("--shard-size", shard_size)
-    process = half_way(extraction(videos, out, *places.pop(first), *how), out)
-    begin = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)
-    error, _ = end_of(process, 130).split("\n")[-3:-1]
-    assert error == "error: interrupted"
-    assert time.monotonic() - begin < 15
-    left = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    time.sleep(1)
-    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == left
-    (then,) = places.values()
-    done = run_command(*extraction(videos, out, *then, *how))
+    on_the_cluster = extraction(videos, out, "--ray", cluster.address)
+    for arguments in (on_the_cluster, extraction(videos, out, "--jobs", 2)):
+        process = half_way(arguments, out)
+        begin = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        error, _ = end_of(process, 130).split("\n")[-3:-1]
+        assert error == "error: interrupted"
+        assert time.monotonic() - begin < 15
+        left = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+        time.sleep(1)
+        assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == left
+    done = run_command(*on_the_cluster)
     assert done.returncode == 0, done.stderr
-    assert contents(out) == whole(shard_size)
+    assert contents(out) == whole
 
 
-@pytest.mark.parametrize("victim", ["parent", "itself"])
-def test_whoever_kills_a_process_costs_nothing_and_leaves_none(
-    pool_of,
-    task,  # noqa: F811
-    tmp_path,
-    victim,
-):
-    """Also where it is the Ray worker, which is the parent of the process that does the work."""
-    accident = (victim, str(tmp_path / "pid"))
-    results = dict(pool_of(1).run(task, [accident, "good"]))
-    assert {item: value[0] for item, value in results.items()} == {
-        "good": "good",
-        accident: accident,
-    }
-    status = Path("/proc", (tmp_path / "pid").read_text(), "status")
-    assert not status.exists() or "(zombie)" in status.read_text()
+@pytest.fixture(scope="class")
+def pool(cluster):
+    """Two places on the nodes, where an item may need 500 MB."""
+    with RayPool(cluster.address, Limits(n_bytes=500 * 10**6), jobs=2) as pool:
+        yield pool
+
+
+class TestConnectedOnce:
+    """What holds for processes of this machine holds on a cluster."""
+
+    def test_what_goes_wrong_with_an_item_costs_that_item_only(self, pool, task):  # noqa: F811
+        good = [f"good {n}" for n in range(6)]
+        bad = ["abort", "killed", "hang", "exit", "reject", "memory", "greedy"]
+        items = [*good[:3], *bad, *good[3:]]
+        results = dict(pool.run(task, items, lambda item: 4 if item == "hang" else 60))
+        assert set(results) == set(items)
+        assert [results[item][0] for item in good] == good
+        assert all(isinstance(results[item], Rejected) for item in bad)
+        said = {item: (results[item].reason, results[item].detail) for item in bad}
+        assert said["abort"] == ("crashed the decoder", "SIGABRT")
+        assert said["killed"] == ("crashed the decoder", "SIGKILL")
+        assert said["exit"] == ("crashed the decoder", "exit code 3")
+        assert said["hang"] == ("timed out", "after 4 s")
+        assert said["reject"] == ("too short", "5 frames")
+        assert said["memory"][0] == said["greedy"][0] == "out of memory"
+        assert re.fullmatch(r"it used (5|6|7)\d\d\.\d MB", said["greedy"][1])
+
+    @pytest.mark.parametrize("victim", ["parent", "itself"])
+    def test_whoever_kills_a_process_costs_nothing_and_leaves_none(
+        self,
+        pool,
+        task,  # noqa: F811
+        tmp_path,
+        victim,
+    ):
+        """Also where it is the Ray worker, the parent of the process that does the work."""
+        accident = (victim, str(tmp_path / "pid"))
+        results = dict(pool.run(task, [accident, "good"]))
+        assert {item: value[0] for item, value in results.items()} == {
+            "good": "good",
+            accident: accident,
+        }
+        status = Path("/proc", (tmp_path / "pid").read_text(), "status")
+        assert not status.exists() or "(zombie)" in status.read_text()
+
+    def test_whoever_stops_listening_stops_the_work_and_may_run_more(self, pool, task):  # noqa: F811
+        results = pool.run(task, ["good", "slow"])
+        assert next(results)[0] == "good"
+        begin = time.monotonic()
+        results.close()
+        assert time.monotonic() - begin < 5
+        assert [item for item, _ in pool.run(task, ["fine"])] == ["fine"]
+
+
+def test_a_fault_ends_the_run_and_is_raised_here_with_its_place(cluster, task):  # noqa: F811
+    """It comes as an item that was asked for after the first result."""
+    items = deque(["hang"])
+    with RayPool(cluster.address, Limits(2), jobs=1) as pool:
+        results = pool.run(task, items)
+        assert next(results)[1].detail == "after 2 s"
+        items.append("full")
+        with pytest.raises(OSError, match="No space left") as error:
+            next(results)
+    assert (error.value.errno, error.value.filename) == (28, "/a/disk")
+    assert "misbehaving_tasks.py" in str(error.value.__cause__)
 
 
 def test_an_item_for_which_ray_finds_no_memory_is_rejected(cluster, task):  # noqa: F811
@@ -193,27 +218,31 @@ def test_an_item_for_which_ray_finds_no_memory_is_rejected(cluster, task):  # no
     assert (rejected.reason, rejected.detail[-9:]) == ("out of memory", ", 4 times")
 
 
-def test_nodes_that_join_are_used(cluster, pool_of, task):  # noqa: F811
-    pool = pool_of(None)
-    assert pool.slots == 3
-    results = pool.run(task, map(str, range(100)))
-    next(results)
-    with another_node(cluster, 4), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray_cluster, "RECOUNT_INTERVAL", 0)
-        for _ in range(50):  # nodes are counted when items are handed out, not with each result
+def test_nodes_that_join_are_used_and_where_all_leave_the_run_ends(
+    cluster,
+    task,  # noqa: F811
+    monkeypatch,
+):
+    monkeypatch.setattr(ray_cluster, "RECOUNT_INTERVAL", 0)
+    monkeypatch.setattr(ray_cluster, "NO_NODES_TIMEOUT", 1)
+    with contextlib.ExitStack() as joined:
+        with RayPool(cluster.address) as pool:
+            assert pool.slots == 3
+            results = pool.run(task, map(str, range(100)))
             next(results)
-            if pool.slots == 3 + 4:
-                break
-        assert pool.slots == 3 + 4
-        results.close()
-
-
-def test_after_a_run_that_was_stopped_there_may_be_another(pool_of, task):  # noqa: F811
-    pool = pool_of(2)
-    results = pool.run(task, ["good", "hang"])
-    next(results)
-    results.close()
-    assert [item for item, _ in pool.run(task, ["fine"])] == ["fine"]
+            joined.enter_context(another_node(cluster, 4))
+            for _ in range(50):  # nodes are counted when items are handed out
+                next(results)
+                if pool.slots == 3 + 4:
+                    break
+            assert pool.slots == 3 + 4
+            results.close()
+        with RayPool(cluster.address, request=ray_cluster.Request(cpu=4)) as pool:
+            results = pool.run(task, ["good", "hang"])
+            next(results)
+            joined.close()
+            with pytest.raises(SettingsError, match="no node of the Ray cluster"):
+                next(results)
 
 
 # --------------------------------------------------------------------------------- what is wrong
@@ -291,16 +320,3 @@ def test_a_folder_that_a_node_does_not_see_is_an_error(cluster, failure_of, vide
 
 def alive(cluster):
     return [node for node in cluster.global_state.node_table() if node["Alive"]]
-
-
-def test_a_cluster_without_nodes_ends_the_run(cluster, monkeypatch, task):  # noqa: F811
-    monkeypatch.setattr(ray_cluster, "RECOUNT_INTERVAL", 0)
-    monkeypatch.setattr(ray_cluster, "NO_NODES_TIMEOUT", 1)
-    with contextlib.ExitStack() as stack:
-        with another_node(cluster, 7):
-            request = ray_cluster.Request(cpu=7)
-            pool = stack.enter_context(RayPool(cluster.address, request=request))
-            results = pool.run(task, ["good", "hang"])
-            next(results)
-        with pytest.raises(SettingsError, match="no node of the Ray cluster"):
-            next(results)
