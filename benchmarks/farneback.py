@@ -4,8 +4,8 @@ On the CPU, comparisons alternate in one process pinned to one core, and print t
 neighbouring runs. FOLDER holds ``people/asl_book.mkv`` and ``long/big_buck_bunny_720p.mp4``;
 without it frames are synthetic.
 
-``cuda`` prints pairs per second on a GPU, by our Triton kernels and by plain PyTorch, and the
-bandwidth by the byte count in `pipeline.farneback.cuda.kernels` against that of copies.
+``cuda`` prints pairs per second on a GPU, by Triton kernels and by plain PyTorch, and the bandwidth
+by the byte count in `pipeline.farneback.cuda.kernels` against that of copies.
 """
 
 import os
@@ -132,7 +132,7 @@ def two_threads(frames):
 
 
 def other_methods(frames):
-    """Compare with PyTorch, and, for orientation, with methods that compute something else."""
+    """Compare with PyTorch, and with methods that compute something else."""
     from skimage.registration import optical_flow_ilk, optical_flow_tvl1
 
     few = frames[:3]

@@ -51,11 +51,10 @@ class Audit:
 
 
 def audit(path: Path, layout: str = AUTO) -> Audit:
-    """Read the split of a cache, or of a CSV file with the columns ``path`` and ``split``.
+    """Read the split of a cache, or of a CSV file: path,split[,identity][,original].
 
-    Optional columns are ``identity`` (separated by ``;``) and ``original`` (a path in this list).
-    Missing identities are derived from names as in `read_corpus`; files need not exist. A row may
-    also be an image in a folder named after its video.
+    Missing identities are derived from names; files need not exist. A row may also be an image in a
+    folder named after its video.
     """
     if path.is_dir():
         rows = _from_cache(path)

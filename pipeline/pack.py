@@ -1,8 +1,7 @@
 """The command that packs a cache into one HDF5 file, and unpacks such a file.
 
-It has the attributes and tables of the index, an attribute ``packed`` (its version), and in
-``files/<name>`` the bytes of each file, which can be read without unpacking:
-``h5py.File(io.BytesIO(file["files/shards/00000.h5"][:]))``.
+It has the attributes and tables of the index, an attribute ``packed`` (the version), and the bytes
+of files, readable by ``h5py.File(io.BytesIO(file["files/shards/00000.h5"][:]))``.
 """
 
 import hashlib

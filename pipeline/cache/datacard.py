@@ -11,8 +11,8 @@ from pipeline.common.files import write_whole
 from pipeline.corpus.labelled_video import FAKE, REAL
 from pipeline.corpus.tables import by_kind, by_split, identities, table
 
-MIN_CAMERA_KNOWN = 0.9  # share of a clip's maps; a caveat counts the clips below it
-MIXED_RATES = 1.02  # highest frame rate over lowest; from here on rates count as different
+MIN_CAMERA_KNOWN = 0.9  # share of a clip's maps
+MIXED_RATES = 1.02  # highest frame rate over lowest
 
 
 def write_datacard(
@@ -67,7 +67,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 
 def caveats(clips: Sequence[Clip], extraction: Mapping[str, Any]) -> list[str]:
-    """Return what to know before training on clips: sentences without a capital and a full stop."""
+    """Return what to know before training on clips, in sentences without capital and full stop."""
     sentences = [
         nobody_known(clips),
         _mixed_rates(clips, extraction["fps"]),

@@ -1,8 +1,7 @@
 """Gzip chunks for HDF5, compressed in half the time that HDF5's own filter takes.
 
-libdeflate writes zlib's format twice as fast, hardly larger (figures are in ``docs/cache.md``), and
-HDF5 accepts chunks that are already filtered. The same input gives the same bytes on every
-processor; Intel's faster ISA-L gave another result in one process of 150.
+libdeflate writes zlib's format, hardly larger, and HDF5 accepts filtered chunks. The same input
+gives the same bytes on every processor; Intel's faster ISA-L did not in one process of 150.
 """
 
 from typing import Any

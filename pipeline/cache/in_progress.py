@@ -108,7 +108,7 @@ class CacheInProgress:
         return shard_recipe(self.folder, name) == recipe
 
     def finish(self, shards: Iterable[str]) -> None:
-        """Remove notes, parts, shards of an earlier plan, and temporary files."""
+        """Remove all but the finished cache."""
         for folder in (self.folder, self.folder / "shards"):
             remove_temporaries(folder)
         used = {self.folder / name for name in shards}
@@ -119,7 +119,7 @@ class CacheInProgress:
 
 @functools.cache
 def this_process() -> str:
-    """Return a description that no other process on any machine has."""
+    """Return a description unique among all machines."""
     return f"process {os.getpid()} on {os.uname().nodename} since {datetime.now():%F %T}"
 
 

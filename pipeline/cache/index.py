@@ -52,7 +52,7 @@ def write_sums(folder: Path, sums: Mapping[str, str]) -> None:
 
 
 def finished_cache(folder: Path, stage: str, settings: Mapping[str, Any]) -> Cache | None:
-    """Return the cache in a folder if it is complete; raise `SettingsError` if settings differ."""
+    """Return the cache in a folder if it is complete; refuse other settings."""
     if not (folder / INDEX).is_file():
         return None
     try:

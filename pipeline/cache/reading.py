@@ -98,7 +98,7 @@ class Cache:
             raise IntegrityError(f"clip {clip.id} is in no shard of {self.folder}", _FOREIGN)
 
     def missing(self) -> dict[str, str]:
-        """Return the shards that are missing or have another size: name → what is wrong."""
+        """Return missing shards, or of another size: name → what is wrong."""
         faults = {}
         for shard in self.shards:
             path = self.folder / shard.name
@@ -150,7 +150,7 @@ class Cache:
             ) from error
 
     def verify(self) -> Iterator[tuple[str, str]]:
-        """Read all files; yield the name of each, and what is wrong with it or ``""``."""
+        """Read all files; yield each name, and what is wrong or ``""``."""
         for shard in self.shards:
             fault = _fault(self.folder, shard.name, shard.sha256, "the index")
             if not fault:

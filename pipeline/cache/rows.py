@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 Row = TypeVar("Row")
-BLOCK_ROWS = 4096  # turned into objects at once, and in one chunk on disk
-_NUMBER_KINDS: dict[Any, str] = {int: "i", float: "f"}  # NumPy's; all else is stored as text, "S"
+BLOCK_ROWS = 4096  # read at once, and in one chunk on disk
+_NUMBER_KINDS: dict[Any, str] = {int: "i", float: "f"}  # else text, "S"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class Clip:
     id: str
     video: str  # shared by the clips of one video
     label: int  # 0 real, 1 fake
-    split: str  # train, test, val, holdout, or "" for a video that would straddle two
+    split: str  # train, test, val, holdout; "" if it would straddle two
     identities: tuple[str, ...]
-    shard: str  # path of the shard, relative to the cache
+    shard: str  # its path in the cache
     n_frames: int  # of this clip
     start: float  # seconds into the video
     fps: float  # from here to n_bytes: of the source file

@@ -142,7 +142,7 @@ class _RowBuffer:
         self._parts: list[npt.NDArray[Any]] = []  # of the chunk that is not full yet
 
     def add(self, rows: npt.NDArray[Any]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """Take rows; yield the chunks that they complete, each after its first row's index."""
+        """Take rows; yield the chunks that they complete, with the index of the first row."""
         if self.n_rows + len(rows) > self.n_expected:
             raise ValueError(f"{self.n_rows + len(rows)} rows given, {self.n_expected} expected")
         while len(rows):
@@ -181,7 +181,7 @@ class _UnfailingFile(io.FileIO):
 
 @contextlib.contextmanager
 def _unfailing_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, whole or not there after the block; failed writes raise OSError at its end."""
+    """Open a file that appears whole or not at all; failed writes raise OSError at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary, _UnfailingFile(temporary, "r+") as file:
         try:
@@ -197,7 +197,7 @@ def _unfailing_file(path: Path) -> Iterator[BinaryIO]:
 def writing_shard(
     cache: Path, name: str, *, attrs: Mapping[str, str], compression: Compression = "gzip"
 ) -> Iterator[ShardWriter]:
-    """Write a shard, whole or not there after the block; ``recipe`` in attrs allows to resume."""
+    """Write a shard that appears whole or not at all; a ``recipe`` in attrs is for resuming."""
     with (
         _unfailing_file(cache / name) as file,
         ShardWriter(file, attrs=attrs, compression=compression) as shard,
@@ -207,7 +207,7 @@ def writing_shard(
 
 @contextlib.contextmanager
 def writing_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Write an HDF5 file, whole or not there after the block."""
+    """Write an HDF5 file that appears whole or not at all."""
     with _unfailing_file(path) as file, h5py.File(file, "w") as hdf5:
         yield hdf5
 

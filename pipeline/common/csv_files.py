@@ -1,4 +1,4 @@
-"""CSV files: written whole, safe to open in a spreadsheet, read back unchanged."""
+"""CSV files: safe to open in a spreadsheet, read back unchanged."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def csv_line(values: Iterable[Any]) -> bytes:
-    """Return a line of a CSV file, with a ' before what a spreadsheet would take for a formula."""
+    """Return a line, with a ' before what a spreadsheet would take for a formula."""
     cells = [f"'{text}" if _is_formula(text) else text for text in map(csv_text, values)]
     # The writer does not quote a carriage return by itself.
     has_return = any("\r" in cell for cell in cells)
@@ -53,7 +53,7 @@ def _is_formula(text: str) -> bool:
 
 
 class CsvRow(dict[str, str]):
-    """A row of a CSV file: column → text; ``line`` is the number of its last line."""
+    """A row: column → text; ``line`` is the number of its last line."""
 
     line: int
 

@@ -2,7 +2,7 @@
 
 
 class PipelineError(Exception):
-    """An error that a user can act on: one sentence with path and value, and a hint."""
+    """An error that a user can act on: a sentence with path and value, and a hint."""
 
     exit_code = 2
 
@@ -12,23 +12,23 @@ class PipelineError(Exception):
 
 
 class SettingsError(PipelineError):
-    """Arguments or settings that cannot work (exit code 2)."""
+    """Arguments or settings that cannot work."""
 
 
 class NothingUsable(PipelineError):
-    """No usable video, clip or embedding is left (exit code 1)."""
+    """No usable video, clip or embedding is left."""
 
     exit_code = 1
 
 
 class TooManyRejects(PipelineError):
-    """The command has finished, but rejected more than allowed (exit code 3)."""
+    """The command has finished, but rejected more than allowed."""
 
     exit_code = 3
 
 
 class IntegrityError(PipelineError):
-    """A cache is damaged, or a split leaks (exit code 4)."""
+    """A cache is damaged, or a split leaks."""
 
     exit_code = 4
 

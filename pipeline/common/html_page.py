@@ -21,10 +21,10 @@ def write_page(
     values: Mapping[str, Any],
     filters: Mapping[str, Callable[..., Any]] | None = None,
 ) -> int:
-    """Write a page from a Jinja template, and return its size in bytes.
+    """Write a page from a Jinja template, which escapes values, and return its size in bytes.
 
-    Values are escaped. A script of the template's name is passed as ``script``, and its hash, the
-    only one that the Content-Security-Policy allows, as ``script_sha256``.
+    A script of the template's name is passed as ``script``, and its hash, for the
+    Content-Security-Policy, as ``script_sha256``.
     """
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader([template.parent, Path(__file__).parent]),

@@ -37,8 +37,8 @@ _log = logging.getLogger(__name__)
 def resolve(name: str) -> Backend:
     """Return the backend that a name stands for on this machine, and compile its kernels.
 
-    ``auto`` is ``cuda`` where PyTorch sees a CUDA device, else ``cpu``. Where kernels cannot be
-    compiled, ``opencv`` replaces ``cpu``, with a warning.
+    ``auto`` is ``cuda`` where PyTorch sees a CUDA device, else ``cpu``; ``opencv`` replaces ``cpu``
+    where kernels cannot be compiled, with a warning.
 
     Raises:
         SettingsError: there is no such backend, or it does not work here.
@@ -154,14 +154,13 @@ def flow(
     Args:
         frames: (T, H, W) uint8, grey.
         backend: see `resolve`.
-        initial: (T-1, H, W, 2) float32, initial flow; only OpenCV uses one.
+        initial: (T-1, H, W, 2) float32, initial flow, which only OpenCV uses.
 
     Returns:
         (T-1, H, W, 2) float32: displacement along x and y in pixels per frame.
 
     Raises:
         ValueError: the frames have another shape or dtype.
-        SettingsError: the backend does not work on this machine.
 
     Example:
         >>> y, x = np.mgrid[:64, :64]

@@ -1,7 +1,7 @@
 """OpenCV's Farneback on a CUDA device, for an OpenCV built with CUDA.
 
-It is another function than on the CPU: its pyramid is resized without half-pixel centres
-(opencv#4728); flow differs by hundredths of a pixel on texture, by pixels on noise.
+Its pyramid is resized without half-pixel centres (opencv#4728): flow differs from the CPU's by
+hundredths of a pixel on texture, by pixels on noise.
 """
 
 import functools

@@ -24,7 +24,7 @@ class Parameters:
 
     pyr_scale: float = 0.5  # size of a level relative to the one below
     levels: int = 3  # at most, above the frame itself
-    winsize: int = 15  # side of the square over which motion is averaged, in pixels
+    winsize: int = 15  # side of the square for averaging, in pixels
     iterations: int = 3  # at each level
     poly_n: int = 5  # reach of the expanded neighbourhood, in pixels
     poly_sigma: float = 1.2  # of its Gaussian weights, in pixels
@@ -45,10 +45,7 @@ def level_sizes(height: int, width: int, parameters: Parameters) -> list[tuple[i
 
 @functools.lru_cache(maxsize=64)
 def smoothing_taps(n: int, m: int, level: int) -> tuple[Ints, Floats]:
-    """Return blurring and shrinking from n to m pixels of an axis as sums of neighbouring pixels.
-
-    OpenCV blurs the whole frame (``cv2.GaussianBlur``, mirrored borders), by [1/4 1/2 1/4] for
-    level 0, and resizes it bilinearly. Both are linear and separable.
+    """Return OpenCV's blurring and bilinear shrinking from n to m pixels of an axis as sums.
 
     Returns:
         The first pixel of each sum, (m,), and its weights, (m, taps).
@@ -97,16 +94,12 @@ class Expansion:
 
 
 def expansion(poly_n: int, poly_sigma: float) -> Expansion:
-    """Return the tables of OpenCV's ``FarnebackPrepareGaussian``.
-
-    G holds the moments of weighted least squares; by its symmetry four entries of its inverse,
-    which turns correlations into coefficients, are enough.
-    """
+    """Return the tables of OpenCV's ``FarnebackPrepareGaussian``."""
     x = np.arange(-poly_n, poly_n + 1)
     g = np.exp(-x * x / (2 * poly_sigma**2)).astype(np.float32)
     g = (g / g.astype(np.float64).sum()).astype(np.float32)
     moment = [float((g.astype(np.float64) * x**k).sum()) for k in (0, 2, 4)]
-    G = np.zeros((6, 6))  # of 1, x, y, x², y², xy
+    G = np.zeros((6, 6))  # moments of 1, x, y, x², y², xy; its inverse has four distinct entries
     G[0, 0] = moment[0] ** 2
     G[1, 1] = G[2, 2] = moment[1] * moment[0]
     G[0, 3] = G[3, 0] = G[0, 4] = G[4, 0] = moment[1] * moment[0]

@@ -21,12 +21,9 @@ Image = npt.NDArray[np.uint8]
 
 
 def contact_sheet(cache: Cache, clips: Sequence[Clip], columns: int = 10) -> Image:
-    """Draw clips from top to bottom, each at some moments: frames above their flow maps.
+    """Draw clips, each at some moments, as (height, width, 3) uint8 RGB: frames above flow maps.
 
     On the left is the first whole frame with the crop in yellow and the followed face in blue.
-
-    Returns:
-        (height, width, 3) uint8, RGB.
     """
     return np.concatenate([_clip_rows(cache, clip, columns) for clip in clips])
 

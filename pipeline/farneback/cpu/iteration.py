@@ -42,10 +42,10 @@ from pipeline.farneback.cpu.vectors import (
 )
 
 HALF = 7  # of the window of 15 x 15
-RING = 16  # rows of G and h in memory: the window, and the one that leaves it
-RESTART = 16  # rows between fresh column sums, which bounds rounding errors
+RING = 16  # rows of G and h: the window, and the one that leaves it
+RESTART = 16  # rows between fresh column sums, to bound rounding errors
 REGULARISATION = 1e-3  # added to the determinant
-MAX_WEIGHED = 36  # pixels weighed for one vector; with more, lane by lane is faster
+MAX_WEIGHED = 36  # pixels per vector; with more, lane by lane is faster
 
 
 @kernel
@@ -54,9 +54,9 @@ def update_row(
 ):
     """Compute G and h for row y.
 
-    The second frame's coefficients are interpolated bilinearly at p + d. Where the 16 pixels of a
-    vector move by the same whole pixels, as most do, they are read contiguously; else all pixels
-    near them are weighed; else lanes are read alone. Outside, only the first frame counts.
+    The second frame is interpolated bilinearly at p + d. Where the 16 pixels of a vector move by
+    the same whole pixels, as most do, they are read contiguously; else all pixels near them are
+    weighed, or lanes are read alone. Outside, only the first frame counts.
 
     Args:
         one, two: coefficients from `expand`.
@@ -171,10 +171,10 @@ def update_row(
 
 @kernel
 def solve_row(ring, pitch, height, width, y, sums, fx, fy, at):
-    """Compute the flow of row y from G and h, averaged over the window; rows come in order.
+    """Compute the flow of row y, which come in order, from means of G and h over the window.
 
-    ``ring`` holds them down to seven rows below y. Column sums, ``sums``, move down with the row:
-    one row enters, one leaves. Sums of fifteen along the row are five of three. Borders repeat.
+    Column sums move down with the row: one row enters, one leaves. Sums of fifteen along the row
+    are five of three. Borders repeat.
     """
     unit = 5 * pitch
     for c in range(5):

@@ -1,9 +1,8 @@
 """The levels of the pyramid: blurred and shrunk copies of the frame.
 
-OpenCV blurs the whole frame for every level and then discards most of it (``GaussianBlur`` and
-``resize`` in ``FarnebackOpticalFlowImpl::calc``). Here both are one weighted sum per pixel, with
-the weights of `pipeline.farneback.parameters.smoothing_taps`. Frames are flat uint8 with ``pitch``
-bytes a row; ``row`` is scratch, two vectors longer than a row.
+OpenCV blurs the whole frame for every level and then shrinks it (``GaussianBlur`` and ``resize`` in
+``FarnebackOpticalFlowImpl::calc``). Here both are one weighted sum per pixel. Frames are flat uint8
+with ``pitch`` bytes a row; ``row`` is scratch, two vectors longer than a row.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Vectors of 16 numbers for numba kernels.
 
 LLVM maps them to one register of AVX-512, two of AVX, four of SSE or Neon. ``+ - * /`` work lane by
-lane, fused where possible (FMA) but never reordered; the functions below do the rest.
+lane, fused where possible (FMA) but never reordered.
 
 Numba's cache on disk does not notice changes of this file: touch the kernels after an edit.
 """
@@ -172,7 +172,7 @@ square_root = _llvm(f"llvm.sqrt.v{LANES}f32")
 
 @intrinsic
 def positive(typing, x):
-    """Return the value where it is above 0, else 0."""
+    """Return max(x, 0)."""
 
     def generate(context, builder, signature, args):
         zero = ir.Constant(_FLOATS, [ir.Constant(_F32, 0.0)] * LANES)
@@ -205,7 +205,7 @@ def to_floats(typing, x):
 
 @intrinsic
 def inside(typing, x, width, y, height):
-    """Return -1 in the lanes with 0 <= x < width and 0 <= y < height, else 0."""
+    """Return -1 where 0 <= x < width and 0 <= y < height, else 0."""
 
     def generate(context, builder, signature, args):
         in_row = builder.icmp_unsigned("<", args[0], _repeat(builder, args[1], _INTS))
@@ -231,7 +231,7 @@ def where(typing, mask, x, y):
 
 @intrinsic
 def all_are(typing, x, value, y, other):
-    """Return whether every lane of x is ``value`` and every lane of y is ``other``."""
+    """Return whether all lanes of x are ``value`` and all of y are ``other``."""
 
     def generate(context, builder, signature, args):
         same = builder.and_(
