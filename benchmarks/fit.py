@@ -1,13 +1,9 @@
 """How fast is training? ``python -m benchmarks.fit [--device cuda]``.
 
-Random embeddings in a real cache, for two corpora: the notebook's (26 training videos of 305
-frames) and a larger one (400 clips of 65 frames). The same head is trained on one fold, from the
-same weights and on the same batches, by `model.training.train` and by the usual loop: a ``Dataset``
-that opens the HDF5 file for each item, and a ``DataLoader`` without workers and with two persistent
-ones. Epochs, validation included, alternate; ratios are medians. The losses of both must agree to
-1e-5.
-
-The usual loop is also timed over batches that are in memory already: no data loading can be faster.
+The same head is trained on random embeddings, from the same weights and on the same batches, by
+`model.training.train` and by the usual loop: a ``Dataset`` that opens the HDF5 file for each item,
+and a ``DataLoader`` with and without workers. That loop is also fed from memory, as no data loading
+can be faster. Epochs alternate; ratios are medians; losses must agree to 1e-5.
 """
 
 import argparse

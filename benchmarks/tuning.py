@@ -1,10 +1,8 @@
-"""Does the search by Gaussian processes find more than chance does?
+"""Does the search by Gaussian processes find more than chance?
 
-Run ``python -m benchmarks.tuning EMBEDDINGS [TRIALS [SEEDS]]`` on a cache that features.embed made.
-For each seed both searches try the default settings first, then 19 other points of the same space.
-The random search runs all folds of each trial. Reported are the validation loss of the best
-settings of each search, the test AUC of the detector trained with them, and the number of folds.
-Heads are trained for at most 25 epochs, which takes a third of the time of the default.
+Run ``python -m benchmarks.tuning EMBEDDINGS [TRIALS [SEEDS]]``. Both searches try the default
+settings first, then other points of the same space; random search runs all folds. Reported are the
+best loss, the test AUC of a detector with those settings, and the number of folds, for each seed.
 """
 
 import sys

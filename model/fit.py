@@ -2,7 +2,7 @@
 
 import functools
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 import cloup
@@ -22,6 +22,13 @@ from pipeline.common.cli import Command, some_of
 from pipeline.workers.local import LocalPool
 
 DEFAULTS = TrainingSettings()
+
+
+def _setting(name: str, kind: "click.ParamType[Any]", text: str) -> Any:
+    """Make the option of a field of `TrainingSettings`, with its default."""
+    metavar = {click.IntRange: "N", click.FloatRange: "X"}.get(type(kind))
+    default = getattr(DEFAULTS, name.removeprefix("--").replace("-", "_"))
+    return cloup.option(name, metavar=metavar, type=kind, default=default, help=text)
 
 
 @cloup.command(cls=Command)
@@ -91,17 +98,11 @@ DEFAULTS = TrainingSettings()
 )
 @cloup.option_group(
     "The head and its training (the start of --tune)",
-    cloup.option(
-        "--head",
-        type=click.Choice(HEADS),
-        default=DEFAULTS.head,
-        help="Temporal model; mean ignores the order of time.",
-    ),
-    cloup.option(
+    _setting("--head", click.Choice(HEADS), "Temporal model; mean ignores the order of time."),
+    _setting(
         "--fusion",
-        type=click.Choice(FUSIONS),
-        default=DEFAULTS.fusion,
-        help="early: join streams before the head. late: average logits of one head per stream.",
+        click.Choice(FUSIONS),
+        "early: join streams before the head. late: average logits of one head per stream.",
     ),
     cloup.option(
         "--streams",
@@ -110,77 +111,20 @@ DEFAULTS = TrainingSettings()
         callback=some_of(STREAMS),
         help=f"Streams to join: some of {', '.join(STREAMS)}.",
     ),
-    cloup.option(
-        "--learning-rate",
-        metavar="X",
-        type=click.FloatRange(0, 1, min_open=True),
-        default=DEFAULTS.learning_rate,
-        help="Learning rate of AdamW.",
-    ),
-    cloup.option(
-        "--batch-size",
-        metavar="N",
-        type=click.IntRange(1),
-        default=DEFAULTS.batch_size,
-        help="Clips per step.",
-    ),
-    cloup.option(
-        "--sequence-length",
-        metavar="N",
-        type=click.IntRange(1),
-        default=DEFAULTS.sequence_length,
-        help="Flow maps in a temporal crop.",
-    ),
-    cloup.option(
-        "--weight-decay",
-        metavar="X",
-        type=click.FloatRange(0, 1),
-        default=DEFAULTS.weight_decay,
-        help="Weight decay of AdamW.",
-    ),
-    cloup.option(
-        "--dropout",
-        metavar="X",
-        type=click.FloatRange(0, 0.95),
-        default=DEFAULTS.dropout,
-        help="Dropout before, between and after layers.",
-    ),
-    cloup.option(
-        "--hidden",
-        metavar="N",
-        type=click.IntRange(1),
-        default=DEFAULTS.hidden,
-        help="Width of layers.",
-    ),
-    cloup.option(
-        "--layers",
-        metavar="N",
-        type=click.IntRange(1, 8),
-        default=DEFAULTS.layers,
-        help="Number of layers.",
-    ),
+    _setting("--learning-rate", click.FloatRange(0, 1, min_open=True), "Learning rate of AdamW."),
+    _setting("--batch-size", click.IntRange(1), "Clips per step."),
+    _setting("--sequence-length", click.IntRange(1), "Flow maps in a temporal crop."),
+    _setting("--weight-decay", click.FloatRange(0, 1), "Weight decay of AdamW."),
+    _setting("--dropout", click.FloatRange(0, 0.95), "Dropout before, between and after layers."),
+    _setting("--hidden", click.IntRange(1), "Width of layers."),
+    _setting("--layers", click.IntRange(1, 8), "Number of layers."),
     cloup.option(
         "--bidirectional", is_flag=True, help="Read sequences in both directions (LSTM and GRU)."
     ),
-    cloup.option(
-        "--pooling",
-        type=click.Choice(POOLINGS),
-        default=DEFAULTS.pooling,
-        help="Reduction over time to one vector.",
-    ),
-    cloup.option(
-        "--max-epochs",
-        metavar="N",
-        type=click.IntRange(1),
-        default=DEFAULTS.max_epochs,
-        help="Highest number of epochs per fold.",
-    ),
-    cloup.option(
-        "--patience",
-        metavar="N",
-        type=click.IntRange(1),
-        default=DEFAULTS.patience,
-        help="Stop after N epochs without a better validation loss.",
+    _setting("--pooling", click.Choice(POOLINGS), "Reduction over time to one vector."),
+    _setting("--max-epochs", click.IntRange(1), "Highest number of epochs per fold."),
+    _setting(
+        "--patience", click.IntRange(1), "Stop after N epochs without a better validation loss."
     ),
     cloup.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, ..."),
 )

@@ -58,22 +58,20 @@ def fit(
     """Train a detector on the training split of an embedding cache.
 
     Tuning, early stopping, temperature and threshold use validation folds of the training split.
-    Test split and holdout are not read before the model is final.
+    Test split and holdout are not read before the model is final. A run that was interrupted in
+    ``folder`` is resumed.
 
     Args:
         cache: cache of the embed stage.
-        folder: folder of the run; an interrupted search there is resumed.
-        settings: settings of the heads; with ``n_trials`` the start of the search.
-        n_trials: tuning trials, 0 for none.
-        search: scope of tuning.
+        folder: folder of the run.
+        settings: settings of the heads; with ``n_trials`` the start of tuning.
+        search: settings that are tuned.
         warm: settings that tuning tries first.
         jobs: tuning trials that run in parallel.
         seconds: time after which no trial starts.
-        n_folds: folds of the cross-validation; fewer if there are too few identities.
-        seed: seed of folds, search and training.
-        device: PyTorch device, or ``auto``.
-        max_fpr: highest false-positive rate that the threshold allows on validation videos; None
-            puts it at the equal error rate.
+        n_folds: validation folds; fewer if there are too few identities.
+        seed: seed of folds, tuning and training.
+        max_fpr: highest false-positive rate on validation videos; default equal error rate.
         abstain: share of the validation videos that should be too close to call.
         allow_leaks: continue if the split leaks; every result then has a warning.
 
@@ -145,7 +143,12 @@ def fit(
             max_fpr=max_fpr,
             abstain=abstain,
             margin=point.margin,
-            versions=_versions(),
+            versions={
+                "numpy": np.__version__,
+                "scikit-learn": sklearn.__version__,
+                "scikit-optimize": skopt.__version__,
+                "torch": torch.__version__,
+            },
             leak_warning=leak_warning,
             threshold_warning=point.warning,
         )
@@ -173,16 +176,6 @@ def refit(
     """Train a run again with the same settings, folds and seed, without tuning.
 
     On the same kind of machine the weights are the same to the last bit.
-
-    Args:
-        original: run to repeat.
-        folder: folder of the new run.
-        cache: embedding cache of the original, if it was moved.
-        device: PyTorch device, or ``auto``.
-        allow_leaks: see `fit`.
-
-    Raises:
-        IntegrityError: the cache is another one, or its split leaks.
     """
     config = original.config
     run = fit(
@@ -202,14 +195,7 @@ def refit(
 
 
 def training_folds(training: Sequences, n_folds: int, seed: int) -> list[tuple[Indices, Indices]]:
-    """Return pairs of training and validation indices.
-
-    A prescribed validation split is the only fold; otherwise folds are disjoint in identities.
-
-    Raises:
-        NothingUsable: a class is missing from the training or the validation split.
-        SettingsError: not even two folds are possible.
-    """
+    """Return training and validation indices: of a prescribed split, or of folds by identity."""
     prescribed = np.array([clip.split == "val" for clip in training.clips])
     if set(training.labels[~prescribed]) != {0, 1}:
         raise NothingUsable(
@@ -228,11 +214,7 @@ def training_folds(training: Sequences, n_folds: int, seed: int) -> list[tuple[I
 
 
 def best_settings(folder: Path) -> list[TrainingSettings]:
-    """Return the best settings that the tuning of a run found, at most three.
-
-    Raises:
-        SettingsError: the run was not tuned.
-    """
+    """Return the best settings, at most three, that the tuning of a run found."""
     try:
         begun = json.loads((folder / BEGUN).read_text())
         names = {field.name for field in dataclasses.fields(TrainingSettings)}
@@ -259,7 +241,7 @@ def _locked(folder: Path, begun: dict[str, Any], tuned: bool) -> Iterator[None]:
 
 
 def _begin(folder: Path, begun: dict[str, Any], tuned: bool) -> None:
-    """Write the settings of a run, or check that those of the run in the folder are the same."""
+    """Write the settings of a new run, or check those that are in its folder."""
     path, text = folder / BEGUN, json.dumps(begun, indent=1)
     if path.is_file():
         check_same_settings(folder, json.loads(path.read_text()), json.loads(text))
@@ -286,12 +268,3 @@ def _write_history(folder: Path, folds: Sequence[Fold]) -> None:
     header = ["fold", "epoch", "train_loss", "val_loss", "val_auc"]
     write_csv(folder / "history.csv", header, rows)
     plot_training([fold.history for fold in folds], folder / "training.png")
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__,
-        "scikit-optimize": skopt.__version__,
-        "torch": torch.__version__,
-    }

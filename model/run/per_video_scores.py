@@ -19,11 +19,7 @@ UNSEEN = ("test", "holdout")  # splits that training never reads
 
 
 def unseen_splits(cache: Cache) -> list[str]:
-    """Return those of the splits test and holdout that have videos.
-
-    Raises:
-        NothingUsable: there are none.
-    """
+    """Return those of the splits test and holdout that have videos; at least one must."""
     splits = [split for split in UNSEEN if any(clip.split == split for clip in cache.clips)]
     if not splits:
         raise NothingUsable(
@@ -38,12 +34,7 @@ def by_video(
 ) -> tuple[list[str], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Average the logits of the clips of each video.
 
-    Args:
-        clips: N rows of an index.
-        logits: (N,) float64, NaN for a clip without one.
-
-    Returns:
-        V video ids, labels (V,) int64, and logits (V,) float64, NaN if no clip has one.
+    Returns ids, labels (V,) int64, and logits (V,) float64, NaN if no clip has one.
     """
     labels: dict[str, int] = {}
     values: dict[str, list[float]] = {}
@@ -67,13 +58,9 @@ def score_videos(
 
 
 def write_predictions(run: Run, cache: Cache, out_of_fold: Mapping[str, float]) -> None:
-    """Write ``predictions.csv``, one row per video of the cache.
+    """Write ``predictions.csv``, one row per video of the cache that a run was trained on.
 
-    Args:
-        run: trained run.
-        cache: embedding cache that it was trained on.
-        out_of_fold: id of a training video → its probability, from heads that did not train on it;
-            other videos get that of the whole ensemble.
+    Training videos have the probabilities ``out_of_fold``, others that of the whole ensemble.
     """
     probabilities = dict(out_of_fold)
     if any(clip.split in UNSEEN for clip in cache.clips):

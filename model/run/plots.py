@@ -106,15 +106,7 @@ def plot_sweep(
     path: Path,
     warnings: Sequence[str] = (),
 ) -> None:
-    """Plot AUC and accuracy with 95% intervals, one row per perturbation.
-
-    Args:
-        points: perturbation → AUC and accuracy; the unchanged videos come first.
-        title: title of the figure.
-        threshold: operating threshold of the run.
-        path: PNG to write.
-        warnings: texts above the plots.
-    """
+    """Plot AUC and accuracy with 95% intervals, one row per perturbation; no change comes first."""
     figure = Figure(figsize=(9, 1.6 + 0.3 * len(points)), layout="constrained")
     _write_warnings(figure, warnings, width=120)
     names = ("AUC", f"accuracy at the run's threshold, {threshold:.3f}")

@@ -29,65 +29,42 @@ SCHEMA = 3
 CONFIG = "config.json"
 MODEL = "model.pt"
 UNDECIDABLE = "undecidable"  # verdict
-# Files that a verdict depends on, if present; reports and their inputs are not among them.
+# Files that a verdict depends on, if present.
 CHECKSUMMED = (CONFIG, MODEL, "anomaly.npz", "band.json", "training.csv")
 
 
 @dataclass(frozen=True)
 class Config:
-    """All settings of a run: enough to process a new video alike, and to repeat the training.
-
-    Attributes:
-        schema: version of this layout.
-        cache: path of the embedding cache.
-        cache_sha256: sha256 of its index.
-        frames: T, frames of a clip.
-        extraction: settings of `pipeline.extraction.extract_corpus`.
-        embedding: settings of `features.embedding`.
-        widths: stream → number of its features, in the order of the head's input.
-        training: settings of the heads.
-        n_heads: heads in the ensemble, one per fold.
-        trials: tuning trials that chose the settings, 0 without tuning.
-        seed: seed of folds, tuning and training.
-        temperature: a probability is the sigmoid of logit / temperature.
-        threshold: operating threshold; a video is called fake from this probability on.
-        max_fpr: highest false-positive rate that the threshold allows on validation videos; None:
-            the threshold is at the equal error rate.
-        abstain: share of the validation videos that should be too close to call.
-        margin: distance from the threshold, in logits, below which a video is too close to call.
-        versions: versions of the libraries.
-        leak_warning: warning for every result if the split leaks, or empty.
-        threshold_warning: reason why the threshold cannot guarantee ``max_fpr``, or empty.
-    """
+    """All settings of a run: enough to process a new video alike, and to train again."""
 
     schema: int
     cache: str
     cache_sha256: str
-    frames: int
+    frames: int  # T, frames of a clip
     extraction: dict[str, Any]
     embedding: dict[str, Any]
-    widths: dict[str, int]
+    widths: dict[str, int]  # stream → number of its features, in the head's order
     training: TrainingSettings
-    n_heads: int
+    n_heads: int  # one per fold
     trials: int
     seed: int
-    temperature: float
-    threshold: float
-    max_fpr: float | None
-    abstain: float
-    margin: float
+    temperature: float  # a probability is the sigmoid of logit / temperature
+    threshold: float  # fake from this probability on
+    max_fpr: float | None  # None: the threshold is at the equal error rate
+    abstain: float  # share of validation videos that should be undecidable
+    margin: float  # logits; nearer to the threshold a video is undecidable
     versions: dict[str, str]
     leak_warning: str = ""
-    threshold_warning: str = ""
+    threshold_warning: str = ""  # if it cannot guarantee max_fpr
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """The streams that the head uses, in the order of its input."""
+        """Streams in the order of the head's input."""
         return tuple(self.widths)
 
     @property
     def options(self) -> Options:
-        """How to embed a new clip: only the streams that the head uses, without augmentation."""
+        """Options to embed a new clip: the streams that the head uses, without augmentation."""
         options = Options.from_json(self.embedding)
         streams = tuple(stream for stream in options.streams if stream in self.streams)
         return dataclasses.replace(options, streams=streams, augment=())
@@ -100,7 +77,7 @@ class Config:
 
     @property
     def threshold_rule(self) -> str:
-        """How the threshold was chosen, to end a sentence."""
+        """The rule by which the threshold was chosen, to end a sentence."""
         if self.max_fpr is None:
             return "where the errors on the validation folds are equal"
         return (
@@ -130,12 +107,7 @@ class Run:
 
 
 def read_config(folder: Path) -> Config:
-    """Read the configuration of a run, not its model.
-
-    Raises:
-        SettingsError: the folder is not a run, or a run of another version.
-        IntegrityError: the file is damaged.
-    """
+    """Read the configuration of a run, not its model."""
     if not (folder / CONFIG).is_file():
         raise SettingsError(_not_a_run(folder), "python -m model.fit EMBEDDINGS -o RUN makes one")
     try:
@@ -158,7 +130,7 @@ def load_run(folder: Path) -> Run:
     """Open a run and verify its checksums.
 
     Raises:
-        SettingsError: the folder is not a run, or a run of another version.
+        SettingsError: the folder is not a run, or one of another version.
         IntegrityError: its files are damaged.
     """
     import torch
@@ -229,16 +201,7 @@ def digest_of(run: Run) -> str:
 
 
 def cache_of(run: Run, cache: Cache | None = None) -> Cache:
-    """Return the embedding cache that a run was trained on.
-
-    Args:
-        run: trained run.
-        cache: that cache, if it was moved.
-
-    Raises:
-        SettingsError: the cache is not where it was.
-        IntegrityError: this is another cache.
-    """
+    """Return the cache that a run was trained on; ``cache`` is that cache, if it was moved."""
     if cache is None:
         try:
             cache = Cache(Path(run.config.cache), "embed")

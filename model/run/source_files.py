@@ -21,16 +21,10 @@ UNLISTED, MISSING, CHANGED = LOST = (
 def find_videos(
     cache: Cache, clips: Sequence[Clip], folder: Path | None, pool: Pool
 ) -> dict[str, Path | str]:
-    """Find the source file of each video by its sha256.
+    """Find the source file of one clip of each video by its sha256; else say why, as one of `LOST`.
 
-    Args:
-        cache: embedding cache; ``names.csv`` in it or in a cache beside it lists paths.
-        clips: one clip of each video.
-        folder: another folder to search, whatever its files are called.
-        pool: pool in which files are read.
-
-    Returns:
-        video id → its file, or one of `LOST`.
+    Candidates are the paths in ``names.csv`` in the cache or beside it, and all files of
+    ``folder``.
     """
     listed = listed_files(cache, {clip.video for clip in clips})
     by_size = _by_size(folder)

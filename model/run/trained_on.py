@@ -19,11 +19,7 @@ def write_trained_on(folder: Path, clips: Iterable[Clip]) -> None:
 
 
 def trained_on(folder: Path) -> set[str]:
-    """Return the group keys of a run's training videos: identities, originals, recordings, files.
-
-    Raises:
-        SettingsError: the run has no ``training.csv``.
-    """
+    """Return all group keys (identities, originals, files ...) of a run's training videos."""
     path = folder / TRAINING
     if not path.is_file():
         raise SettingsError(
@@ -33,19 +29,9 @@ def trained_on(folder: Path) -> set[str]:
 
 
 def check_unseen(folder: Path, clips: Iterable[Clip], source: str, *, allow: bool = False) -> str:
-    """Raise an error if videos share a group key with the training videos of a run.
+    """Raise IntegrityError if clips share a group key with a run's training videos.
 
-    Args:
-        folder: folder of the run.
-        clips: clips to evaluate.
-        source: where they come from, for the message.
-        allow: return a warning instead.
-
-    Returns:
-        the warning for every result on these clips; empty if nothing is shared.
-
-    Raises:
-        IntegrityError: a group key is on both sides.
+    With ``allow`` return a warning for every result instead, empty if nothing is shared.
     """
     shared = sorted(trained_on(folder) & {key for clip in clips for key in clip.group_keys})
     if not shared:

@@ -7,48 +7,29 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from model.statistics.metrics import Metric, auc_roc, with_intervals
+from model.statistics.metrics import Labels, Metric, Scores, auc_roc, with_intervals
 from pipeline.cache import Clip
 
-Labels = npt.NDArray[np.int64]
 UNSTATED = "unstated"
 
 
 @dataclass(frozen=True)
 class Part:
-    """Results on part of the videos of a split.
-
-    Attributes:
-        real: number of real videos.
-        fake: number of fake videos.
-        auc_roc: AUC; its value is None with one class only.
-        fakes_called_fake: true-positive rate at the operating threshold.
-        reals_called_fake: false-positive rate at the operating threshold.
-    """
+    """Results on part of the videos of a split."""
 
     real: int
     fake: int
     auc_roc: Metric
-    fakes_called_fake: Metric
+    fakes_called_fake: Metric  # share, at the operating threshold
     reals_called_fake: Metric
 
 
 def by_manipulation(
-    clips: Sequence[Clip],
-    probabilities: npt.NDArray[np.float64],
-    threshold: float,
-    groups: Labels,
+    clips: Sequence[Clip], probabilities: Scores, threshold: float, groups: Labels
 ) -> dict[str, Part]:
     """Return results on the fakes of each manipulation with all real videos.
 
-    Args:
-        clips: one clip of each of V videos.
-        probabilities: probabilities of being fake, (V,) float64.
-        threshold: operating threshold.
-        groups: group numbers, (V,) int64, equal for linked videos.
-
-    Returns:
-        manipulation → results; empty if there is only one.
+    ``clips`` has one clip of each of V videos. With one manipulation there are no results.
     """
     values = [clip.manipulation or UNSTATED if clip.label else "" for clip in clips]
     real = np.array([not clip.label for clip in clips])
@@ -59,10 +40,7 @@ def by_manipulation(
 
 
 def by_source(
-    clips: Sequence[Clip],
-    probabilities: npt.NDArray[np.float64],
-    threshold: float,
-    groups: Labels,
+    clips: Sequence[Clip], probabilities: Scores, threshold: float, groups: Labels
 ) -> dict[str, Part]:
     """Return results on the videos of each source; arguments as in `by_manipulation`."""
     values = [clip.source or UNSTATED for clip in clips]
@@ -80,7 +58,7 @@ def _rows(values: list[str]) -> dict[str, npt.NDArray[np.bool_]]:
 
 def _part(
     clips: Sequence[Clip],
-    probabilities: npt.NDArray[np.float64],
+    probabilities: Scores,
     threshold: float,
     groups: Labels,
     rows: npt.NDArray[np.bool_],
@@ -89,7 +67,7 @@ def _part(
     probabilities = probabilities[rows]
     called = probabilities >= threshold
 
-    def measure(sample: npt.NDArray[np.int64]) -> dict[str, float]:
+    def measure(sample: Labels) -> dict[str, float]:
         y, verdicts = labels[sample], called[sample]
         return {
             "auc_roc": auc_roc(y, probabilities[sample]),

@@ -3,45 +3,31 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-from model.statistics.metrics import distance, equal_error, threshold_at_fpr
-
-Labels = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+from model.statistics.metrics import Labels, Scores, distance, equal_error, threshold_at_fpr
 
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Parameters that turn logits into verdicts.
-
-    Attributes:
-        temperature: a probability is the sigmoid of logit / temperature.
-        threshold: probability from which on a video is called fake.
-        margin: distance from the threshold, in logits, below which a video is too close to call.
-        warning: reason why the threshold cannot guarantee the false-positive rate, or empty.
-    """
+    """Parameters that turn logits into verdicts."""
 
     temperature: float
     threshold: float
-    margin: float = 0.0
+    margin: float = 0.0  # logits from the threshold
     warning: str = ""
 
 
 def operating_point(
-    labels: Labels, logits: Floats, *, max_fpr: float | None = None, abstain: float = 0.0
+    labels: Labels, logits: Scores, *, max_fpr: float | None = None, abstain: float = 0.0
 ) -> OperatingPoint:
-    """Choose temperature, threshold and margin on validation videos.
+    """Choose temperature, threshold and margin on validation videos; NaN logits are ignored.
 
-    Args:
-        labels: (V,) int64: 0 real, 1 fake.
-        logits: (V,) float64 from heads that did not train on the video; NaN is ignored.
-        max_fpr: highest false-positive rate; None puts the threshold at the equal error rate.
-        abstain: share of the videos that should be too close to call.
+    Without ``max_fpr``, the highest false-positive rate, the threshold is at the equal error rate.
+    ``abstain`` is the share of videos that should be too close to call.
     """
     valid = ~np.isnan(logits)
     labels, logits = labels[valid], logits[valid]
@@ -61,15 +47,11 @@ def operating_point(
     return OperatingPoint(temperature, threshold, _margin(p, threshold, abstain), warning)
 
 
-def fit_temperature(labels: Labels, logits: Floats) -> float:
+def fit_temperature(labels: Labels, logits: Scores) -> float:
     """Fit the temperature with the lowest class-balanced log loss; 1 with one class only.
 
-    Targets are Platt's instead of 0 and 1. Otherwise videos that are separated without an error
-    would get a temperature of 0, although n videos cannot show errors to be rarer than about 1/n.
-
-    Args:
-        labels: (V,) int64: 0 real, 1 fake.
-        logits: (V,) float64.
+    Targets are Platt's: with 0 and 1, separated videos would get a temperature of 0, although n
+    videos cannot show errors to be rarer than about 1/n.
 
     References:
         Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
@@ -90,7 +72,7 @@ def fit_temperature(labels: Labels, logits: Floats) -> float:
     )
 
 
-def _margin(probabilities: Floats, threshold: float, share: float) -> float:
+def _margin(probabilities: Scores, threshold: float, share: float) -> float:
     """Return the margin below which a share of the videos lies, halfway between two of them."""
     distances = np.sort(distance(probabilities, threshold))
     n = int(share * len(distances) + 1e-9)

@@ -5,39 +5,36 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import norm, rankdata
 
-from model.statistics.metrics import SIGNIFICANT, Metric, PValue, auc_roc, bootstrap, estimates
-
-Labels = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+from model.statistics.metrics import (
+    SIGNIFICANT,
+    Labels,
+    Metric,
+    PValue,
+    Scores,
+    auc_roc,
+    bootstrap,
+    estimates,
+)
 
 
 @dataclass(frozen=True)
 class Scored:
     """Scores of one detector for V videos."""
 
-    probabilities: Floats  # (V,)
-    threshold: float  # operating threshold
+    probabilities: Scores
+    threshold: float
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Comparison of two detectors, a and b, on the same videos.
+    """Comparison of two detectors, a and b, on the same videos."""
 
-    Attributes:
-        auc_roc: AUC of a, of b, and the difference a - b.
-        accuracy: accuracy of a, of b, and the difference a - b.
-        auc_delong_p: p-value of DeLong's test, which assumes unlinked videos; None if undefined.
-        auc_p: p-value of a bootstrap over groups of linked videos; None with too few groups.
-        accuracy_p: the same for the accuracy.
-    """
-
-    auc_roc: tuple[Metric, Metric, Metric]
+    auc_roc: tuple[Metric, Metric, Metric]  # of a, of b, and the difference a - b
     accuracy: tuple[Metric, Metric, Metric]
-    auc_delong_p: float | None
-    auc_p: float | None
+    auc_delong_p: float | None  # assumes unlinked videos
+    auc_p: float | None  # of a bootstrap over groups; None with too few
     accuracy_p: float | None
 
     def as_json(self) -> dict[str, Any]:
@@ -49,17 +46,9 @@ class Comparison:
 
 
 def compare(labels: Labels, a: Scored, b: Scored, groups: Labels, *, seed: int = 0) -> Comparison:
-    """Compare two detectors by a paired bootstrap over groups, and by DeLong's test.
+    """Compare two detectors by a paired bootstrap over groups, and by DeLong's test."""
 
-    Args:
-        labels: (V,) int64: 0 real, 1 fake.
-        a: scores of one detector.
-        b: scores of the other, for the same videos in the same order.
-        groups: group numbers, (V,) int64, equal for linked videos, which are drawn together.
-        seed: seed of the bootstrap.
-    """
-
-    def measure(rows: npt.NDArray[np.int64]) -> dict[str, float]:
+    def measure(rows: Labels) -> dict[str, float]:
         y = labels[rows]
         auc_a, auc_b = (auc_roc(y, d.probabilities[rows]) for d in (a, b))
         accuracy_a, accuracy_b = (
@@ -86,17 +75,11 @@ def compare(labels: Labels, a: Scored, b: Scored, groups: Labels, *, seed: int =
     )
 
 
-def delong(labels: Labels, a: Floats, b: Floats) -> tuple[float, float, float]:
-    """Perform DeLong's test for two correlated AUCs.
+def delong(labels: Labels, a: Scores, b: Scores) -> tuple[float, float, float]:
+    """Perform DeLong's test for two correlated AUCs: both AUCs and the two-sided p-value.
 
-    Args:
-        labels: (V,) int64: 0 real, 1 fake.
-        a: scores of one detector, (V,) float64.
-        b: scores of the other, (V,) float64.
-
-    Returns:
-        both AUCs and the two-sided p-value; NaN if undefined: fewer than two videos of a class, or
-        a difference with zero variance.
+    The p-value is NaN with fewer than two videos of a class, or for a difference with zero
+    variance.
 
     References:
         DeLong et al., Comparing the Areas under Two or More Correlated ROC Curves, 1988.
@@ -121,7 +104,7 @@ def delong(labels: Labels, a: Floats, b: Floats) -> tuple[float, float, float]:
     return auc_a, auc_b, float(2 * norm.sf(abs(auc_a - auc_b) / np.sqrt(variance)))
 
 
-def _two_sided(differences: Floats | None) -> float | None:
+def _two_sided(differences: Scores | None) -> float | None:
     """Return the two-sided p-value of bootstrapped differences; None without samples."""
     if differences is None:
         return None
@@ -131,13 +114,9 @@ def _two_sided(differences: Floats | None) -> float | None:
 
 
 def sentence(name: str, comparison: Comparison, *, meaning: str, otherwise: str) -> str:
-    """Say in a sentence whether the AUC of the detector differs from that of a control.
+    """Say whether the AUC of the detector, a, differs from that of a control, b.
 
-    Args:
-        name: name of the control.
-        comparison: the detector as a, the control as b.
-        meaning: conclusion if the detector is better.
-        otherwise: conclusion if it is not.
+    The sentence ends with ``meaning`` if the detector is better, else with ``otherwise``.
     """
     difference, control = comparison.auc_roc[2], f"the {name} control"
     if comparison.auc_p is None or difference.value is None:

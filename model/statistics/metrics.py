@@ -10,9 +10,10 @@ from scipy.special import logit
 
 from model.statistics.permutation import permutation_p_value
 
+# All (N,). Labels are 0 for real and 1 for fake, scores are higher for fakes, and group numbers are
+# equal for linked videos, which are drawn together.
 Labels = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
 
 RESAMPLES = 1000
 MIN_GROUPS = 10  # with fewer, bootstrap intervals are far too narrow
@@ -49,8 +50,7 @@ class PValue(Metric):
 class _RocCounts:
     """Counts of videos called fake at each threshold, from the highest score down.
 
-    Areas equal those of scikit-learn, whose argument checks take a hundred times as long: too long
-    for a bootstrap.
+    Areas equal those of scikit-learn, whose argument checks are too slow for a bootstrap.
     """
 
     thresholds: Scores  # (K,) distinct scores, descending
@@ -86,16 +86,7 @@ class _RocCounts:
 
 
 def equal_error(labels: Labels, scores: Scores) -> tuple[float, float]:
-    """Return the equal error rate and its threshold, halfway between two scores.
-
-    Args:
-        labels: (N,) int64: 0 real, 1 fake; both classes must be present.
-        scores: (N,) float64, higher for fakes.
-
-    Example:
-        >>> equal_error(np.array([0, 0, 1, 1]), np.array([0.125, 0.5, 0.375, 0.875]))
-        (0.5, 0.4375)
-    """
+    """Return the equal error rate and its threshold, halfway between two scores."""
     counts = _RocCounts.of(labels, scores)
     rate, row = counts.equal_error()
     if row < 0:
@@ -106,15 +97,7 @@ def equal_error(labels: Labels, scores: Scores) -> tuple[float, float]:
 
 
 def threshold_at_fpr(labels: Labels, scores: Scores, max_fpr: float) -> float:
-    """Return the lowest threshold with a false-positive rate of at most ``max_fpr``.
-
-    It lies halfway between two scores. At least one video must be real.
-
-    Example:
-        >>> labels, scores = np.array([0, 0, 0, 0, 1]), np.array([0.125, 0.25, 0.5, 0.75, 0.875])
-        >>> threshold_at_fpr(labels, scores, 0.25)
-        0.625
-    """
+    """Return the lowest threshold, between two scores, with at most this false-positive rate."""
     real = np.sort(scores[labels == 0])[::-1]
     allowed = int(max_fpr * len(real) + 1e-9)
     if allowed >= len(real):
@@ -133,17 +116,12 @@ def distance(probabilities: Scores, threshold: float) -> Scores:
 
 
 def auc_roc(labels: Labels, scores: Scores) -> float:
-    """Return the area under the ROC curve; NaN with one class only.
-
-    Example:
-        >>> auc_roc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]))
-        0.75
-    """
+    """Return the area under the ROC curve; NaN with one class only."""
     return _RocCounts.of(labels, scores).auc_roc() if _has_both_classes(labels) else float("nan")
 
 
 def expected_calibration_error(labels: Labels, probabilities: Scores) -> float:
-    """Return the mean gap between stated probability and share of fakes, over ten equal bins."""
+    """Return the mean gap between stated probability and share of fakes, over equal bins."""
     bins = np.minimum((probabilities * ECE_BINS).astype(int), ECE_BINS - 1)
     gaps = [
         abs(probabilities[bins == b].mean() - labels[bins == b].mean()) * (bins == b).mean()
@@ -153,7 +131,6 @@ def expected_calibration_error(labels: Labels, probabilities: Scores) -> float:
 
 
 def _has_both_classes(labels: Labels) -> bool:
-    """Check that both classes are present."""
     return bool(0 < labels.sum() < len(labels))
 
 
@@ -166,12 +143,7 @@ def point_metrics(
 ) -> dict[str, float]:
     """Compute all metrics without intervals; undefined ones are NaN.
 
-    Args:
-        labels: (N,) int64: 0 real, 1 fake.
-        probabilities: probabilities of being fake, (N,) float64.
-        threshold: operating threshold.
-        margin: distance from the threshold, in logits, below which a video is too close to call.
-            Only ``decided`` and ``accuracy_decided`` leave such videos out.
+    ``margin``, in logits, leaves videos out of ``decided`` and ``accuracy_decided`` only.
     """
     verdicts = (probabilities >= threshold).astype(np.int64)
     tn, fp, fn, tp = _confusion(labels, verdicts)
@@ -207,18 +179,6 @@ def all_metrics(
 
     With fewer than `MIN_GROUPS` groups there are no intervals: all resamples of three perfect pairs
     are perfect, and an interval from 1 to 1 would be wrong.
-
-    Args:
-        labels: (N,) int64: 0 real, 1 fake.
-        probabilities: probabilities of being fake, (N,) float64.
-        threshold: operating threshold, chosen on other videos.
-        groups: group numbers, (N,) int64, equal for linked videos, which are drawn together.
-        margin: see `point_metrics`.
-        seed: seed of the resampling.
-
-    Returns:
-        metric → `Metric`, with ``auc_p_value`` of `permutation_p_value`; and ``confusion`` → number
-        of reals called real, reals called fake, fakes called real, fakes called fake.
     """
     result: dict[str, Any] = with_intervals(
         lambda rows: point_metrics(labels[rows], probabilities[rows], threshold, margin),
@@ -239,16 +199,9 @@ def _confusion(labels: Labels, verdicts: Labels) -> list[int]:
 
 
 def auc_drop(labels: Labels, before: Scores, after: Scores, groups: Labels) -> Metric:
-    """Compute the AUC of ``before`` minus that of ``after`` on the same videos.
+    """Compute the AUC of ``before`` minus that of ``after`` on the same videos."""
 
-    Args:
-        labels: (N,) int64: 0 real, 1 fake.
-        before: scores, (N,) float64.
-        after: other scores, (N,) float64.
-        groups: group numbers, (N,) int64, equal for linked videos, which are drawn together.
-    """
-
-    def drop(rows: Indices) -> dict[str, float]:
+    def drop(rows: Labels) -> dict[str, float]:
         y = labels[rows]
         return {"drop": auc_roc(y, before[rows]) - auc_roc(y, after[rows])}
 
@@ -256,17 +209,12 @@ def auc_drop(labels: Labels, before: Scores, after: Scores, groups: Labels) -> M
 
 
 def bootstrap(
-    measure: Callable[[Indices], dict[str, float]], groups: Labels, *, seed: int = 0
+    measure: Callable[[Labels], dict[str, float]], groups: Labels, *, seed: int = 0
 ) -> dict[str, Scores]:
     """Compute metrics on `RESAMPLES` samples of groups, drawn with replacement.
 
-    Args:
-        measure: function from row indices to metrics by name.
-        groups: group numbers, (N,) int64; rows of one group are drawn together.
-        seed: seed of the resampling.
-
-    Returns:
-        name → (`RESAMPLES`,) float64; empty with fewer than `MIN_GROUPS` groups.
+    ``measure`` maps row indices to metrics. Each becomes (`RESAMPLES`,); with fewer than
+    `MIN_GROUPS` groups there are none.
     """
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     if len(members) < MIN_GROUPS:
@@ -278,7 +226,7 @@ def bootstrap(
 
 
 def with_intervals(
-    measure: Callable[[Indices], dict[str, float]], groups: Labels, *, seed: int = 0
+    measure: Callable[[Labels], dict[str, float]], groups: Labels, *, seed: int = 0
 ) -> dict[str, Metric]:
     """Compute metrics on all rows, with percentile intervals; arguments as in `bootstrap`."""
     samples = bootstrap(measure, groups, seed=seed)
@@ -294,10 +242,9 @@ def estimates(values: dict[str, float], samples: dict[str, Scores], n: int) -> d
 
 
 def _interval(samples: Scores | None) -> tuple[float | None, float | None]:
-    """Return the 95% percentile interval.
+    """Return the 95% percentile interval; None if most samples are undefined.
 
-    None if most samples are undefined, or all are the same: they do not show how much other videos
-    would differ.
+    None too if all are the same: they do not show how other videos differ.
     """
     if samples is None:
         return None, None

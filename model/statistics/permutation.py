@@ -15,16 +15,7 @@ def permutation_p_value(labels: Labels, scores: Floats, groups: Labels, *, seed:
 
     Linked videos have similar scores, so labels are not permuted freely: those of a group with both
     classes are permuted inside it, and a group with one class is exchanged with another of the same
-    size. The p-value is (1 + permutations at least as far from 0.5) / (1 + permutations).
-
-    Args:
-        labels: (N,) int64: 0 real, 1 fake.
-        scores: (N,) float64.
-        groups: group numbers, (N,) int64, equal for linked videos.
-        seed: seed of the permutations.
-
-    Returns:
-        the p-value, NaN with one class only.
+    size. The result is NaN with one class only.
     """
     from scipy.stats import rankdata  # takes a second to import, and prediction does not need it
 
@@ -48,9 +39,7 @@ def _exchangeable_units(
 ) -> tuple[Labels, Floats, Floats]:
     """Return what is permuted: videos of mixed groups, and whole groups with one class.
 
-    Returns:
-        strata in ascending order, inside which labels are exchangeable, (U,) int64; labels (U,)
-        and sums of ranks (U,) float64.
+    That is ascending strata to permute inside, labels and sums of ranks.
     """
     _, group = np.unique(groups, return_inverse=True)
     size = np.bincount(group)

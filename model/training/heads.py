@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from model.settings import HeadKind, HeadSettings, Pooling
 
-MAX_DEVIATION = 10.0  # standard deviations; a feature outside its training range is clipped there
+MAX_DEVIATION = 10.0  # standard deviations; features beyond are clipped
 CLIPS_AT_ONCE = 64  # bounds the memory of an evaluation
 KERNEL_SIZE = 3  # steps of a temporal convolution
 ATTENTION_HEADS = 4
@@ -19,7 +19,7 @@ class Head(nn.Module):
 
     Args:
         widths: stream → number of its features, in the order of the input.
-        settings: architecture; `TrainingSettings` contain it.
+        settings: architecture.
 
     Example:
         >>> head = Head({"flow": 512, "motion": 13}, HeadSettings("gru", hidden=16))
@@ -39,12 +39,7 @@ class Head(nn.Module):
         self.branches = nn.ModuleList(_Branch(width, settings) for width in self._split_widths)
 
     def standardise_by(self, x: torch.Tensor, rows: torch.Tensor) -> None:
-        """Learn the mean and standard deviation of each feature.
-
-        Args:
-            x: clips, (N, L, D) float32.
-            rows: indices of the training clips, (B,) int64.
-        """
+        """Learn mean and deviation of each feature from the clips ``rows`` of x, (N, L, D)."""
         n = len(rows) * x.shape[1]
         parts = rows.split(CLIPS_AT_ONCE)  # type: ignore[no-untyped-call]
         mean = torch.stack([x[part].double().sum((0, 1)) for part in parts]).sum(0) / n
@@ -69,8 +64,6 @@ class Head(nn.Module):
 
 
 class _Branch(nn.Module):
-    """A sequence of vectors to a logit."""
-
     def __init__(self, dimension: int, settings: HeadSettings) -> None:
         super().__init__()
         if settings.head == "mean":
@@ -187,12 +180,7 @@ _TEMPORAL: dict[HeadKind, type[nn.Module]] = {
 
 
 class Ensemble(nn.Module):
-    """Heads of all folds; their logits are averaged over heads and temporal crops.
-
-    Args:
-        heads: trained with the same settings on different folds.
-        crop_length: L, steps of the temporal crops that they were trained on.
-    """
+    """Heads of all folds; their logits are averaged over heads and temporal crops."""
 
     def __init__(self, heads: list[Head], crop_length: int) -> None:
         super().__init__()
@@ -213,15 +201,8 @@ def clip_logits(
 ) -> torch.Tensor:
     """Average a head's logits over temporal crops that cover each clip evenly.
 
-    Args:
-        head: function from (B, L, D) to (B,).
-        x: clips, (N, T-1, D) float32.
-        crop_length: L; a shorter clip is one crop.
-        rows: indices of the clips to score, (B,) int64; default all.
-        device: device of the head, to which crops are copied; default that of ``x``.
-
-    Returns:
-        (B,) on the device of the head.
+    Crops of ``crop_length`` steps, or all of a shorter clip, are copied to ``device``. ``rows`` are
+    the clips to score, by default all of x, (N, T-1, D) float32.
     """
     length = x.shape[1]
     crop_length = min(crop_length, length)
@@ -237,15 +218,9 @@ def clip_logits(
 
 
 def take_crops(x: torch.Tensor, rows: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    """Copy steps of clips; one flat index is faster than indexing with two tensors.
+    """Copy steps (B, L) of the clips ``rows`` (B,) of x (N, T-1, D) to (B, L, D).
 
-    Args:
-        x: clips, (N, T-1, D).
-        rows: index of each crop's clip, (B,) int64.
-        steps: indices of each crop's steps, (B, L) int64.
-
-    Returns:
-        (B, L, D).
+    One flat index is faster than two tensors.
     """
     index = (rows[:, None] * x.shape[1] + steps).flatten().to(x.device)
     return x.flatten(0, 1).index_select(0, index).reshape(*steps.shape, -1)

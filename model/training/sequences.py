@@ -23,21 +23,13 @@ MAX_PAIRS_IN_MESSAGE = 3
 
 @dataclass(frozen=True)
 class Sequences:
-    """N clips as sequences of L vectors.
+    """N clips as sequences of L vectors."""
 
-    Attributes:
-        x: joined streams, (N, L, D) float32.
-        clips: N rows of the index.
-        widths: stream → number of its features, in the order of the D.
-        copies: augmented copies of ``x``, for training only.
-        mapped: whether ``x`` and ``copies`` are memory-mapped, because memory is too small.
-    """
-
-    x: torch.Tensor
+    x: torch.Tensor  # (N, L, D) float32, joined streams
     clips: tuple[Clip, ...]
-    widths: Mapping[str, int]
-    copies: tuple[torch.Tensor, ...] = ()
-    mapped: bool = False
+    widths: Mapping[str, int]  # stream → number of its features, in the order of the D
+    copies: tuple[torch.Tensor, ...] = ()  # augmented copies of x, for training only
+    mapped: bool = False  # x and copies are memory-mapped
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -55,15 +47,7 @@ class Sequences:
 
 
 def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:
-    """Return the columns of each stream in joined vectors.
-
-    Args:
-        widths: stream → number of its features, in the order of the columns.
-
-    Example:
-        >>> columns_of({"flow": 512, "motion": 13})["motion"]
-        slice(512, 525, None)
-    """
+    """Return the columns of each stream in joined vectors, from the widths in their order."""
     ends = itertools.accumulate(widths.values())
     return {
         stream: slice(end - width, end)
@@ -74,19 +58,11 @@ def columns_of(widths: Mapping[str, int]) -> dict[str, slice]:
 def join_streams(
     embedded: Mapping[str, npt.NDArray[Any]], streams: Sequence[str], copy: str = ""
 ) -> npt.NDArray[np.float32]:
-    """Join the streams of one clip along the feature axis.
+    """Join the streams of one clip along the feature axis, (L, D) float32.
 
-    A flow map or motion descriptor between two frames is joined with the later frame. Where a row
-    covers several flow maps, its motion is the mean of theirs.
-
-    Args:
-        embedded: ``flow`` (L, D), ``frames`` (L, D), ``motion`` (T-1, K), and ``rows`` (L, 2), the
-            first and last flow map of each row.
-        streams: streams to join.
-        copy: name of an augmented copy, such as ``flip``; motion is the same in all copies.
-
-    Returns:
-        (L, sum of the widths) float32.
+    A flow map or motion descriptor between two frames is joined with the later frame. Motion is
+    averaged over the flow maps of each row, the first and last of which are in ``rows``, (L, 2); it
+    is the same in every augmented ``copy``.
     """
     parts = []
     for stream in streams:
@@ -101,7 +77,6 @@ def join_streams(
 
 
 def _key(stream: str, copy: str) -> str:
-    """Return the name of a stream's dataset in a shard."""
     return f"{stream}-{copy}" if copy else stream
 
 
@@ -110,16 +85,7 @@ def load_sequences(
 ) -> Sequences:
     """Read the clips of some splits of an embedding cache.
 
-    Args:
-        cache: cache of the embed stage.
-        streams: some of `STREAMS`.
-        splits: splits to read.
-        limit: bytes above which the array is mapped to a temporary file; default a third of the
-            available memory.
-
-    Raises:
-        SettingsError: the cache lacks one of the streams.
-        NothingUsable: no clip is in these splits.
+    Above ``limit`` bytes, by default a third of the available memory, they are mapped to a file.
     """
     held = available_streams(cache)
     if missing := [stream for stream in streams if stream not in held]:
@@ -176,17 +142,9 @@ def available_streams(cache: Cache) -> tuple[str, ...]:
 
 
 def check_leaks(cache: Cache, *, allow: bool = False) -> str:
-    """Raise an error if anything that links videos is on two sides of the split.
+    """Raise IntegrityError if anything that links videos is on two sides of the split.
 
-    Args:
-        cache: cache of the embed stage.
-        allow: return a warning instead.
-
-    Returns:
-        the warning for every result on this cache; empty if nothing leaks.
-
-    Raises:
-        IntegrityError: the split leaks; the message lists some of the pairs of clips.
+    With ``allow`` return a warning for every result instead, empty if nothing leaks.
     """
     clips = [clip for clip in cache.clips if clip.split]
     keys, splits = [clip.group_keys for clip in clips], [clip.split for clip in clips]

@@ -26,8 +26,8 @@ from pipeline.common.files import write_whole
 from pipeline.common.prefetch import prefetch
 
 Indices = npt.NDArray[np.int64]
-BLOCK_CLIPS = 64  # neighbours in a mapped file that are read together
-MIN_IMPROVEMENT = 1e-3  # nats; an epoch whose validation loss falls by less is no better
+BLOCK_CLIPS = 64  # read together from a mapped file
+MIN_IMPROVEMENT = 1e-3  # nats by which the validation loss must fall
 MAX_GRADIENT_NORM = 1.0
 
 
@@ -56,10 +56,10 @@ class Fold:
     """A head trained on one fold, in its state after the best epoch."""
 
     head: Head
-    val: Indices  # (V,) validation clips
+    val: Indices  # (V,)
     val_logits: npt.NDArray[np.float64]  # (V,) of the best epoch
     history: list[Epoch]
-    best_epoch: int  # index into the history
+    best_epoch: int  # from 0
 
     @property
     def best(self) -> Epoch:
@@ -79,15 +79,8 @@ def train_fold(
 ) -> Fold:
     """Train a head until the validation loss stops falling, and return its best epoch.
 
-    Args:
-        data: clips with the streams of the settings.
-        train: indices of the training clips; each epoch uses one random temporal crop of each.
-        val: indices of the validation clips, of other identities.
-        settings: settings of the head and its training.
-        seed: seed of initial weights, order and crops.
-        device: PyTorch device.
-        checkpoints: folder for one file per training, replaced after each epoch; an interrupted
-            training resumes from it and ends with the same weights.
+    Each epoch uses one random temporal crop of each training clip. Interrupted training resumes
+    from a file in ``checkpoints`` and ends with the same weights.
     """
     with _one_fast_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -101,10 +94,9 @@ def train_fold(
 
 @contextlib.contextmanager
 def _one_fast_thread() -> Iterator[None]:
-    """Compute in one thread and flush denormal numbers to zero.
+    """Compute in one thread, because matrices are small, and flush denormal numbers to zero.
 
-    Matrices are too small to share between threads. A head that is certain of every clip has
-    gradients below 1e-38, with which a processor computes many times slower.
+    They appear in gradients once a head is certain of every clip, and slow a processor down.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -117,8 +109,6 @@ def _one_fast_thread() -> Iterator[None]:
 
 
 class _Training:
-    """Training of one head, epoch by epoch."""
-
     def __init__(
         self, data: Sequences, train: Indices, val: Indices, settings: TrainingSettings, device: str
     ) -> None:
@@ -145,14 +135,12 @@ class _Training:
 
     @property
     def ended(self) -> bool:
-        """Whether the validation loss has stopped falling or the limit of epochs is reached."""
         n = len(self._history)
         return n >= self._settings.max_epochs or (
             n > 0 and n - 1 - self._best_epoch >= self._settings.patience
         )
 
     def epoch(self) -> None:
-        """Train on one crop of each training clip, validate, and keep the best state."""
         self._head.train()
         losses = []
         for rows, x in self._crops.batches(self._train, self._settings.batch_size):
@@ -180,7 +168,6 @@ class _Training:
             self._save(self._checkpoint)
 
     def fold(self) -> Fold:
-        """Return the head in its best state."""
         self._head.load_state_dict(self._best_state)
         return Fold(
             self._head.cpu(),
@@ -202,10 +189,7 @@ class _Training:
         return F.binary_cross_entropy_with_logits(logits, y, class_weights[y.long()])
 
     def resume(self, folder: Path, seed: int) -> None:
-        """Write a checkpoint after each epoch from now on, and load the one that is there.
-
-        The file name is a digest of seed, clips, settings and device.
-        """
+        """Load the checkpoint of these clips, settings and device, if any; write one per epoch."""
         rows = [seed, self._train.tolist(), self._val.tolist(), str(self._device)]
         clips = [clip.id for clip in self._data.clips]
         text = json.dumps([rows, clips, dataclasses.asdict(self._settings)])
@@ -241,11 +225,7 @@ class _Training:
 
 
 class _TemporalCrops:
-    """Random temporal crops of clips, in batches on a device.
-
-    Clips that fit on the device are standardised there once. Others are read by a thread while the
-    batch before is computed.
-    """
+    """Random temporal crops in batches; clips that do not fit on the device are read ahead."""
 
     def __init__(self, data: Sequences, length: int, head: Head, device: torch.device) -> None:
         self._copies = [data.x, *data.copies]
@@ -279,7 +259,7 @@ class _TemporalCrops:
 
 
 def _fits(tensors: Sequence[torch.Tensor], device: torch.device) -> bool:
-    """Check that a device has room for tensors, and as much again for training."""
+    # training takes as much again
     n_bytes = sum(tensor.nbytes for tensor in tensors)
     return device.type != "cuda" or 2 * n_bytes < torch.cuda.mem_get_info(device)[0]
 
@@ -302,18 +282,11 @@ def _class_weights(labels: npt.NDArray[np.int64], rows: Indices) -> torch.Tensor
 
 @dataclass(frozen=True)
 class CrossFit:
-    """One trained head per fold.
-
-    Attributes:
-        folds: trained heads.
-        settings: settings of all of them.
-        out_of_fold: logit of each clip from the head that did not train on it, (N,) float64; NaN
-            for clips in no validation fold.
-    """
+    """One trained head per fold."""
 
     folds: list[Fold]
     settings: TrainingSettings
-    out_of_fold: npt.NDArray[np.float64]
+    out_of_fold: npt.NDArray[np.float64]  # (N,) logits; NaN for clips in no validation fold
 
     @property
     def ensemble(self) -> Ensemble:
@@ -331,17 +304,7 @@ def cross_fit(
     progress: Callable[[], object] = lambda: None,
     checkpoints: Path | None = None,
 ) -> CrossFit:
-    """Train one head per fold.
-
-    Args:
-        data: clips of the training split, with the streams of the settings.
-        folds: pairs of training and validation indices.
-        settings: settings of all heads.
-        seed: fold n uses ``seed + n``.
-        device: PyTorch device.
-        progress: called after each fold.
-        checkpoints: see `train_fold`.
-    """
+    """Train one head per fold, fold n with ``seed + n``; see `train_fold`."""
     trained = []
     out_of_fold = np.full(len(data.clips), np.nan)
     for n, (train, val) in enumerate(folds):

@@ -13,19 +13,13 @@ from model.tuning.search import fitted_process
 from model.tuning.space import Point
 from model.tuning.trials import FAILED, OK, STOPPED, Losses, Trial, estimated_losses
 
-N_SAMPLES = 250  # random points over which the other settings are averaged
+N_SAMPLES = 250  # random points for the other settings
 GRID_POINTS = 25  # values of a continuous dimension
 COLUMNS = 4
 
 
 def plot_tuning(trials: Sequence[Trial], space: Sequence[Dimension], path: Path) -> None:
-    """Plot the loss of each trial, the best so far, and the loss expected over each setting.
-
-    Args:
-        trials: all trials by number; at least one succeeded.
-        space: search space.
-        path: PNG to write.
-    """
+    """Plot the loss of each trial, the best so far, and the loss expected over each setting."""
     rows = 1 + -(-len(space) // COLUMNS)
     figure = Figure(figsize=(11, 2.6 * rows), layout="constrained")
     grid = figure.add_gridspec(rows, COLUMNS)
@@ -45,11 +39,7 @@ def plot_tuning(trials: Sequence[Trial], space: Sequence[Dimension], path: Path)
 
 
 def dependence(trials: Sequence[Trial], space: Sequence[Dimension]) -> list[tuple[Point, Losses]]:
-    """Compute the partial dependence of the expected loss on each dimension.
-
-    Returns:
-        for each dimension G values and (G,) losses in nats, averaged over the other dimensions.
-    """
+    """Return G values of each dimension and the expected losses (G,) in nats, others averaged."""
     process = fitted_process(space, trials, seed=0)
     others = Space(list(space)).rvs(N_SAMPLES, random_state=0)
     curves = []
@@ -69,14 +59,11 @@ def _values(dimension: Dimension) -> Point:
         return np.linspace(dimension.low, dimension.high, count).round().astype(int).tolist()
     spaced = np.geomspace if dimension.prior == "log-uniform" else np.linspace
     inner = spaced(dimension.low, dimension.high, GRID_POINTS)[1:-1].tolist()
-    return [dimension.low, *inner, dimension.high]  # exact ends: rounding must not leave the space
+    return [dimension.low, *inner, dimension.high]  # exact ends, inside the space
 
 
 def _limits(curves: Sequence[Losses], trial_losses: Sequence[float]) -> tuple[float, float]:
-    """Return limits for all panels.
-
-    They span at least a tenth of the range of the trials, so that a weak influence looks flat.
-    """
+    """Return limits for all panels, wide enough for a weak influence to look flat."""
     losses = np.concatenate(curves)
     half = max(0.55 * np.ptp(losses), 0.05 * np.ptp(trial_losses)) + 1e-6
     middle = (losses.min() + losses.max()) / 2

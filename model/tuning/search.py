@@ -36,7 +36,7 @@ from model.tuning.trials import (
 from pipeline.common.errors import NothingUsable, Rejected
 from pipeline.workers.local import Limits, LocalPool
 
-N_INITIAL = 4  # trials before the Gaussian process chooses: the start and some spread out
+N_INITIAL = 4  # trials before the Gaussian process chooses
 UNLIMITED = Limits(seconds=math.inf, n_bytes=sys.maxsize)
 
 
@@ -54,34 +54,16 @@ def tune(
     seconds: float | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> tuple[TrainingSettings, list[Trial]]:
-    """Minimise the mean of an objective over folds.
+    """Minimise the mean of an objective over folds; return the best settings and all trials.
 
     With several jobs a trial is chosen while the ``jobs`` trials before it may still run. It never
     learns from those, even if they have ended. So what a trial tries, and whether it is stopped
-    early, follows from the seed and earlier trials: a search that was interrupted resumes exactly
-    as if it had not been.
+    early, follows from the seed and earlier trials: an interrupted search resumes exactly.
 
-    Args:
-        objective: validation loss of settings on a fold; it must never read test videos. With
-            several jobs it must be picklable.
-        n_trials: number of trials, those in ``log`` included.
-        space: dimensions of `model.tuning.space.search_space`.
-        log: CSV file with one row per trial, appended as each ends. Trials that it already has are
-            not repeated.
-        n_folds: number of folds.
-        start: settings that are not tuned; the nearest point of the space is tried early.
-        warm: settings whose nearest points are tried first.
-        seed: seed of the search.
-        jobs: worker processes; 1 runs all folds in this process.
-        seconds: time after which no trial starts, once one has succeeded.
-        progress: called for each trial that ends or is in the log.
-
-    Returns:
-        the best settings of the trials that succeeded on all folds, and all trials by number.
-
-    Raises:
-        SettingsError: ``log`` is not a log of this search.
-        NothingUsable: every trial failed.
+    ``start`` has the settings that are not tuned; its nearest point in the space is tried early,
+    those of ``warm`` first. ``log`` is a CSV file, appended as each trial ends; ``n_trials`` counts
+    those in it, and ``progress`` is called for each. After ``seconds`` no trial starts, once one
+    has succeeded. With one job all folds run in this process, else the objective must be picklable.
     """
     deadline = math.inf if seconds is None else time.monotonic() + seconds
     first = _first_points(space, start, warm, seed)
@@ -120,7 +102,7 @@ def tune(
     with LocalPool(jobs, UNLIMITED) as pool:
         run = pool.run if jobs > 1 else _run_here
         for item, outcome in run(partial(_run_fold, objective), queue):
-            if item.number not in running:  # its trial ended while it ran
+            if item.number not in running:  # its trial ended meanwhile
                 continue
             if isinstance(outcome, Rejected):
                 outcome = FoldResult(math.nan, 0.0, f"its process died ({outcome.detail})")
@@ -180,17 +162,7 @@ def _ask(
     pending: Sequence[tuple[str, Point]],
     seed: int,
 ) -> tuple[str, Point]:
-    """Choose the point of the next trial.
-
-    Args:
-        space: search space.
-        trials: first trials, all ended.
-        pending: source and point of the trials between those and the next.
-        seed: seed of the search.
-
-    Returns:
-        source and point.
-    """
+    """Choose source and point of the next trial, after ended trials and pending ones."""
     number = len(trials) + len(pending)
     state = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     if all(trial.result.status.startswith(FAILED) for trial in trials):
@@ -207,9 +179,8 @@ def fitted_process(
 ) -> skopt.Optimizer:
     """Fit an optimiser to trials, at least one of which succeeded.
 
-    It is fitted anew for every point, because the estimate for a stopped trial changes as others
-    end. Pending points count as good as the best trial: the constant liar of Ginsbourger et al.,
-    2010.
+    It is fitted anew for every point, because estimates for stopped trials change. Pending points
+    count as good as the best trial: the constant liar of Ginsbourger et al., 2010.
     """
     optimiser = skopt.Optimizer(
         list(space), "GP", n_initial_points=0, acq_func="EI", random_state=seed
@@ -222,13 +193,11 @@ def fitted_process(
 
 
 def _one_blas_thread() -> AbstractContextManager[object]:
-    """Limit BLAS to one thread: with so few trials, threads mostly wait for one another."""
+    # with so few trials, threads mostly wait for one another
     return threadpool_limits(limits=1, user_api="blas")  # type: ignore[no-any-return]
 
 
 class _Fold(NamedTuple):
-    """One fold of a trial, to be run."""
-
     number: int  # of the trial
     fold: int
     settings: TrainingSettings
@@ -248,7 +217,7 @@ def _run_here(
 
 
 def _refill(queue: deque[_Fold], items: Iterable[_Fold]) -> None:
-    """Replace the contents of a queue; earlier trials come first, because others wait for them."""
+    """Replace the contents of a queue; others wait for earlier trials, which come first."""
     ordered = sorted(items, key=lambda item: (item.number, item.fold))
     queue.clear()
     queue.extend(ordered)

@@ -21,13 +21,7 @@ STREAM_SETS = (
 def search_space(
     n_steps: int, held_streams: Sequence[str], *, scope: Scope = "architecture"
 ) -> list[Dimension]:
-    """Return the dimensions to search, without those that have one value only.
-
-    Args:
-        n_steps: flow maps per clip.
-        held_streams: streams that the cache holds.
-        scope: ``training`` leaves out head, layers, pooling, direction, streams and fusion.
-    """
+    """Return the dimensions to search, without those that have one value only."""
     space: list[Dimension] = [
         Real(1e-4, 1e-2, prior="log-uniform", name="learning_rate"),
         Integer(2, 5, name="log2_batch_size"),
@@ -95,11 +89,7 @@ def to_builtin(point: Point) -> Point:
 
 
 def parse_value(text: str, dimension: Dimension) -> Any:
-    """Parse a value of a log.
-
-    Raises:
-        ValueError: the value is outside the dimension.
-    """
+    """Parse a value of a log; ValueError if it is outside the dimension."""
     if isinstance(dimension, Categorical):
         value: Any = {str(choice): choice for choice in dimension.categories}.get(text)
     else:
@@ -110,11 +100,7 @@ def parse_value(text: str, dimension: Dimension) -> Any:
 
 
 def parse_settings(row: Mapping[str, str], start: TrainingSettings) -> TrainingSettings:
-    """Parse a row of a log of any search; ``start`` has the settings that it did not tune.
-
-    Raises:
-        ValueError: a value has not the type of its setting.
-    """
+    """Parse a row of a log of any search; ``start`` has the settings that it did not tune."""
     values: dict[str, Any] = {}
     for field in dataclasses.fields(TrainingSettings):
         logarithm, text = row.get(LOG2 + field.name), row.get(field.name)

@@ -25,7 +25,7 @@ from pipeline.common.files import end_of_lines
 Objective = Callable[[TrainingSettings, int], float]  # settings, fold → validation loss in nats
 Losses = npt.NDArray[np.float64]
 
-MAX_LOSS = 5.0  # nats; beyond it a trial has failed. A constant probability of 1/2 costs 0.69
+MAX_LOSS = 5.0  # nats; a constant probability of 1/2 costs 0.69
 MIN_FINISHED = 4  # trials to compare with before one is stopped early
 STOP_MARGIN = 2.0  # standard deviations from the best trial
 MAX_WARM_STARTS = 3  # settings taken from another search
@@ -36,16 +36,10 @@ OK, STOPPED, FAILED = "ok", "stopped", "failed"  # status, or how it starts
 
 @dataclass(frozen=True)
 class TrialResult:
-    """Result of a trial.
+    """Result of a trial."""
 
-    Attributes:
-        losses: validation losses of the folds that ran, in nats.
-        status: ``ok``, ``stopped`` or ``failed: REASON``.
-        seconds: duration.
-    """
-
-    losses: tuple[float, ...]
-    status: str
+    losses: tuple[float, ...]  # nats, of the folds that ran
+    status: str  # ok, stopped, or failed: REASON
     seconds: float
 
     @property
@@ -56,17 +50,10 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class Trial:
-    """One row of the log.
-
-    Attributes:
-        number: index of the trial, from 0.
-        source: what chose the point: ``warm start``, ``start``, ``spread`` or ``gp``.
-        point: point of the search space.
-        result: result of its settings.
-    """
+    """One row of the log."""
 
     number: int
-    source: str
+    source: str  # what chose the point: warm start, start, spread or gp
     point: Point
     result: TrialResult
 
@@ -77,10 +64,7 @@ def finished_losses(trials: Sequence[Trial]) -> Losses:
 
 
 def estimated_losses(trials: Sequence[Trial]) -> list[float]:
-    """Return a loss for every trial: estimated if it was stopped, the worst if it failed.
-
-    At least one trial must have succeeded.
-    """
+    """Return a loss for every trial: estimated if it was stopped, the worst if it failed."""
     finished = finished_losses(trials)
     worst = float(finished.mean(1).max())
     return [
@@ -95,16 +79,7 @@ def estimated_losses(trials: Sequence[Trial]) -> list[float]:
 class FoldLoss:
     """The objective of tuning: the validation loss of some settings on one fold, in nats.
 
-    It is sent to worker processes as a path; each reads the clips when it first needs them and
-    keeps those of one choice of streams.
-
-    Attributes:
-        cache: folder of an embedding cache.
-        sha256: sha256 of its index.
-        folds: pairs of training and validation indices.
-        seed: seed of training.
-        device: PyTorch device.
-        checkpoints: see `train_fold`.
+    It goes to worker processes as a path; each reads the clips when it first needs them.
     """
 
     cache: Path
@@ -115,11 +90,7 @@ class FoldLoss:
     checkpoints: Path | None = None
 
     def __call__(self, settings: TrainingSettings, fold: int) -> float:
-        """Train one head as `cross_fit` does.
-
-        Raises:
-            IntegrityError: see `load_training`.
-        """
+        """Train one head as `cross_fit` does."""
         train, val = self.folds[fold]
         fitted = train_fold(
             load_training(self.cache, self.sha256, settings.streams),
@@ -135,12 +106,7 @@ class FoldLoss:
 
 @functools.lru_cache(maxsize=1)  # large, and most trials read the same
 def load_training(folder: Path, sha256: str, streams: tuple[str, ...]) -> Sequences:
-    """Read the clips of a cache that training may use.
-
-    Raises:
-        IntegrityError: a clip of the test split or of the holdout is among them, or the cache has
-            changed.
-    """
+    """Read the clips that training may use; IntegrityError if others come or the cache changed."""
     cache = Cache(folder, "embed")
     if cache.sha256 != sha256:
         raise IntegrityError(f"{folder} was made anew meanwhile", "give a new run folder")
@@ -156,17 +122,11 @@ def load_training(folder: Path, sha256: str, streams: tuple[str, ...]) -> Sequen
 
 @dataclass(frozen=True)
 class FoldResult:
-    """Result of some settings on one fold.
-
-    Attributes:
-        loss: validation loss in nats.
-        seconds: duration.
-        failure: reason why there is no loss, or empty.
-    """
+    """Result of some settings on one fold."""
 
     loss: float
     seconds: float
-    failure: str = ""
+    failure: str = ""  # why there is no loss
 
 
 def run_fold(objective: Objective, settings: TrainingSettings, fold: int) -> FoldResult:
@@ -184,13 +144,7 @@ def run_fold(objective: Objective, settings: TrainingSettings, fold: int) -> Fol
 def trial_result(
     results: Sequence[FoldResult], finished: Losses, n_folds: int
 ) -> TrialResult | None:
-    """Return the result of a trial as soon as its first folds determine it, else None.
-
-    Args:
-        results: results of the first folds, in order.
-        finished: losses of the trials to compare with, (N, K).
-        n_folds: K.
-    """
+    """Return the result of a trial as soon as its first folds determine it, else None."""
     losses: list[float] = []
     seconds = 0.0
     for result in results:
@@ -206,13 +160,8 @@ def trial_result(
 def is_hopeless(losses: Sequence[float], finished: Losses) -> bool:
     """Check whether the remaining folds of a trial could not make it the best.
 
-    It is worse than the median, and farther from the best than the scatter between folds explains.
-    That scatter is what remains of the finished trials' losses without the mean of each trial and
-    of each fold.
-
-    Args:
-        losses: losses of the first folds.
-        finished: losses of trials on all K folds, (N, K).
+    It is worse than the median, and farther from the best than folds scatter. That scatter is what
+    remains of the finished losses (N, K) without the mean of each trial and of each fold.
     """
     if len(finished) < MIN_FINISHED:
         return False
@@ -231,10 +180,6 @@ def corrected_loss(losses: Sequence[float], finished: Losses) -> float:
     """Estimate the loss of a trial on all folds from its first folds.
 
     Folds differ in difficulty, so each loss counts by its difference from the mean on that fold.
-
-    Args:
-        losses: losses of the first folds.
-        finished: losses of trials on all K folds, (N, K); N > 0.
     """
     fold_means = finished[:, : len(losses)].mean(0)
     return float(np.mean(np.asarray(losses) - fold_means) + finished.mean())
@@ -257,14 +202,7 @@ def append_trial(log: Path, space: Sequence[Dimension], n_folds: int, trial: Tri
 
 
 def read_trials(log: Path, space: Sequence[Dimension], n_folds: int) -> dict[int, Trial]:
-    """Read the log of a search, and remove a last line that was not written completely.
-
-    Returns:
-        trials by number.
-
-    Raises:
-        SettingsError: the file is not a log of this search.
-    """
+    """Read the log of a search, and remove a last line that was not written completely."""
     if not log.is_file():
         return {}
     end = end_of_lines(log, quoted=True)
@@ -294,17 +232,9 @@ def read_trials(log: Path, space: Sequence[Dimension], n_folds: int) -> dict[int
 
 
 def best_of_log(log: Path, start: TrainingSettings) -> list[TrainingSettings]:
-    """Read the best settings from the log of a search, which may have had another space.
+    """Return the best settings of a search, which may have had another space.
 
-    Args:
-        log: log of a search.
-        start: settings for everything that it did not tune.
-
-    Returns:
-        at most `MAX_WARM_STARTS` settings, the best first.
-
-    Raises:
-        OSError, KeyError, ValueError: the file cannot be read or is not a log.
+    OSError, KeyError or ValueError if the file is not a log.
     """
     succeeded = [row for row in read_csv(log) if row["status"] == OK]
     succeeded.sort(key=lambda row: float(row["val_loss"]))
