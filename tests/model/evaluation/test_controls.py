@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 import model.evaluation.controls
-import model.statistics.metrics
 from model.evaluate import main as evaluate_command
 from model.evaluation.controls import (
     ALONE,
@@ -29,17 +29,8 @@ from model.statistics.metrics import SIGNIFICANT, all_metrics
 from model.training.sequences import Sequences
 from model.training.train import cross_fit
 
+pytestmark = pytest.mark.usefixtures("numbers_only")
 FLOW, FRAMES = ALONE["flow"], ALONE["frames"]
-
-
-@pytest.fixture
-def resamples(monkeypatch):
-    monkeypatch.setattr(model.statistics.metrics, "RESAMPLES", 100)
-
-
-@pytest.fixture
-def quick(fast):
-    return dataclasses.replace(fast, max_epochs=4)
 
 
 def auc(evaluation, name):
@@ -69,13 +60,11 @@ def backwards(clip):
 
 
 @pytest.mark.slow
-def test_where_only_order_tells_shuffled_time_is_at_chance(
-    backwards, fabricate, tmp_path, resamples
-):
+def test_where_only_order_tells_shuffled_time_is_at_chance(backwards, fabricate, tmp_path):
     settings = TrainingSettings(
         hidden=16,
-        max_epochs=40,
-        patience=40,
+        max_epochs=25,
+        patience=25,
         learning_rate=1e-2,
         sequence_length=12,
         dropout=0.0,
@@ -96,11 +85,17 @@ def test_where_only_order_tells_shuffled_time_is_at_chance(
     assert order in write_report(run, evaluation).read_text()
 
 
-def test_where_order_says_nothing_the_verdict_says_so(fitted, run_command):
-    """Fakes swing more: that shows in any order."""
-    done = run_command(evaluate_command, fitted.folder)
+@pytest.fixture(scope="module")
+def printed(fitted):
+    """What the command says of an easy corpus."""
+    done = CliRunner().invoke(evaluate_command, [str(fitted.folder)])
     assert done.exit_code == 0, done.output
-    text = " ".join(done.stdout.split())
+    return done.stdout
+
+
+def test_where_order_says_nothing_the_verdict_says_so(printed):
+    """Fakes swing more: that shows in any order."""
+    text = " ".join(printed.split())
     assert "not distinguishable from that of the shuffled time control" in text
     assert "nothing here shows that the order of frames carries anything" in text
 
@@ -124,7 +119,7 @@ def test_where_only_metadata_tell_that_control_shows_it(easy_corpus, fabricate, 
 
 
 def test_frames_that_tell_are_not_taken_for_motion(easy_corpus, fabricate, quick, tmp_path):
-    clips, x = easy_corpus(24)
+    clips, x = easy_corpus(16)
     noise = np.random.default_rng(0).normal(size=x.shape)
     cache = fabricate(clips, noise.astype(np.float32), frames=x)
     settings = dataclasses.replace(quick, max_epochs=10, streams=("flow", "frames"))
@@ -136,12 +131,12 @@ def test_frames_that_tell_are_not_taken_for_motion(easy_corpus, fabricate, quick
     assert auc(evaluation, DETECTOR).value > 0.8
 
 
-def test_random_labels_are_called_chance(clip, fast, resamples):
+def test_random_labels_are_called_chance(clip, fast):
     """Everybody recurs, and looks like themselves; labels are drawn person by person."""
     settings, chance, inside = dataclasses.replace(fast, max_epochs=2), [], []
     people = np.arange(120) // 3
     train, test = np.flatnonzero(people % 2 == 0), np.flatnonzero(people % 2)
-    for seed in range(12):
+    for seed in range(8):
         rng = np.random.default_rng(seed)
         x = rng.normal(size=(40, 1, 6))[people] + rng.normal(size=(120, 12, 6))
         x = torch.from_numpy(x.astype(np.float32))
@@ -154,9 +149,9 @@ def test_random_labels_are_called_chance(clip, fast, resamples):
         found = all_metrics(labels[test], logits, 0.0, people[test])
         chance.append(found["auc_p_value"].value > SIGNIFICANT)
         inside.append(found["auc_roc"].low <= 0.5 <= found["auc_roc"].high)
-    # Of twelve true statements four or more fail twice in a thousand times.
-    assert np.sum(chance) > 8
-    assert np.sum(inside) > 8
+    # Of eight true statements three or more fail six times in a thousand.
+    assert np.sum(chance) > 5
+    assert np.sum(inside) > 5
 
 
 # -------------------------------------------------------------------------- how they are trained
@@ -164,7 +159,7 @@ def test_random_labels_are_called_chance(clip, fast, resamples):
 
 @pytest.mark.slow
 def test_one_stream_alone_is_what_a_run_on_it_would_be(easy_corpus, fabricate, quick, tmp_path):
-    clips, x = easy_corpus(24, shift=0.5)
+    clips, x = easy_corpus(16, shift=0.5)
     noise = np.random.default_rng(0).normal(size=x.shape)
     cache = fabricate(clips, x, frames=noise)
     both, alone = (
@@ -184,9 +179,8 @@ def test_one_stream_alone_is_what_a_run_on_it_would_be(easy_corpus, fabricate, q
     assert alone.absent == {FLOW: "that is the detector itself"}
 
 
-def test_what_is_not_embedded_is_said_not_to_be(fitted, run_command):
-    done = run_command(evaluate_command, fitted.folder)
-    assert f"no control {FRAMES}: frames is not embedded" in done.stdout
+def test_what_is_not_embedded_is_said_not_to_be(fitted, printed):
+    assert f"no control {FRAMES}: frames is not embedded" in printed
     page = (fitted.folder / "report.html").read_text()
     assert "not there, frames is not embedded" in page
     for name in (SHUFFLED, MEAN_POOL, METADATA):
@@ -208,7 +202,7 @@ def test_controls_can_be_left_out(easy_corpus, fabricate, run_command, tmp_path,
 
 @pytest.mark.slow
 def test_controls_see_no_test_video_before_they_are_final(easy_corpus, fabricate, quick, tmp_path):
-    clips, x = easy_corpus(24, shift=0.5)
+    clips, x = easy_corpus(16, shift=0.5)
     found = []
     for name, holdout in {"same": 0.0, "other": 5.0}.items():
         y = x.copy()

@@ -50,11 +50,20 @@ def elsewhere(fabricate, easy_corpus, clip, tmp_path_factory):
     )
 
 
+@pytest.fixture(scope="module")
+def with_controls(fitted, tmp_path_factory):
+    """The folder of a run whose controls are trained. Not to be changed."""
+    folder = tmp_path_factory.mktemp("with_controls") / "run"
+    shutil.copytree(fitted.folder, folder)
+    evaluate(load_run(folder))
+    return folder
+
+
 @pytest.fixture
-def run_folder(fitted, tmp_path):
+def run_folder(with_controls, tmp_path):
     """A copy of a run, evaluated where it was trained."""
     folder = tmp_path / "run"
-    shutil.copytree(fitted.folder, folder)
+    shutil.copytree(with_controls, folder)
     (folder / "metrics.json").write_text("its own")
     return folder
 
@@ -104,9 +113,9 @@ def test_all_videos_of_another_corpus_are_evaluated_by_the_runs_threshold(
     assert (run_folder / "metrics.json").read_text() == "its own"
 
 
+@pytest.mark.usefixtures("numbers_only")
 def test_the_controls_are_those_that_were_trained_with_the_run(run_folder, elsewhere):
     run = load_run(run_folder)
-    evaluate(run)
     kept = (run_folder / CONTROLS).read_bytes()
     evaluation = evaluate_elsewhere(run, elsewhere)
     assert (run_folder / CONTROLS).read_bytes() == kept, "trained again"
@@ -119,14 +128,16 @@ def test_the_controls_are_those_that_were_trained_with_the_run(run_folder, elsew
         assert evaluation.metrics[name]["all"]["accuracy"].value == accuracy
 
 
+@pytest.mark.usefixtures("numbers_only")
 def test_controls_can_be_left_out(run_folder, elsewhere):
     evaluation = evaluate_elsewhere(load_run(run_folder), elsewhere, controls=False)
     assert set(evaluation.metrics) == {DETECTOR, MEAN_POOL, METADATA, ANOMALY}
     assert evaluation.absent[SHUFFLED] == "not asked for"
 
 
+@pytest.mark.usefixtures("numbers_only")
 def test_it_is_broken_down_by_manipulation_and_source(run_folder, elsewhere):
-    evaluation = evaluate_elsewhere(load_run(run_folder), elsewhere)
+    evaluation = evaluate_elsewhere(load_run(run_folder), elsewhere, controls=False)
     parts = evaluation.by_manipulation["all"]
     assert {name: (part.real, part.fake) for name, part in parts.items()} == {
         "reenactment": (12, 6),
@@ -135,10 +146,11 @@ def test_it_is_broken_down_by_manipulation_and_source(run_folder, elsewhere):
     assert set(evaluation.by_source["all"]) == {"left", "right"}
 
 
+@pytest.mark.usefixtures("numbers_only")
 def test_without_the_old_cache_it_works_all_the_same(run_folder, elsewhere, run_command):
     config = json.loads((run_folder / "config.json").read_text())
     (run_folder / "config.json").write_text(json.dumps(config | {"cache": "/nowhere"}))
-    seal(run_folder)
+    seal(run_folder)  # another run than the one that the controls were trained for
     done = run_command(evaluate_command, run_folder, "--cache", elsewhere.folder, "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
@@ -146,6 +158,18 @@ def test_without_the_old_cache_it_works_all_the_same(run_folder, elsewhere, run_
     assert set(found["controls"]) == {ANOMALY}
     for name in (MEAN_POOL, METADATA, SHUFFLED):
         assert "what to train it on is not there" in found["absent_controls"][name]
+
+
+@pytest.fixture
+def leaking(elsewhere, fabricate):
+    """The other corpus, with other facts of its first video."""
+
+    def make(**change):
+        first, *others = elsewhere.clips
+        clips = [dataclasses.replace(first, **change), *others]
+        return fabricate(clips, np.stack([elsewhere.read(clip, "flow") for clip in clips]))
+
+    return make
 
 
 @pytest.mark.parametrize(
@@ -157,22 +181,22 @@ def test_without_the_old_cache_it_works_all_the_same(run_folder, elsewhere, run_
     ],
     ids=["identity", "original", "bytes"],
 )
-def test_whoever_was_trained_on_is_a_leak(
-    change, run_folder, fitted, elsewhere, fabricate, run_command
-):
+def test_whoever_was_trained_on_is_a_leak(change, run_folder, fitted, leaking, run_command):
     trained = next(clip for clip in fitted.cache.clips if clip.split == "train")
     assert trained.identities == ("person:3",)
     if "source_sha256" in change:
         change = {"source_sha256": trained.source_sha256}
-    clips = list(elsewhere.clips)
-    clips[0] = dataclasses.replace(clips[0], **change)
-    x = np.stack([elsewhere.read(clip, "flow") for clip in clips])
-    cache = fabricate(clips, x)
+    cache = leaking(**change)
     refused = run_command(evaluate_command, run_folder, "--cache", cache.folder)
     assert refused.exit_code == 4
     assert "1 identities, originals, recordings or files" in refused.stderr
     assert "--allow-leaks" in refused.stderr
     assert not (run_folder / "cross").exists()
+
+
+@pytest.mark.usefixtures("numbers_only")
+def test_an_allowed_leak_is_said_wherever_numbers_are_shown(run_folder, leaking, run_command):
+    cache = leaking(identities=("person:3",))
     allowed = run_command(evaluate_command, run_folder, "--cache", cache.folder, "--allow-leaks")
     assert allowed.exit_code == 0, allowed.output
     assert "were seen in training" in allowed.stdout
@@ -185,15 +209,11 @@ def test_whoever_was_trained_on_is_a_leak(
     assert "No known identity" not in page
 
 
-def test_who_is_in_the_runs_own_test_split_was_not_trained_on(
-    run_folder, fitted, elsewhere, fabricate
-):
+@pytest.mark.usefixtures("numbers_only")
+def test_who_is_in_the_runs_own_test_split_was_not_trained_on(run_folder, fitted, leaking):
     tested = next(clip for clip in fitted.cache.clips if clip.split == "test")
-    clips = list(elsewhere.clips)
-    clips[0] = dataclasses.replace(clips[0], identities=tested.identities)
-    x = np.stack([elsewhere.read(clip, "flow") for clip in clips])
-    evaluation = evaluate_elsewhere(load_run(run_folder), fabricate(clips, x))
-    assert evaluation.warnings == []
+    cache = leaking(identities=tested.identities)
+    assert evaluate_elsewhere(load_run(run_folder), cache, controls=False).warnings == []
 
 
 @pytest.mark.parametrize(
@@ -217,6 +237,7 @@ def test_what_was_made_otherwise_is_refused_by_name(change, run_folder, elsewher
     assert not (run_folder / "cross").exists()
 
 
+@pytest.mark.usefixtures("numbers_only")
 def test_a_second_corpus_of_the_same_name_takes_another_folder(
     run_folder, elsewhere, fabricate, tmp_path
 ):
@@ -224,19 +245,19 @@ def test_a_second_corpus_of_the_same_name_takes_another_folder(
     clips = list(elsewhere.clips)
     other = fabricate(clips[:12], x[:12], folder=tmp_path / "strangers")
     run = load_run(run_folder)
-    first = evaluate_elsewhere(run, elsewhere)
+    first = evaluate_elsewhere(run, elsewhere, controls=False)
     before = (first.folder / "metrics.json").read_bytes()
-    second = evaluate_elsewhere(run, other)
+    second = evaluate_elsewhere(run, other, controls=False)
     assert second.folder.name == f"strangers-{other.sha256[:8]}"
     assert (first.folder / "metrics.json").read_bytes() == before
-    assert evaluate_elsewhere(run, other).folder == second.folder
-    assert evaluate_elsewhere(run, elsewhere).folder == first.folder
+    assert evaluate_elsewhere(run, other, controls=False).folder == second.folder
+    assert evaluate_elsewhere(run, elsewhere, controls=False).folder == first.folder
 
 
 def test_one_class_alone_has_no_auc_but_a_share_called_fake(run_folder, elsewhere, fabricate):
     clips = [clip for clip in elsewhere.clips if clip.label]
     x = np.stack([elsewhere.read(clip, "flow") for clip in clips])
-    evaluation = evaluate_elsewhere(load_run(run_folder), fabricate(clips, x))
+    evaluation = evaluate_elsewhere(load_run(run_folder), fabricate(clips, x), controls=False)
     found = evaluation.metrics[DETECTOR]["all"]
     assert found["auc_roc"].value is None
     assert found["recall"].value > 0.5
