@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -17,12 +18,12 @@ from pipeline.common.errors import Rejected, SettingsError
 from pipeline.corpus.reading import read_corpus
 from pipeline.extract import main
 from pipeline.extraction import extract
+from pipeline.extraction.shard_tasks import PackTask
 from pipeline.settings import Settings
 from pipeline.workers import ray_cluster
 from pipeline.workers.local import Limits
 from pipeline.workers.ray_cluster import RayPool
-from tests.conftest import ROOT, contents, make_corpus, run_command
-from tests.pipeline.workers.test_local import task  # noqa: F401
+from tests.conftest import ROOT, InProcess, contents, make_corpus
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ NODE = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
 @pytest.fixture(scope="module")
-def cluster(task):  # noqa: F811
+def cluster(task):
     """A head and two more nodes, with one core each, which find the module of the task."""
     from ray.cluster_utils import Cluster
 
@@ -72,23 +73,31 @@ def videos(tmp_path_factory):
 
 def extraction(videos, out, *how):
     size = ("--size", "128x96", "--shard-size", 3)
-    return ["pipeline.extract", *map(str, [videos, "-o", out, *size, *how])]
+    return [*map(str, [videos, "-o", out, *size, *how])]
+
+
+def extract_here(videos, out, pool):
+    settings = Settings(128, 96, flow_backend=farneback.resolve("auto"), shard_size=3)
+    extract(read_corpus([videos]), out, settings, pool)
 
 
 @pytest.fixture(scope="module")
 def whole(videos, tmp_path_factory, in_process):
     """The bytes of what this process makes of them."""
     out = tmp_path_factory.mktemp("whole") / "cache"
-    settings = Settings(128, 96, flow_backend=farneback.resolve("auto"), shard_size=3)
-    extract(read_corpus([videos]), out, settings, in_process)
+    extract_here(videos, out, in_process)
     return contents(out)
+
+
+def shards(out):
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("shards/?????.h5")}
 
 
 def half_way(arguments, out):
     """The command in progress, which has made a shard and not all of them."""
-    n_before = len(list(out.glob("shards/?????.h5")))
+    before = shards(out)
     process = subprocess.Popen(
-        [sys.executable, "-m", *arguments],
+        [sys.executable, "-m", "pipeline.extract", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -96,7 +105,7 @@ def half_way(arguments, out):
         start_new_session=True,
     )
     deadline = time.monotonic() + TIMEOUT
-    while len(list(out.glob("shards/?????.h5"))) == n_before:
+    while shards(out) == before:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -104,41 +113,60 @@ def half_way(arguments, out):
     return process
 
 
-def end_of(process, code):
-    said, errors = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == code, said + errors
-    return errors
-
-
-def test_a_node_that_is_lost_half_way_costs_nothing(cluster, videos, whole, tmp_path):
+def test_a_node_that_is_lost_half_way_costs_nothing(
+    cluster, videos, whole, tmp_path, call, monkeypatch
+):
     out = tmp_path / "cache"
-    process = half_way(extraction(videos, out, "--ray", cluster.address), out)
-    cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+    n_made = []
+
+    class LosesANode(RayPool):
+        def run(self, *arguments):
+            for item, result in super().run(*arguments):
+                yield item, result
+                if isinstance(item, PackTask) and not n_made:
+                    n_made.append(len(shards(out)))
+                    cluster.remove_node(cluster.list_all_nodes()[-1], allow_graceful=False)
+
+    monkeypatch.setattr("pipeline.extract.RayPool", LosesANode)
     try:
-        assert len(list(out.glob("shards/?????.h5"))) < 6
-        end_of(process, 0)
+        code, _, errors = call(main, *extraction(videos, out, "--ray", cluster.address))
     finally:
         cluster.add_node(num_cpus=1, **NODE)
+    assert code == 0, errors
+    assert 1 <= n_made[0] < len(shards(out)) == 6
     assert contents(out) == whole
 
 
+class InterruptedHere(InProcess):
+    """Stops once a shard is made."""
+
+    def run(self, task, items, seconds=None):
+        for item, result in super().run(task, items):
+            yield item, result
+            if isinstance(item, PackTask):
+                raise KeyboardInterrupt
+
+
 def test_ctrl_c_stops_all_nodes_and_the_work_goes_on_here_or_there(
-    cluster, videos, whole, tmp_path
+    cluster, videos, whole, tmp_path, in_process
 ):
     out = tmp_path / "cache"
-    on_the_cluster = extraction(videos, out, "--ray", cluster.address)
-    for arguments in (on_the_cluster, extraction(videos, out, "--jobs", 2)):
-        process = half_way(arguments, out)
-        begin = time.monotonic()
-        os.killpg(process.pid, signal.SIGINT)
-        error, _ = end_of(process, 130).split("\n")[-3:-1]
-        assert error == "error: interrupted"
-        assert time.monotonic() - begin < 15
-        left = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-        time.sleep(1)
-        assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == left
-    done = run_command(*on_the_cluster)
-    assert done.returncode == 0, done.stderr
+    with pytest.raises(KeyboardInterrupt):
+        extract_here(videos, out, InterruptedHere())
+    made_here = shards(out)
+    process = half_way(extraction(videos, out, "--ray", cluster.address), out)
+    begin = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-2] == "error: interrupted"
+    assert time.monotonic() - begin < 15
+    left = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    time.sleep(1)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == left
+    made_there = shards(out)
+    extract_here(videos, out, in_process)
+    assert made_here.items() <= made_there.items() <= shards(out).items()
     assert contents(out) == whole
 
 
@@ -152,7 +180,7 @@ def pool(cluster):
 class TestConnectedOnce:
     """What holds for processes of this machine holds on a cluster."""
 
-    def test_what_goes_wrong_with_an_item_costs_that_item_only(self, pool, task):  # noqa: F811
+    def test_what_goes_wrong_with_an_item_costs_that_item_only(self, pool, task):
         good = [f"good {n}" for n in range(6)]
         bad = ["abort", "killed", "hang", "exit", "reject", "memory", "greedy"]
         items = [*good[:3], *bad, *good[3:]]
@@ -171,11 +199,7 @@ class TestConnectedOnce:
 
     @pytest.mark.parametrize("victim", ["parent", "itself"])
     def test_whoever_kills_a_process_costs_nothing_and_leaves_none(
-        self,
-        pool,
-        task,  # noqa: F811
-        tmp_path,
-        victim,
+        self, pool, task, tmp_path, victim
     ):
         """Also where it is the Ray worker, the parent of the process that does the work."""
         accident = (victim, str(tmp_path / "pid"))
@@ -187,7 +211,7 @@ class TestConnectedOnce:
         status = Path("/proc", (tmp_path / "pid").read_text(), "status")
         assert not status.exists() or "(zombie)" in status.read_text()
 
-    def test_whoever_stops_listening_stops_the_work_and_may_run_more(self, pool, task):  # noqa: F811
+    def test_whoever_stops_listening_stops_the_work_and_may_run_more(self, pool, task):
         results = pool.run(task, ["good", "slow"])
         assert next(results)[0] == "good"
         begin = time.monotonic()
@@ -196,7 +220,7 @@ class TestConnectedOnce:
         assert [item for item, _ in pool.run(task, ["fine"])] == ["fine"]
 
 
-def test_a_fault_ends_the_run_and_is_raised_here_with_its_place(cluster, task):  # noqa: F811
+def test_a_fault_ends_the_run_and_is_raised_here_with_its_place(cluster, task):
     """It comes as an item that was asked for after the first result."""
     items = deque(["hang"])
     with RayPool(cluster.address, Limits(2), jobs=1) as pool:
@@ -209,7 +233,7 @@ def test_a_fault_ends_the_run_and_is_raised_here_with_its_place(cluster, task): 
     assert "misbehaving_tasks.py" in str(error.value.__cause__)
 
 
-def test_an_item_for_which_ray_finds_no_memory_is_rejected(cluster, task):  # noqa: F811
+def test_an_item_for_which_ray_finds_no_memory_is_rejected(cluster, task):
     with another_node(cluster, 2, RAY_memory_usage_threshold="0.001"):
         request = ray_cluster.Request(cpu=2)
         with RayPool(cluster.address, request=request) as pool:
@@ -218,11 +242,7 @@ def test_an_item_for_which_ray_finds_no_memory_is_rejected(cluster, task):  # no
     assert (rejected.reason, rejected.detail[-9:]) == ("out of memory", ", 4 times")
 
 
-def test_nodes_that_join_are_used_and_where_all_leave_the_run_ends(
-    cluster,
-    task,  # noqa: F811
-    monkeypatch,
-):
+def test_nodes_that_join_are_used_and_where_all_leave_the_run_ends(cluster, task, monkeypatch):
     monkeypatch.setattr(ray_cluster, "RECOUNT_INTERVAL", 0)
     monkeypatch.setattr(ray_cluster, "NO_NODES_TIMEOUT", 1)
     with contextlib.ExitStack() as joined:
@@ -264,7 +284,7 @@ def failure_of(capsys):
 
 def test_no_cluster_is_an_error_soon(failure_of, videos, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_cluster, "CONNECT_TIMEOUT", 1)
-    arguments = extraction(videos, tmp_path / "cache")[1:]
+    arguments = extraction(videos, tmp_path / "cache")
     assert "no Ray cluster answers at 127.0.0.1:1" in failure_of(*arguments, "--ray", "127.0.0.1:1")
     assert "neither auto nor HOST:PORT" in failure_of(*arguments, "--ray", "ray://somewhere:1")
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -283,14 +303,19 @@ def test_a_request_that_no_node_can_fulfil_is_an_error(cluster, failure_of, vide
     assert "has cpu=1,gpu=0.5: they have cpu=" in said
 
 
-def test_another_version_on_a_node_is_an_error(cluster, failure_of, videos, tmp_path):
+def test_another_version_on_a_node_is_an_error(videos, tmp_path):
+    """As a process with another library finds, which need not be on a cluster."""
     (tmp_path / "deflate-0.0.1.dist-info").mkdir()
     (tmp_path / "deflate-0.0.1.dist-info" / "METADATA").write_text("Name: deflate\nVersion: 0.0.1")
-    arguments = extraction(videos, tmp_path / "cache", "--ray", cluster.address)[1:]
-    with another_node(cluster, 5, PYTHONPATH=str(tmp_path)):
-        said = failure_of(*arguments, "--ray-request", "cpu=5")
-    assert said.startswith(f"error: node {os.uname().nodename} (")
-    assert "deflate is 0.0.1 there, and " in said
+    check = pickle.dumps(ray_cluster.node_check([videos], None, "opencv"))
+    done = subprocess.run(
+        [sys.executable, "-c", "import pickle, sys; pickle.load(sys.stdin.buffer)()"],
+        input=check,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        cwd=ROOT,
+    )
+    assert b"SettingsError: deflate is 0.0.1 there, and " in done.stderr
 
 
 def test_a_folder_that_a_node_does_not_see_is_an_error(cluster, failure_of, videos, tmp_path):
@@ -310,11 +335,12 @@ def test_a_folder_that_a_node_does_not_see_is_an_error(cluster, failure_of, vide
                 pytest.skip("this system does not let us mount another file system")
             assert node.poll() is None
             time.sleep(0.2)
-        arguments = extraction(videos, tmp_path / "cache", "--ray", cluster.address)[1:]
+        arguments = extraction(videos, tmp_path / "cache", "--ray", cluster.address)
         said = failure_of(*arguments, "--ray-request", "cpu=6")
     finally:
         node.terminate()
         node.wait(30)
+    assert said.startswith(f"error: node {os.uname().nodename} (")
     assert f"it does not see {tmp_path / 'cache'}, as the machine does" in said
 
 
