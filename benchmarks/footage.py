@@ -85,12 +85,14 @@ def on_real_clips(folder):
             except (Rejected, ValueError, av.error.FFmpegError) as error:
                 print(f"left out: {path.name}: {error}")
     group = dict(zip(clips, groups_of(list(clips.values())), strict=True))
-    names = [name for name, way in clips if not way]
+    originals = {name: clip for (name, way), clip in clips.items() if not way}
+    names = list(originals)
     for way in WAYS:
         missed = [name for name in names if group[name, way] != group[name, ""]]
         print(f"  {way:14} {len(names) - len(missed)} of {len(names)} recognised; not:", *missed)
+    group = dict(zip(names, groups_of(list(originals.values())), strict=True))
     pairs = list(itertools.combinations(names, 2))
-    confused = [(a, b) for a, b in pairs if group[a, ""] == group[b, ""]]
+    confused = [(a, b) for a, b in pairs if group[a] == group[b]]
     print(f"taken for the same recording: {len(confused)} of {len(pairs)} pairs", *confused)
 
 
