@@ -1,10 +1,12 @@
 """Small real videos, caches made from them, and weights that give embeddings worth comparing."""
 
+import contextlib
 import ctypes
 import dataclasses
 import functools
 import gc
 import os
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -101,9 +103,34 @@ def smaller(kind: Architecture) -> Architecture:
         side = 4 * int(kind.name.rpartition("_")[2])  # patches, which the name gives the size of
     elif kind.window > 1 and kind.name.endswith("_18"):
         side = 32
-    elif not kind.name.startswith(("swin_t", "swin3d_")):
+    elif not kind.name.startswith(("swin_t", "swin3d_", "mvit_", "maxvit_", "s3d")):
         return kind
     return dataclasses.replace(kind, size=(side, side), trained_at=(side, side))
+
+
+@contextlib.contextmanager
+def built_for_smaller():
+    """torchvision builds MViT, MaxViT and S3D for 224x224 pictures only; in here for 64x64."""
+    mvit, maxvit, s3d = (
+        sys.modules[f"torchvision.models.{name}"] for name in ("video.mvit", "maxvit", "video.s3d")
+    )
+    build_mvit, build_maxvit = mvit._mvit, maxvit._maxvit
+
+    class SmallS3D(s3d.S3D):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.avgpool.kernel_size = (2, 2, 2)
+
+    with pytest.MonkeyPatch.context() as patch:
+        size = (64, 64)
+        patch.setattr(mvit, "_mvit", lambda **kw: build_mvit(**kw | {"spatial_size": size}))
+        patch.setattr(
+            maxvit,
+            "_maxvit",
+            lambda **kw: build_maxvit(**kw | {"input_size": size, "partition_size": 2}),
+        )
+        patch.setattr(s3d, "S3D", SmallS3D)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -122,7 +149,7 @@ def load_small_backbone(name: str) -> Backbone:
 
     `dataclasses.replace` gives it another precision.
     """
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, built_for_smaller():
         patch.setattr("features.backbones.architecture", lambda name: smaller(architecture(name)))
         return load_backbone(name, "random:0", "cpu")
 

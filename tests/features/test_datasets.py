@@ -15,7 +15,7 @@ from pipeline.common.errors import NothingUsable, SettingsError
 from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize("n_workers", [0, 2])
+@pytest.mark.parametrize("n_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_loader_gives_every_clip_of_a_split_once_with_its_label(clips, n_workers):
     dataset = CacheDataset(clips.folder, "flow", split="train")
     loader = DataLoader(

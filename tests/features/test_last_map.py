@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from features.backbones import load_backbone
 from features.last_map import weighted_maps
 from tests.features.conftest import load_small_backbone
 
@@ -18,19 +17,34 @@ def pictures(n, side=64):
     [
         ("resnet18", (1, 2, 2)),
         ("efficientnet_b0", (1, 2, 2)),
-        ("convnext_tiny", (1, 2, 2)),
         ("swin_t", (1, 2, 2)),
         ("vit_b_32", (1, 4, 4)),
+        *(
+            pytest.param(name, grid, marks=pytest.mark.slow)
+            for name, grid in {
+                "convnext_tiny": (1, 2, 2),
+                "maxvit_t": (1, 2, 2),
+                "s3d": (2, 2, 2),
+                "mvit_v2_s": (8, 2, 2),
+                "swin3d_t": (8, 2, 2),
+            }.items()
+        ),
     ],
 )
 def test_every_family_gives_maps_of_its_own_grid(name, grid):
-    backbone, shown = load_small_backbone(name), pictures(3)
-    by = np.random.default_rng(1).normal(size=(3, backbone.dimension)).astype(np.float32)
+    backbone = load_small_backbone(name)
+    shown = pictures(max(2, backbone.kind.window))
+    rows = len(backbone.rows(len(shown)))
+    by = np.random.default_rng(1).normal(size=(rows, backbone.dimension)).astype(np.float32)
     found = weighted_maps(backbone, shown, by)
-    assert found.shape == (3, *grid)
+    assert found.shape == (rows, *grid)
     assert np.isfinite(found).all()
-    assert found.reshape(3, -1).std(1).min() > 0, "cells differ"
-    double = weighted_maps(backbone, shown, 2 * by)
+    assert found.reshape(rows, -1).std(1).min() > 0, "cells differ"
+
+
+def test_twice_the_weights_are_twice_the_map(resnet18):
+    shown, by = pictures(2), np.random.default_rng(1).normal(size=(2, 512)).astype(np.float32)
+    found, double = (weighted_maps(resnet18, shown, n * by) for n in np.float32([1, 2]))
     np.testing.assert_allclose(double, 2 * found, rtol=1e-3, atol=1e-5 * abs(found).max())
 
 
@@ -43,33 +57,10 @@ def test_where_a_network_averages_its_map_the_cells_sum_to_the_embedding(name):
     np.testing.assert_allclose(summed, expected, rtol=1e-3, atol=1e-4 * abs(expected).max())
 
 
-@pytest.mark.slow
-def test_a_network_of_videos_has_its_own_moments():
-    backbone, shown = load_backbone("r3d_18", "random:0", "cpu"), pictures(16)
-    rows = len(backbone.rows(16))
-    by = np.random.default_rng(1).normal(size=(rows, backbone.dimension)).astype(np.float32)
-    found = weighted_maps(backbone, shown, by)
-    assert found.shape == (rows, 2, 7, 7)
-    summed, expected = found.sum((1, 2, 3)), (by * backbone.embed(shown)).sum(1)
+def test_a_network_of_videos_has_its_own_moments(video_network):
+    shown = pictures(16, 32)
+    by = np.random.default_rng(1).normal(size=(1, 512)).astype(np.float32)
+    found = weighted_maps(video_network, shown, by)
+    assert found.shape == (1, 2, 2, 2)
+    summed, expected = found.sum((1, 2, 3)), (by * video_network.embed(shown)).sum(1)
     np.testing.assert_allclose(summed, expected, rtol=1e-3, atol=1e-4 * abs(expected).max())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "grid"),
-    [
-        ("maxvit_t", (1, 7, 7)),
-        ("s3d", (2, 7, 7)),
-        ("mvit_v2_s", (8, 7, 7)),
-        ("swin3d_t", (8, 2, 2)),
-    ],
-)
-def test_slow_families_give_maps_of_their_own_grid_too(name, grid):
-    backbone = load_small_backbone(name)
-    shown = pictures(max(2, backbone.kind.window))
-    rows = len(backbone.rows(len(shown)))
-    by = np.random.default_rng(1).normal(size=(rows, backbone.dimension)).astype(np.float32)
-    found = weighted_maps(backbone, shown, by)
-    assert found.shape == (rows, *grid)
-    assert np.isfinite(found).all()
-    assert found.reshape(rows, -1).std(1).min() > 0, "cells differ"

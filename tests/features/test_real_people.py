@@ -13,7 +13,6 @@ from features.settings import Options
 from pipeline.corpus.labelled_video import Video
 from pipeline.extraction.extract_corpus import extract
 from pipeline.settings import Settings
-from pipeline.workers.local import LocalPool
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +22,7 @@ WHO = {
 }  # fmt: skip
 
 
-def test_the_same_person_is_closer_than_another_one(sample_models, tmp_path):
+def test_the_same_person_is_closer_than_another_one(sample_models, in_process, tmp_path):
     """ImageNet features of frames know who is who, though nobody told them."""
     folder = os.environ.get("SAMPLE_VIDEOS")
     if not folder:
@@ -31,8 +30,8 @@ def test_the_same_person_is_closer_than_another_one(sample_models, tmp_path):
     videos = [
         Video(Path(folder) / "people" / f"asl_{word}.mkv", n % 2) for n, word in enumerate(WHO)
     ]
-    settings = Settings(frames=24, flow_backend="opencv")
-    clips = extract(videos, tmp_path / "clips", settings, LocalPool(2))
+    settings = Settings(frames=17, flow_backend="opencv")
+    clips = extract(videos, tmp_path / "clips", settings, in_process)
     weights = str(sample_models / "mobilenet_v2_imagenet.pth")
     backbone = load_backbone("mobilenet_v2", weights, "cpu", "float32")
     options = Options(streams=("frames",), every=8)

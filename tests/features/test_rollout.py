@@ -94,7 +94,7 @@ def test_a_patch_that_a_transformer_learned_to_find_is_hottest():
 
     Not always: a cell that speaks for the verdict is looked at by heads that speak against it, too.
     """
-    learned, new = (planted(np.random.default_rng(seed), n) for seed, n in ((0, 256), (1, 64)))
+    learned, new = (planted(np.random.default_rng(seed), n) for seed, n in ((0, 128), (1, 64)))
     hits = [hit_rate(seed, learned, new) for seed in range(3)]
     assert np.mean(hits) > 5 / 16
     assert min(hits) > 3 / 16
