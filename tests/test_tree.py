@@ -1,6 +1,7 @@
 """Imports run one way: a folder uses only those above it in `ORDER`, and no modules in a circle."""
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -52,8 +53,13 @@ def place(path):
     raise AssertionError(f"{path} is in no folder of the order")
 
 
+@cache
 def imported(path):
     """The files of the project that a file imports, except for type checkers."""
+    return tuple(_imported(path))
+
+
+def _imported(path):
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     for_checkers = {
         inner

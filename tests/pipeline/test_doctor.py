@@ -1,6 +1,5 @@
 """What the command says of a machine, and of one where something is missing."""
 
-import os
 import sys
 
 from click.testing import CliRunner
@@ -20,24 +19,15 @@ def lines_of(done):
     return {part: " ".join(" ".join(lines).split()) for part, lines in said.items()}
 
 
-def test_everything_that_work_needs_is_found_here(run_command):
-    done = run_command("pipeline.doctor")
-    assert (done.returncode, done.stderr) == (0, "")
+def test_everything_that_work_needs_is_found_here():
+    done = CliRunner().invoke(main, [])
+    assert (done.exit_code, done.stderr) == (0, "")
     said = lines_of(done)
     assert sys.executable in said["Python"]
     assert f" {available_cores()} of " in said["cores"]
     assert all(name in said["libraries"] for name in ("torch", "opencv-contrib-python", "av"))
     assert all(name in said["codecs"] for name in ("h264", "hevc", "vp9"))
     assert "backend c" in said["optical flow"]  # cpu or cuda, not OpenCV's slower one
-
-
-def test_a_missing_library_is_told_in_two_lines(run_command, tmp_path):
-    (tmp_path / "cv2.py").write_text("raise ImportError(\"No module named 'cv2'\")\n")
-    done = run_command("pipeline.doctor", env=os.environ | {"PYTHONPATH": str(tmp_path)})
-    assert done.returncode != 0
-    first, second = done.stderr.splitlines()
-    assert first == "error: No module named 'cv2'"
-    assert second.startswith("hint: ") and "pip install" in second
 
 
 def test_what_is_missing_comes_with_a_hint(tmp_path, monkeypatch):

@@ -105,38 +105,35 @@ def test_one_clip_is_described_with_its_file(opened, corpus):
     )
 
 
-def test_the_command_shows_the_same(run_command, cache, summary, opened):
-    done = run_command("pipeline.inspect", cache.folder)
-    assert (done.returncode, done.stdout.strip()) == (0, summary)
+def test_the_command_shows_the_same(call, cache, summary, opened):
+    code, out, _ = call(main, cache.folder)
+    assert (code, out.strip()) == (0, summary)
     clip = opened.clips[0]
-    done = run_command("pipeline.inspect", cache.folder, "--clip", clip.id)
-    assert done.stdout.strip() == describe_clip(opened, clip)
+    assert call(main, cache.folder, "--clip", clip.id)[1].strip() == describe_clip(opened, clip)
 
 
-def test_an_unknown_clip_is_an_error_with_an_id_to_go_by(run_command, cache, opened):
-    done = run_command("pipeline.inspect", cache.folder, "--clip", "nobody")
-    assert done.returncode == 2
-    assert "nobody" in done.stderr and opened.clips[0].id in done.stderr
+def test_an_unknown_clip_is_an_error_with_an_id_to_go_by(call, cache, opened):
+    code, _, err = call(main, cache.folder, "--clip", "nobody")
+    assert code == 2
+    assert "nobody" in err and opened.clips[0].id in err
 
 
-def test_a_folder_that_is_no_cache_is_an_error_with_the_command_that_makes_one(
-    run_command, tmp_path
-):
-    done = run_command("pipeline.inspect", tmp_path)
-    assert done.returncode == 2
-    assert "python -m pipeline.extract VIDEOS -o CACHE makes one" in done.stderr
+def test_a_folder_that_is_no_cache_is_an_error_with_the_command_that_makes_one(call, tmp_path):
+    code, _, err = call(main, tmp_path)
+    assert code == 2
+    assert "python -m pipeline.extract VIDEOS -o CACHE makes one" in err
 
 
 # ---------------------------------------------------------------------------------------- verify
 
 
-def test_a_sound_cache_verifies(run_command, cache):
-    done = run_command("pipeline.inspect", cache.folder, "--verify")
-    assert done.returncode == 0
-    assert "8 shards" in done.stdout and "every checksum is right" in done.stdout
+def test_a_sound_cache_verifies(call, cache):
+    code, out, _ = call(main, cache.folder, "--verify")
+    assert code == 0
+    assert "8 shards" in out and "every checksum is right" in out
 
 
-def test_a_flipped_byte_is_4_and_names_the_shard(run_command, cache, tmp_path):
+def test_a_flipped_byte_is_4_and_names_the_shard(call, cache, tmp_path):
     folder = shutil.copytree(cache.folder, tmp_path / "cache")
     shard = folder / "shards/00002.h5"
     with h5py.File(shard) as file:
@@ -145,11 +142,11 @@ def test_a_flipped_byte_is_4_and_names_the_shard(run_command, cache, tmp_path):
     content = bytearray(shard.read_bytes())
     content[chunk.byte_offset + chunk.size // 2] ^= 1
     shard.write_bytes(content)
-    done = run_command("pipeline.inspect", folder, "--verify")
-    assert done.returncode == 4
-    assert "shards/00002.h5" in done.stderr
-    assert "shards/00001.h5" not in done.stderr
-    assert "Traceback" not in done.stderr
+    code, _, err = call(main, folder, "--verify")
+    assert code == 4
+    assert "shards/00002.h5" in err
+    assert "shards/00001.h5" not in err
+    assert "Traceback" not in err
     with pytest.raises(IntegrityError):
         Cache(folder).read(Cache(folder).clip(clip), "flow")
 
@@ -157,10 +154,10 @@ def test_a_flipped_byte_is_4_and_names_the_shard(run_command, cache, tmp_path):
 # ----------------------------------------------------------------------------------------- sheet
 
 
-def test_a_sheet_has_frames_above_flow_maps_for_every_clip(cache, tmp_path, run_command):
-    done = run_command("pipeline.inspect", cache.folder, "--sheet", tmp_path / "sheet.png")
-    assert done.returncode == 0
-    assert "8 of 8 clips" in done.stdout
+def test_a_sheet_has_frames_above_flow_maps_for_every_clip(cache, tmp_path, call):
+    code, out, _ = call(main, cache.folder, "--sheet", tmp_path / "sheet.png")
+    assert code == 0
+    assert "8 of 8 clips" in out
     picture = cv2.imread(str(tmp_path / "sheet.png"))
     width, height = 112, 84  # of a tile, 96x72 scaled to 112 at its larger side; gaps are 4
     assert picture.shape == (
@@ -200,12 +197,12 @@ def test_a_cache_without_frames_has_a_sheet_of_maps(tmp_path, make_corpus, in_pr
     )
 
 
-def test_a_sheet_that_cannot_be_written_is_an_error_for_the_user(run_command, cache, tmp_path):
+def test_a_sheet_that_cannot_be_written_is_an_error_for_the_user(call, cache, tmp_path):
     sheet = tmp_path / "missing" / "sheet.png"
-    done = run_command("pipeline.inspect", cache.folder, "--sheet", sheet)
-    assert done.returncode == 2
-    assert str(sheet.parent) in done.stderr
-    assert "bug" not in done.stderr and "Traceback" not in done.stderr
+    code, _, err = call(main, cache.folder, "--sheet", sheet)
+    assert code == 2
+    assert str(sheet.parent) in err
+    assert "bug" not in err and "Traceback" not in err
 
 
 def test_examples_in_the_help_name_options_that_exist():

@@ -7,18 +7,16 @@ import pytest
 
 from pipeline.cache import Cache
 from pipeline.common.errors import SettingsError
-from pipeline.split import resplit
+from pipeline.split import main, resplit
 from pipeline.splits.protocols import Splitting
 
 
-def test_the_command_splits_anew_and_leaves_the_old_cache_alone(
-    cache, run_command, contents, tmp_path
-):
+def test_the_command_splits_anew_and_leaves_the_old_cache_alone(cache, call, contents, tmp_path):
     before = contents(cache.folder)
     new = tmp_path / "deep" / "fold"
-    done = run_command("pipeline.split", cache.folder, "-o", new, "--split", "fold:1/2")
-    assert done.returncode == 0, done.stderr
-    assert f"{new}: 8 clips" in done.stdout
+    code, out, err = call(main, cache.folder, "-o", new, "--split", "fold:1/2")
+    assert code == 0, err
+    assert f"{new}: 8 clips" in out
     old, again = Cache(cache.folder), Cache(new)
     assert contents(cache.folder) == before
     assert [clip.id for clip in again.clips] == [clip.id for clip in old.clips]

@@ -6,7 +6,7 @@ import os
 
 import av
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.common.csv_files import FORMULA_STARTS, csv_line, read_csv, write_csv
@@ -35,6 +35,7 @@ def is_number(text):
     return True
 
 
+@settings(max_examples=50)
 @given(ROWS)
 @example([("=1+1", "'=1+1"), ("''=1+1", "'a"), ("-1e5", "-1e5.mp4"), ("\t-1", "'-1")])
 @example([("a,b.mp4", 'a"b.mp4'), ("a\rb.mp4", " a.mp4 "), (os.fsdecode(b"caf\xe9"), "café ☕")])
@@ -77,6 +78,7 @@ def test_what_others_wrote_is_read_as_it_is(tmp_path):
     ]
 
 
+@settings(max_examples=50)
 @given(ROWS, st.data())
 def test_wherever_a_kill_cuts_the_whole_rows_are_known(tmp_path_factory, rows, data):
     lines = [csv_line(row) for row in rows]

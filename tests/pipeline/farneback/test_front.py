@@ -2,9 +2,6 @@
 
 import builtins
 import logging
-import os
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -201,18 +198,3 @@ def test_the_cuda_flow_of_opencv_is_near_that_of_the_cpu(grey):
         pytest.skip("needs an OpenCV built with CUDA, and a device")
     both = (farneback.flow(grey, backend=name) for name in ("opencv", "opencv-cuda"))
     assert np.median(np.abs(np.subtract(*both))) < 0.1  # other resizing in the pyramid
-
-
-@pytest.mark.slow
-def test_the_kernels_are_compiled_once_and_then_found_on_disk(tmp_path):
-    code = (
-        "import time; t = time.perf_counter(); from pipeline import farneback;"
-        "farneback.resolve('cpu'); print(time.perf_counter() - t)"
-    )
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    first, second = (
-        float(subprocess.check_output([sys.executable, "-c", code], env=environment))
-        for _ in range(2)
-    )
-    assert second < first / 2
-    assert list(tmp_path.rglob("*.nbc"))

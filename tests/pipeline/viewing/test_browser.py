@@ -243,11 +243,11 @@ def test_names_are_shown_and_are_nothing_but_text(hostile):
 # ------------------------------------------------------------------------------------ the command
 
 
-def test_the_command_writes_a_page_and_says_how_large_it_is(run_command, cache, tmp_path):
+def test_the_command_writes_a_page_and_says_how_large_it_is(call, cache, tmp_path):
     path = tmp_path / "out.html"
-    done = run_command("pipeline.inspect", cache.folder, "--html", path, "--clips", 3)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.strip() == f"{path}: 3 of 8 clips, {path.stat().st_size / 1e3:.1f} kB"
+    code, out, err = call(main, cache.folder, "--html", path, "--clips", 3)
+    assert (code, err) == (0, "")
+    assert out.strip() == f"{path}: 3 of 8 clips, {path.stat().st_size / 1e3:.1f} kB"
 
 
 @pytest.mark.parametrize(
