@@ -188,7 +188,8 @@ def parse_request(
         metavar="RATE",
         default="native",
         callback=number_or("native", "a rate", below=1000),
-        help="Frames to sample per second; slower videos are rejected. native keeps every frame.",
+        help="Frames to sample per second, by timestamps; slower videos are rejected. native "
+        "keeps every frame.",
     ),
     cloup.option(
         "--stride",
@@ -219,9 +220,9 @@ def parse_request(
         metavar="WHAT",
         default="none",
         callback=parse_crop,
-        help="x,y,w,h in pixels; none: cut to the aspect of --size around the centre; face+MARGIN: "
-        "one box per clip around all places of its face, MARGIN in sizes of the face "
-        f"({FACE_DEFAULTS.margin:g} by default keeps its edge, 0.8 hair and neck).",
+        help="x,y,w,h in pixels; none: cut to the aspect of --size around the centre; face or "
+        "face+MARGIN: one box per clip around all places of its face. MARGIN is in sizes of the "
+        f"face ({FACE_DEFAULTS.margin:g} keeps its edge, 0.8 hair and neck).",
     ),
     cloup.option(
         "--stabilise",
