@@ -197,6 +197,14 @@ def small_run(small, quick, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def tuned_run(small, quick, tmp_path_factory):
+    """The folder of a run over `small` with three trials. Not to be changed."""
+    folder = tmp_path_factory.mktemp("runs") / "tuned"
+    fit(small, folder, settings=quick, n_trials=3, device="cpu")
+    return folder
+
+
 @dataclass(frozen=True)
 class Fitted:
     cache: Cache

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 PEOPLE = {  # who is in the clips of SAMPLE_VIDEOS/people
-    "A": ("again", "brother", "help"),
-    "B": ("bird", "milk"),
-    "C": ("book", "learn"),
-    "D": ("eat", "night"),
+    "A": ("again", "help"),
+    "B": ("bird",),
+    "C": ("book",),
+    "D": ("eat",),
     "E": ("hungry",),
 }
-FAKED = ("again", "help", "bird", "milk", "book", "eat", "night", "hungry")
+FAKED = ("again", "bird", "book", "eat", "hungry")
+N_CLIPS = 11
 
 
 def make_fake(source: Path, target: Path, seed: int) -> None:
@@ -79,22 +80,23 @@ def test_from_real_clips_to_verdicts(corpus, run_as_main, monkeypatch):
     models = os.environ.get("SAMPLE_MODELS")
     weights = Path(models, "mobilenet_v2_imagenet.pth") if models else "random:0"
     given = ["--weights", weights] if models else []
+    one = ["--jobs", 1]
 
-    run("pipeline.extract", "corpus.csv", "-o", "clips", "--size", "128", "--frames", "16")
+    run("pipeline.extract", "corpus.csv", "-o", "clips", "--size", "96", "--frames", "16", *one)
     embedded = run(
         "features.embed", "clips", "-o", "embeddings",
         "--backbone", "mobilenet_v2", "--weights", weights,
     )  # fmt: skip
-    assert "18 clips, flow and frames as vectors of 1280 numbers" in embedded
-    run("model.fit", "embeddings", "-o", "run", "--tune", 2, "--max-epochs", 5)
+    assert f"{N_CLIPS} clips, flow and frames as vectors of 1280 numbers" in embedded
+    run("model.fit", "embeddings", "-o", "run", "--tune", 2, "--max-epochs", 3, "--cases", 0)
     table = run("model.evaluate", "run")
     videos = [corpus / "again_fake.mp4", corpus / "clips" / "names.csv"]
-    verdicts = run("model.predict", "run", *videos, "--json", *given)
+    verdicts = run("model.predict", "run", *videos, "--json", *given, *one)
 
     with h5py.File(corpus / "embeddings" / "index.h5") as index:
         T = int(index.attrs["frames"])
         assert T == 16
-        assert len(index["clips"]) == 18
+        assert len(index["clips"]) == N_CLIPS
         for clip in index["data"].values():  # the links work in any HDF5 reader
             assert clip["flow"].shape == (T - 1, 1280)
             assert clip["frames"].shape == (T - 1, 1280)
@@ -109,7 +111,7 @@ def test_from_real_clips_to_verdicts(corpus, run_as_main, monkeypatch):
 
     with (corpus / "run" / "predictions.csv").open(newline="") as file:
         predicted = {row["id"]: row for row in csv.DictReader(file)}
-    assert len(predicted) == 18
+    assert len(predicted) == N_CLIPS
     metrics = json.loads((corpus / "run" / "metrics.json").read_text())
     assert metrics["coverage"]["test"]["videos"] == metrics["coverage"]["test"]["scored"] > 0
     assert "fake called fake" in table

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -153,17 +154,14 @@ def test_the_clips_of_a_video_are_averaged_into_one_row(fabricate, easy_corpus, 
 # ------------------------------------------------------------------- what decides about the model
 
 
-@pytest.mark.parametrize("n_trials", [0, 2])
+@pytest.mark.parametrize("n_trials", [0, 3])
 def test_the_model_is_final_before_a_test_video_is_read(
-    n_trials, fabricate, easy_corpus, quick, tmp_path
+    n_trials, small_run, tuned_run, fabricate, easy_corpus, quick, tmp_path
 ):
     clips, x = easy_corpus(16)
-    for name, spoil in {"sound": 0.0, "spoiled": np.nan}.items():
-        y = x.copy()
-        y[[clip.split != "train" for clip in clips]] += spoil
-        cache = fabricate(clips, y)
-        refit(cache, tmp_path / name, quick, n_trials=n_trials)
-    sound, spoiled = tmp_path / "sound", tmp_path / "spoiled"
+    x[[clip.split != "train" for clip in clips]] = np.nan
+    sound, spoiled = tuned_run if n_trials else small_run, tmp_path / "spoiled"
+    refit(fabricate(clips, x), spoiled, quick, n_trials=n_trials)
     assert same(state(sound), state(spoiled))
     assert load_run(sound).config.threshold == load_run(spoiled).config.threshold
     if n_trials:
@@ -203,7 +201,7 @@ def test_a_prescribed_validation_split_is_the_one_fold(fabricate, easy_corpus, q
     assert run.config.threshold == pytest.approx(threshold, abs=1e-6)
 
 
-@pytest.mark.parametrize("streams", [("flow",), ("motion",), ("flow", "motion")])
+@pytest.mark.parametrize("streams", [("motion",), ("flow", "motion")])
 def test_the_head_sees_the_streams_it_is_asked_to(streams, small, quick, tmp_path):
     run = refit(small, tmp_path / "run", dataclasses.replace(quick, streams=streams))
     widths = {"flow": 6, "motion": len(NAMES)}
@@ -235,10 +233,9 @@ def test_where_a_row_is_about_several_moments_its_motion_is_their_mean():
 # ---------------------------------------------------------------------------------------- tuning
 
 
-def test_a_stopped_tuning_goes_on_to_the_same_run(small, quick, tmp_path, monkeypatch):
+def test_a_stopped_tuning_goes_on_to_the_same_run(small, tuned_run, quick, tmp_path, monkeypatch):
     import model.tuning.trials
 
-    whole = refit(small, tmp_path / "whole", quick, n_trials=3)
     train_fold, calls = model.tuning.trials.train_fold, []
 
     def stop(*args, **kwargs):
@@ -254,34 +251,32 @@ def test_a_stopped_tuning_goes_on_to_the_same_run(small, quick, tmp_path, monkey
     assert len(trials(tmp_path / "stopped")) == 2
     with pytest.raises(SettingsError, match="is not a finished run"):
         load_run(tmp_path / "stopped")
-    refit(small, tmp_path / "stopped", quick, n_trials=3)
-    assert trials(tmp_path / "stopped") == trials(tmp_path / "whole")
+    run = refit(small, tmp_path / "stopped", quick, n_trials=3)
+    assert trials(tmp_path / "stopped") == trials(tuned_run)
     for name in ("config.json", "predictions.csv"):
-        ours, theirs = ((tmp_path / run / name).read_bytes() for run in ("stopped", "whole"))
-        assert ours == theirs
-    assert same(state(tmp_path / "stopped"), state(tmp_path / "whole"))
-    assert whole.config.trials == 3
-    best = min(trials(tmp_path / "whole"), key=lambda row: float(row["val_loss"]))
-    assert whole.config.training.learning_rate == float(best["learning_rate"])
-    assert whole.config.training.hidden == 2 ** int(best["log2_hidden"])
+        assert (tmp_path / "stopped" / name).read_bytes() == (tuned_run / name).read_bytes()
+    assert same(state(tmp_path / "stopped"), state(tuned_run))
+    assert run.config.trials == 3
+    best = min(trials(tuned_run), key=lambda row: float(row["val_loss"]))
+    assert run.config.training.learning_rate == float(best["learning_rate"])
+    assert run.config.training.hidden == 2 ** int(best["log2_hidden"])
 
 
-def test_the_config_states_how_many_trials_there_were(small, quick, tmp_path):
-    refit(small, tmp_path / "run", quick, n_trials=2)
+def test_the_config_states_how_many_trials_there_were(small, tuned_run, quick, tmp_path):
+    shutil.copytree(tuned_run, tmp_path / "run")
     run = refit(small, tmp_path / "run", quick, n_trials=1)
-    assert run.config.trials == 2, "the best of both was taken"
+    assert run.config.trials == 3, "the best of all was taken"
 
 
 # ----------------------------------------------------------------------------------- once more
 
 
-@pytest.mark.parametrize("n_trials", [0, 2])
-def test_a_run_is_repeated_from_its_folder(small, quick, tmp_path, run_command, n_trials):
+def test_a_run_is_repeated_from_its_folder(small, quick, tmp_path, run_command):
     first = fit(
         small,
         tmp_path / "first",
         settings=dataclasses.replace(quick, streams=("flow", "motion"), head="gru"),
-        n_trials=n_trials,
+        n_trials=1,
         n_folds=2,
         seed=5,
         device="cpu",
@@ -289,14 +284,15 @@ def test_a_run_is_repeated_from_its_folder(small, quick, tmp_path, run_command, 
         abstain=0.1,
     )
     done = run_command(
-        fit_command, "--from", tmp_path / "first", "-o", tmp_path / "again", "--no-controls"
-    )
+        fit_command, "--from", tmp_path / "first", "-o", tmp_path / "again", "--no-controls",
+        "--cases", 0,
+    )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert same(state(tmp_path / "again"), state(tmp_path / "first"))
     for name in ("config.json", "predictions.csv", "history.csv", "training.csv"):
         again, before = ((tmp_path / run / name).read_bytes() for run in ("again", "first"))
         assert again == before, name
-    assert first.config.trials == n_trials
+    assert first.config.trials == 1
 
 
 def test_what_from_decides_is_not_given_beside_it(fitted, run_command, tmp_path):
@@ -318,25 +314,23 @@ def test_another_cache_is_no_repetition(fitted, small, run_command, tmp_path):
     assert not out.exists()
 
 
-def test_a_killed_fit_goes_on_to_the_same_weights(small, quick, tmp_path, monkeypatch):
-    settings = dataclasses.replace(quick, max_epochs=5, dropout=0.3)
-    refit(small, tmp_path / "whole", settings)
+def test_a_killed_fit_goes_on_to_the_same_weights(small, small_run, quick, tmp_path, monkeypatch):
     epoch, done = train._Training.epoch, []
 
     def killed(self):
-        if len(done) == 7:  # in the second of three folds
+        if len(done) == 3:  # in the second of three folds
             raise KeyboardInterrupt
         done.append(1)
         epoch(self)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(train._Training, "epoch", killed)
-        refit(small, tmp_path / "killed", settings)
+        refit(small, tmp_path / "killed", quick)
     with monkeypatch.context() as patch:
         patch.setattr(train._Training, "epoch", lambda self: done.append(1) or epoch(self))
-        refit(small, tmp_path / "killed", settings)
-    assert len(done) == 15, "no epoch is done twice"
-    assert same(state(tmp_path / "killed"), state(tmp_path / "whole"))
+        refit(small, tmp_path / "killed", quick)
+    assert len(done) == 3 * quick.max_epochs, "no epoch is done twice"
+    assert same(state(tmp_path / "killed"), state(small_run))
     assert not (tmp_path / "killed" / "checkpoints").exists()
 
 
@@ -345,6 +339,7 @@ def test_the_command_fits_tunes_evaluates_and_reports(small, run_command, tmp_pa
     done = run_command(
         fit_command, small.folder, "-o", out, "--tune", 1, "--max-epochs", 2, "--folds", 2,
         "--pooling", "attention", "--bidirectional", "--layers", 2, "--device", "cpu",
+        "--cases", 0,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert f"report: {out / 'report.html'}" in done.stdout

@@ -87,9 +87,9 @@ def test_table_report_and_json_show_the_parts(easy_corpus, fabricate, fast, tmp_
         )
         for n, clip in enumerate(clips)
     ]
-    settings = dataclasses.replace(fast, max_epochs=2)
+    settings = dataclasses.replace(fast, max_epochs=1)
     cache = fabricate(clips, x)
-    run = fit(cache, tmp_path / "run", settings=settings, device="cpu")
+    run = fit(cache, tmp_path / "run", settings=settings, n_folds=2, device="cpu")
     evaluation = evaluate(run, controls=False)
     text, page = table(evaluation), write_report(run, evaluation).read_text()
     assert "by manipulation, against all real videos" in text

@@ -10,6 +10,7 @@ from scipy.stats import binomtest, kstest, norm
 from sklearn.metrics import roc_auc_score
 
 from model.evaluate import main as evaluate_command
+from model.evaluation.evaluation import DETECTOR, evaluate
 from model.evaluation.run_comparison import compare_runs
 from model.fitting import fit
 from model.run.run import load_run
@@ -176,7 +177,7 @@ def runs(small, fabricate, fast, easy_corpus, tmp_path_factory):
     poor = fabricate([clips[n] for n in order], rng.normal(size=x.shape).astype(np.float32)[order])
     settings = dataclasses.replace(fast, max_epochs=6)
     for name, cache in {"a": small, "b": poor}.items():
-        fit(cache, folder / name, settings=settings, device="cpu")
+        fit(cache, folder / name, settings=settings, n_folds=2, device="cpu")
     return folder / "a", folder / "b"
 
 
@@ -186,12 +187,9 @@ def test_two_runs_are_compared_video_by_video(runs, run_command):
     found = json.loads(done.stdout)
     assert (found["videos"], found["scored"]) == (12, 12)
     for run, side in zip(map(load_run, runs), "ab", strict=True):
-        evaluated = run_command(evaluate_command, run.folder, "--json", "--no-controls")
-        test = json.loads(evaluated.stdout)["test"]
+        test = evaluate(run, controls=False).metrics[DETECTOR]["test"]
         for metric in ("auc_roc", "accuracy"):
-            assert found["comparison"][metric][side]["value"] == pytest.approx(
-                test[metric]["value"]
-            )
+            assert found["comparison"][metric][side]["value"] == pytest.approx(test[metric].value)
     auc = found["comparison"]["auc_roc"]
     assert auc["difference"]["value"] == pytest.approx(auc["a"]["value"] - auc["b"]["value"])
     assert auc["difference"]["value"] > 0.2
@@ -208,29 +206,29 @@ def test_a_run_compared_with_itself_has_no_difference(runs):
     assert comparison.auc_delong_p == 1
 
 
-def test_other_test_videos_are_refused_with_how_many_are_common(
-    runs, fabricate, easy_corpus, fast, tmp_path
-):
+def with_cache(run, cache):
+    config = dataclasses.replace(run.config, cache=str(cache.folder), cache_sha256=cache.sha256)
+    return dataclasses.replace(run, config=config)
+
+
+def test_other_test_videos_are_refused_with_how_many_are_common(runs, fabricate, easy_corpus):
     clips, x = easy_corpus(24)
     lost = next(n for n, clip in enumerate(clips) if clip.split == "test")
     fewer = fabricate([c for n, c in enumerate(clips) if n != lost], np.delete(x, lost, axis=0))
-    settings = dataclasses.replace(fast, max_epochs=1)
-    other = fit(fewer, tmp_path / "run", settings=settings, device="cpu")
+    run = load_run(runs[0])
     with pytest.raises(SettingsError, match="11 videos are in both, 1 only in the first, 0 only"):
-        compare_runs(load_run(runs[0]), other)
+        compare_runs(run, with_cache(run, fewer))
 
 
-def test_other_labels_are_refused(runs, fabricate, easy_corpus, fast, tmp_path):
+def test_other_labels_are_refused(runs, fabricate, easy_corpus):
     clips, x = easy_corpus(24)
     swapped = [
         dataclasses.replace(clip, label=1 - clip.label) if clip.split == "test" else clip
         for clip in clips
     ]
-    settings = dataclasses.replace(fast, max_epochs=1)
-    cache = fabricate(swapped, x)
-    other = fit(cache, tmp_path / "run", settings=settings, device="cpu")
+    run = load_run(runs[0])
     with pytest.raises(SettingsError, match=r"12 of the 12 test videos .* have other labels"):
-        compare_runs(load_run(runs[0]), other)
+        compare_runs(run, with_cache(run, fabricate(swapped, x)))
 
 
 def test_a_run_that_trained_on_the_others_test_videos_is_refused(

@@ -10,17 +10,16 @@ from model.training.heads import Ensemble, Head, clip_logits
 
 WIDTHS = {"flow": 3, "motion": 2}
 SHAPES = [
-    HeadSettings("mean"),
+    *(HeadSettings("mean", dropout=0.0, fusion=fusion) for fusion in FUSIONS),
+    HeadSettings("gru", 8, 2, bidirectional=True, dropout=0.0, fusion="late"),
     *(
-        HeadSettings(kind, 8, layers, bidirectional, pooling, dropout=0.0, fusion=fusion)
+        HeadSettings(kind, 8, layers, bidirectional, pooling, dropout=0.0)
         for kind in HEADS
         for layers in (1, 2)
-        for bidirectional in ([False, True] if kind in ("lstm", "gru") else [False])
+        for bidirectional in ([False, True] if kind == "lstm" else [False])
         for pooling in POOLINGS
-        for fusion in FUSIONS
-        if kind != "mean"
+        if kind not in ("mean", "gru")  # which are recurrent as the LSTM
     ),
-    HeadSettings("mean", dropout=0.0, fusion="late"),
 ]
 
 
@@ -92,7 +91,7 @@ def test_a_feature_that_never_varied_in_training_cannot_take_over_a_verdict():
 
 
 def test_crops_cover_a_clip_to_its_both_ends():
-    for length, crop in itertools.product(range(1, 40), range(1, 50)):
+    for length, crop in itertools.product(range(1, 20), range(1, 25)):
         seen = torch.zeros(length)
 
         def look(x, seen=seen):  # x may hold one crop or all of them

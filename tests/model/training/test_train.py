@@ -187,7 +187,7 @@ def test_what_memory_does_not_hold_is_read_from_a_file(fabricate, easy_corpus, f
     mapped = load_sequences(cache, ("flow", "motion"), ("train",), limit=1000)
     assert mapped.mapped and not kept.mapped
     assert torch.equal(mapped.x, kept.x)
-    settings = dataclasses.replace(fast, streams=("flow", "motion"), max_epochs=8)
+    settings = dataclasses.replace(fast, streams=("flow", "motion"), max_epochs=6)
     folds = training_folds(kept, 2, 0)
     one, other = (cross_fit(data, folds, settings) for data in (kept, mapped))
     for fitted in (one, other):  # in another order, hence not the same
@@ -288,7 +288,7 @@ def test_random_labels_cannot_be_learned(sequences, fast):
 @pytest.mark.parametrize("head", [head for head in HEADS if head != "gru"])  # as the LSTM
 def test_the_order_of_frames_alone_is_learned_by_all_but_the_mean(sequences, head):
     rng = np.random.default_rng(0)
-    n_people = 40
+    n_people = 32
     ramps = np.sort(rng.normal(size=(n_people, 12, 1)), axis=1) * [1.0, -1.0, 0.5]
     ramps += rng.normal(size=(n_people, 1, 3))
     x = np.stack([ramps, ramps[:, ::-1]], axis=1).reshape(2 * n_people, 12, 3)
@@ -297,9 +297,9 @@ def test_the_order_of_frames_alone_is_learned_by_all_but_the_mean(sequences, hea
     settings = TrainingSettings(
         head=head,
         hidden=16,
-        max_epochs=40,
-        patience=40,
-        learning_rate=1e-2,
+        max_epochs=15,
+        patience=15,
+        learning_rate=2e-2,
         sequence_length=12,
         dropout=0.0,
         streams=("flow",),

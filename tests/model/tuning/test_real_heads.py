@@ -15,11 +15,11 @@ import torch
 
 from model.fit import main as fit_command
 from model.fitting import best_settings, fit, training_folds
+from model.run.run import load_run
 from model.settings import TrainingSettings
 from model.training import train
 from model.training.sequences import load_sequences as read
 from model.training.train import cross_fit
-from model.tuning import search as search_module
 from model.tuning import trials
 from model.tuning.trials import FoldLoss, load_training, run_fold, trial_result
 from pipeline.common.errors import IntegrityError
@@ -34,11 +34,6 @@ def rows(log):
 
 def untimed(log):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows(log)]
-
-
-@pytest.fixture
-def quick(fast):
-    return dataclasses.replace(fast, max_epochs=2, streams=("flow",))
 
 
 def load(stream, cache):
@@ -91,34 +86,32 @@ def test_a_head_that_diverges_is_a_failed_trial(fabricate, easy_corpus, quick):
     assert outcome.status.startswith("failed: the loss of fold ")
 
 
-def test_what_the_best_trial_trained_is_the_detector(small, quick, tmp_path, monkeypatch):
-    run = fit(small, tmp_path / "run", settings=quick, n_trials=3, device="cpu")
+def test_what_the_best_trial_trained_is_the_detector(small, tuned_run, tmp_path):
+    run = load_run(tuned_run)
     again = fit(small, tmp_path / "again", settings=run.config.training, device="cpu")
     for one, other in zip(run.ensemble.parameters(), again.ensemble.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_tuned_run_uses_the_streams_that_were_found_and_shows_the_search(
+    small, tuned_run, quick, tmp_path, monkeypatch
+):
+    run = load_run(tuned_run)
+    best = min(rows(tuned_run / "trials.csv"), key=lambda r: float(r["val_loss"] or "inf"))
+    assert "+".join(run.config.streams) == best["streams"] == "+".join(run.config.training.streams)
+    assert (tuned_run / "tuning.png").read_bytes().startswith(b"\x89PNG")
+    warm = best_settings(tuned_run)
+    assert warm[0] == run.config.training
     epochs = []
     monkeypatch.setattr(train._Training, "epoch", lambda self: epochs.append(1) or EPOCH(self))
-    fit(small, tmp_path / "third", settings=quick, n_trials=3, device="cpu")
-    assert len(epochs) == 3 * 3 * quick.max_epochs, "those of the trials and no others"
-
-
-def test_a_tuned_run_uses_the_streams_that_were_found_and_shows_the_search(small, quick, tmp_path):
-    run = fit(small, tmp_path / "run", settings=quick, n_trials=4, device="cpu")
-    best = min(rows(tmp_path / "run" / "trials.csv"), key=lambda r: float(r["val_loss"] or "inf"))
-    assert "+".join(run.config.streams) == best["streams"] == "+".join(run.config.training.streams)
-    assert (tmp_path / "run" / "tuning.png").read_bytes().startswith(b"\x89PNG")
-    warm = best_settings(tmp_path / "run")
-    assert warm[0] == run.config.training
-    again = fit(
-        small, tmp_path / "again", settings=quick, n_trials=1, warm=warm,
-        device="cpu",
-    )  # fmt: skip
+    again = fit(small, tmp_path / "again", settings=quick, n_trials=1, warm=warm, device="cpu")
+    assert len(epochs) == 3 * quick.max_epochs, "those of the trial and no others"
     assert again.config.training == run.config.training
     assert rows(tmp_path / "again" / "trials.csv")[0]["val_loss"] == best["val_loss"]
 
 
-def test_a_run_that_was_not_tuned_starts_nothing(fitted, small, run_command, tmp_path):
-    arguments = [small.folder, "-o", tmp_path / "run", "--warm-start", fitted.folder]
+def test_a_run_that_was_not_tuned_starts_nothing(small_run, small, run_command, tmp_path):
+    arguments = [small.folder, "-o", tmp_path / "run", "--warm-start", small_run]
     result = run_command(fit_command, *arguments, "--tune", 1)
     assert isinstance(result.exception, SystemExit)
     assert result.exit_code == 2
@@ -133,7 +126,7 @@ def children_of(pid):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
-def test_ctrl_c_ends_all_processes_and_the_search_goes_on(small, tmp_path, monkeypatch):
+def test_ctrl_c_ends_all_processes_and_the_search_goes_on(small, tmp_path):
     command = [
         sys.executable, "-m", "model.fit", small.folder, "-o", tmp_path / "run", "--jobs", "2",
         "--max-epochs", "1", "--streams", "flow", "--device", "cpu", "--folds", "2",
@@ -156,7 +149,6 @@ def test_ctrl_c_ends_all_processes_and_the_search_goes_on(small, tmp_path, monke
         time.sleep(0.05)
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
     found = rows(log)
-    monkeypatch.setattr(search_module, "N_INITIAL", 500)  # more than were tried: nothing is fitted
     settings = TrainingSettings(max_epochs=1, streams=("flow",))
     fit(
         small, tmp_path / "run", settings=settings, n_folds=2, device="cpu",
