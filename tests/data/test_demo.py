@@ -99,12 +99,15 @@ def test_truth_has_one_box_inside_each_frame_of_each_fake(demo):
         assert (x + width).max() <= video.size[0] and (y + height).max() <= video.size[1]
 
 
-def test_making_it_again_gives_the_same_bytes_and_touches_no_other_file(demo):
+def test_making_it_again_gives_the_same_bytes_and_touches_no_other_file(
+    demo, in_process, monkeypatch
+):
     out, videos = demo
+    monkeypatch.setattr("data.demo.LocalPool", lambda jobs: in_process)
     (out / "notes.txt").write_text("mine")
     before = contents(out)
     (out / videos[0].path).write_bytes(b"broken")
-    make_demo(out, jobs=1, **SMALL)
+    make_demo(out, **SMALL)
     assert contents(out) == before
 
 

@@ -1,6 +1,8 @@
 """Pages of real runs on a video whose every frame has a brightness of its own."""
 
+import dataclasses
 import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +11,10 @@ import numpy as np
 import pytest
 
 from features.backbones import Backbone
+from model.evaluation.evaluation import evaluate
 from model.prediction.predict_videos import backbone_of, predict_unordered
 from model.reports.video_report import page_of, write_video_report
-from model.run.run import Run, load_run
+from model.run.run import Run, load_run, save_run
 
 HOSTILE = "<img src=x onerror=alert(1)>.mp4"
 FRAMES, CLIP = 19, 9  # of the video, and of each of the two clips that the detector looks at
@@ -56,14 +59,28 @@ def stairs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def case_page(detector, stairs, in_process, tmp_path_factory):
-    """The page of `stairs`; it must stay as it is."""
-    folder = tmp_path_factory.mktemp("cases") / "out"
-    page = page_of(folder, stairs)
+def examined_stairs(detector, stairs, in_process):
     ((_, examined),) = predict_unordered(
         detector.run, [stairs], detector.backbone, in_process, keep_frames=True
     )
-    write_video_report(detector.run, examined, page, detector.backbone)
+    return examined
+
+
+@pytest.fixture(scope="session")
+def case_page(detector, stairs, examined_stairs, tmp_path_factory):
+    """The page of `stairs`; it must stay as it is."""
+    page = page_of(tmp_path_factory.mktemp("cases") / "out", stairs)
+    write_video_report(detector.run, examined_stairs, page, detector.backbone)
     before = hashlib.sha256(page.read_bytes()).digest()
     yield page
     assert hashlib.sha256(page.read_bytes()).digest() == before
+
+
+@pytest.fixture(scope="session")
+def calls_all_fake(fitted, tmp_path_factory):
+    """A run that calls nearly everything fake, and its evaluation."""
+    folder = shutil.copytree(fitted.folder, tmp_path_factory.mktemp("mistaken") / "run")
+    run = load_run(folder)
+    save_run(dataclasses.replace(run, config=dataclasses.replace(run.config, threshold=1e-6)))
+    run = load_run(folder)
+    return run, evaluate(run, controls=False, device="cpu")

@@ -85,10 +85,8 @@ def test_verdicts_and_outcomes_are_those_that_are_counted(evaluated):
         assert all((v.outcome == RIGHT) == (v.verdict == v.label) for v in decided)
 
 
-def test_the_worst_mistakes_are_farthest_beyond_the_threshold_and_unseen(evaluated):
-    run, evaluation = evaluated
-    run = dataclasses.replace(run, config=dataclasses.replace(run.config, threshold=1e-6, margin=0))
-    evaluation = evaluate(run, controls=False, device="cpu")
+def test_the_worst_mistakes_are_farthest_beyond_the_threshold_and_unseen(calls_all_fake):
+    _, evaluation = calls_all_fake
     worst = worst_mistakes(evaluation.videos, 5)
     others = [v for v in evaluation.videos if v.outcome == WRONG and v.scored_by == ENSEMBLE]
     assert len(worst) == 5 < len(others)
@@ -124,8 +122,8 @@ def test_a_table_of_names_that_is_none_is_passed_over(fitted, tmp_path):
 # --------------------------------------------------------------------------------- kept controls
 
 
-def test_the_second_evaluation_trains_nothing_and_says_the_same(fitted, tmp_path, monkeypatch):
-    shutil.copytree(fitted.folder, tmp_path / "run")
+def test_the_second_evaluation_trains_nothing_and_says_the_same(small_run, tmp_path, monkeypatch):
+    shutil.copytree(small_run, tmp_path / "run")
     run = load_run(tmp_path / "run")
     (run.folder / CONTROLS).unlink(missing_ok=True)
     evaluate(run, device="cpu")
@@ -137,8 +135,8 @@ def test_the_second_evaluation_trains_nothing_and_says_the_same(fitted, tmp_path
     assert (run.folder / "metrics.json").read_bytes() == said
 
 
-def test_controls_of_another_run_or_a_damaged_file_are_not_taken(fitted, tmp_path, run_command):
-    shutil.copytree(fitted.folder, tmp_path / "run")
+def test_controls_of_another_run_or_a_damaged_file_are_not_taken(small_run, tmp_path, run_command):
+    shutil.copytree(small_run, tmp_path / "run")
     run = load_run(tmp_path / "run")
     (run.folder / CONTROLS).unlink(missing_ok=True)  # of a test before this one
     evaluate(run, controls=False, device="cpu")

@@ -87,12 +87,17 @@ def page_for(run, path, backbone, pool, folder):
     return examined.prediction, page
 
 
-def judged(detector, path, in_process, folder, **config):
-    """The prediction and the page of one video, of a run with other settings."""
+@pytest.fixture(scope="module")
+def withheld(detector, unseen, in_process, tmp_path_factory):
+    """An evaluated run whose every verdict is too close to call, its prediction and its page."""
+    folder = tmp_path_factory.mktemp("withheld")
     run = dataclasses.replace(
-        detector.run, config=dataclasses.replace(detector.run.config, **config)
+        detector.run, folder=Path(shutil.copytree(detector.run.folder, folder / "run"))
     )
-    return page_for(run, path, detector.backbone, in_process, folder)
+    evaluate(run, controls=False, device="cpu")
+    config = dataclasses.replace(run.config, margin=50.0, leak_warning="The split leaks <badly>")
+    run = dataclasses.replace(run, config=config)
+    return run, *page_for(run, unseen, detector.backbone, in_process, folder / "out")
 
 
 # ------------------------------------------------------------------------------------ what it says
@@ -100,7 +105,7 @@ def judged(detector, path, in_process, folder, **config):
 
 def test_the_verdict_is_that_of_predict(detector, unseen, in_process, tmp_path):
     (alone,) = predict(detector.run, [unseen], detector.backbone, pool=in_process)
-    found, page = judged(detector, unseen, in_process, tmp_path)
+    found, page = page_for(detector.run, unseen, detector.backbone, in_process, tmp_path)
     assert found == alone
     text = text_of(page)
     assert f"Called {alone.verdict} probability of being fake {alone.probability:.3f}" in text
@@ -112,25 +117,19 @@ def test_the_verdict_is_that_of_predict(detector, unseen, in_process, tmp_path):
         assert driver.rsplit(" ", 2)[0] in text
 
 
-def test_it_says_what_the_threshold_did_in_the_runs_own_test(
-    detector, unseen, in_process, case_page, tmp_path
-):
+def test_it_says_what_the_threshold_did_in_the_runs_own_test(withheld, case_page):
     assert "own test, on videos" not in text_of(case_page)  # nobody has evaluated that run
-    folder = shutil.copytree(detector.run.folder, tmp_path / "run")
-    run = dataclasses.replace(detector.run, folder=folder)
-    evaluate(run, controls=False, device="cpu")
-    text = text_of(page_for(run, unseen, detector.backbone, in_process, tmp_path / "out")[1])
-    confusion = json.loads((folder / "metrics.json").read_text())["test"]["confusion"]
+    run, _, page = withheld
+    text = text_of(page)
+    confusion = json.loads((run.folder / "metrics.json").read_text())["test"]["confusion"]
     real, fake = sum(confusion[:2]), sum(confusion[2:])
     said = f"{confusion[1]} of {real} real videos fake, and {confusion[3]} of {fake} fake ones."
     assert said in text
     assert run.config.threshold_rule in text
 
 
-def test_the_curves_are_those_of_the_explanation(detector, stairs, case_page, in_process):
-    ((_, one),) = predict_unordered(
-        detector.run, [stairs], detector.backbone, in_process, keep_frames=True
-    )
+def test_the_curves_are_those_of_the_explanation(detector, examined_stairs, case_page):
+    one = examined_stairs
     data = data_of(case_page)
     said = {curve["title"]: curve["values"] for curve in data["curves"]}
     explained = [
@@ -190,12 +189,8 @@ def test_faithfulness_is_said_of_each_stream(detector, case_page):
         assert f"{stream}: covering the hottest 20% of each picture changes" in text
 
 
-def test_what_is_too_close_to_call_says_so_and_is_explained_and_warnings_are_alerts(
-    detector, unseen, in_process, tmp_path
-):
-    found, page = judged(
-        detector, unseen, in_process, tmp_path, margin=50.0, leak_warning="The split leaks <badly>"
-    )
+def test_what_is_too_close_to_call_says_so_and_is_explained_and_warnings_are_alerts(withheld):
+    _, found, page = withheld
     text = text_of(page)
     assert f"Undecidable probability of being fake {found.probability:.3f}" in text
     assert "Why it is undecidable: too close to call." in text
