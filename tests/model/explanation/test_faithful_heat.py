@@ -22,7 +22,7 @@ SIDE, CELL, STEPS = 224, 32, 4
 ACROSS = SIDE // CELL
 LEARNED = ("again", "brother", "help", "bird", "milk", "book", "learn")  # three people
 NEW = ("eat", "night", "hungry")  # two others
-DRAWS = 3  # places in each clip
+DRAWS = 2  # places in each clip
 
 
 def frames_of(path):
@@ -52,14 +52,14 @@ def pairs(folder, words, rng):
     return clips, cells
 
 
-@pytest.mark.parametrize("kind", ["mean", "lstm"])
-def test_covering_the_hottest_cells_takes_the_verdict_away(kind, fitted, sequences, sample_videos):
+@pytest.mark.slow
+def test_covering_the_hottest_cells_takes_the_verdict_away(fitted, sequences, sample_videos):
     rng = np.random.default_rng(0)
     backbone = load_backbone("squeezenet1_1", "random:0", "cpu")
     learned, _ = pairs(sample_videos, LEARNED, rng)
     x = backbone.embed(np.concatenate(learned)).reshape(len(learned), STEPS, -1)
     data = sequences(x, [n % 2 for n in range(len(learned))])
-    shape = TrainingSettings(head=kind, streams=("flow",), max_epochs=30, sequence_length=STEPS)
+    shape = TrainingSettings(streams=("flow",), max_epochs=30, sequence_length=STEPS)
     trained = cross_fit(data, training_folds(data, 2, 0), shape)
     config = load_run(fitted.folder).config
     config = dataclasses.replace(

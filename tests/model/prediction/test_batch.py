@@ -136,7 +136,7 @@ def test_a_list_has_a_path_a_line_whatever_its_bytes(tmp_path, end):
 def test_csv_and_jsonl_say_the_same_as_the_terminal(videos, command, tmp_path):
     (videos / "out.mp4").symlink_to("/proc/version")
     files = [tmp_path / "new" / "results.csv", tmp_path / "results.jsonl"]
-    ends = [command(videos, "-o", file, jobs=2) for file in files]
+    ends = [command(videos, "-o", file) for file in files]
     table, lines = map(rows_of, files)
     assert table == lines
     printed = command(videos, "--json")
@@ -157,24 +157,50 @@ def test_csv_and_jsonl_say_the_same_as_the_terminal(videos, command, tmp_path):
 
 
 def test_only_what_is_missing_or_has_changed_is_judged_again(videos, command, chain, tmp_path):
-    for file in (tmp_path / "results.csv", tmp_path / "results.jsonl"):
-        command(videos / "b.mp4", videos / "c.mp4", "-o", file)
-        before = file.read_bytes()
-        again = command(videos / "c.mp4", videos / "b.mp4", "-o", file)
-        assert file.read_bytes() == before
-        assert "2 were predicted before" in again.stdout
-        assert "s a video" not in again.stdout
-        third, fourth = list(chain.videos.values())[2:4]
-        first = rows_of(file)
-        shutil.copy(third if file.suffix == ".csv" else fourth, videos / "c.mp4")
-        done = command(videos, "-o", file)
-        assert "1 were predicted before" in done.stdout
-        found = rows_of(file)
-        assert len(found) == 3
-        b, c = str(videos / "b.mp4"), str(videos / "c.mp4")
-        assert found[b] == first[b]
-        assert found[c] != first[c]
-        assert found[c]["verdict"] in ("real", "fake")
+    file = tmp_path / "results.csv"
+    command(videos / "b.mp4", videos / "c.mp4", "-o", file)
+    before = file.read_bytes()
+    again = command(videos / "c.mp4", videos / "b.mp4", "-o", file)
+    assert file.read_bytes() == before
+    assert "2 were predicted before" in again.stdout
+    assert "s a video" not in again.stdout
+    first = rows_of(file)
+    shutil.copy(list(chain.videos.values())[2], videos / "c.mp4")
+    done = command(videos, "-o", file)
+    assert "1 were predicted before" in done.stdout
+    found = rows_of(file)
+    assert len(found) == 3
+    b, c = str(videos / "b.mp4"), str(videos / "c.mp4")
+    assert found[b] == first[b]
+    assert found[c] != first[c]
+    assert found[c]["verdict"] in ("real", "fake")
+
+
+def resume(file, run, paths):
+    """Write a row for each path that has none that is valid; give these paths."""
+    with ResultsFile(file, run) as results:
+        todo = results.resume(paths, dict)
+        for path in todo:
+            results.append(Prediction(str(path), "real", 0.25, 0.5, 2, "", ""))
+    return todo
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.jsonl"])
+def test_the_row_of_a_changed_file_is_replaced_and_others_stay(chain, tmp_path, name):
+    run, file = load_run(chain.folder), tmp_path / name
+    a, b, c = (tmp_path / name for name in ("a.mp4", "b.mp4", "c.mp4"))
+    for path in (a, b):
+        path.write_bytes(b"0")
+    assert resume(file, run, [a, b]) == [a, b]
+    before = rows_of(file)
+    assert resume(file, run, [b, a]) == []
+    assert rows_of(file) == before
+    b.write_bytes(b"00")
+    assert resume(file, run, [b, c]) == [b, c]
+    after = rows_of(file)
+    assert set(after) == {str(a), str(b), str(c)}
+    assert after[str(a)] == before[str(a)]
+    assert (before[str(b)]["n_bytes"], after[str(b)]["n_bytes"]) == ("1", "2")
 
 
 def test_what_may_have_been_the_machines_fault_is_tried_again(videos, command, tmp_path):
@@ -196,45 +222,38 @@ def test_a_torn_last_line_is_written_again(chain, tmp_path, name):
     run, file = load_run(chain.folder), tmp_path / name
     paths = [tmp_path / os.fsdecode(name) for name in (b"b.mp4", b'"a\n\r=1+1,\xff.mp4')]
 
-    def go_on():
-        with ResultsFile(file, run) as results:
-            todo = results.resume(paths, dict)
-            for path in todo:
-                results.append(Prediction(str(path), "real", 0.25, 0.5, 2, "", ""))
-        return todo
-
-    assert go_on() == paths
+    assert resume(file, run, paths) == paths
     whole = file.read_bytes()
     last = whole.index(b"\n", whole.index(b"b.mp4")) + 1  # a row of two lines, if it is CSV
     for size in range(last, len(whole)):
         file.write_bytes(whole[:size])
-        assert go_on() == paths[1:]
+        assert resume(file, run, paths) == paths[1:]
         assert file.read_bytes() == whole
     for size in range(0, last, 10):
         file.write_bytes(whole[:size])
-        assert go_on() == paths
+        assert resume(file, run, paths) == paths
         assert file.read_bytes() == whole
-    assert go_on() == []
+    assert resume(file, run, paths) == []
 
 
-def test_results_of_another_run_are_refused_and_stay(videos, command, chain, tmp_path):
+def test_results_of_another_run_are_refused_and_stay(command, chain, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(chain.folder, other)
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"threshold": 0.25}))
     seal(other)
+    video, copy = tmp_path / "a.mp4", tmp_path / "copy"
+    shutil.copytree(chain.folder, copy)
     for file in (tmp_path / "results.csv", tmp_path / "results.jsonl"):
-        command(videos / "b.mp4", "-o", file)
+        resume(file, load_run(chain.folder), [video])
         before = file.read_bytes()
-        done = command(videos / "b.mp4", "-o", file, folder=other)
+        done = command(video, "-o", file, folder=other)
         assert done.exit_code == 2
         assert f"holds results of the run {chain.folder} (sha256 " in done.stderr
         assert f"not of {other} (sha256 " in done.stderr
         assert "hint: give another file with -o" in done.stderr
         assert file.read_bytes() == before
-        copy = tmp_path / "copy"
-        shutil.copytree(chain.folder, copy, dirs_exist_ok=True)
-        assert command(videos / "b.mp4", "-o", file, folder=copy).exit_code == 0
+        assert resume(file, load_run(copy), [video]) == []
 
 
 @pytest.mark.parametrize("content", ["a,b\n1,2\n", "no line end", '{"path": 1}\n', "\n\n", "{"])

@@ -71,10 +71,12 @@ def arguments(chain, *paths):
     return chain.folder, *paths, "--weights", chain.weights, "--device", "cpu", "--jobs", 1
 
 
-def test_a_test_video_gets_the_probability_of_its_evaluation(chain, run, backbone, unseen):
+def test_a_test_video_gets_the_probability_of_its_evaluation(
+    chain, run, backbone, unseen, in_process
+):
     paths = [chain.videos[row["id"]] for row in unseen]
     assert len(paths) >= 4
-    found = list(predict(run, paths, backbone, jobs=2))
+    found = list(predict(run, paths, backbone, pool=in_process))
     for row, prediction in zip(unseen, found, strict=True):
         assert prediction.probability == pytest.approx(float(row["probability"]), abs=TOLERANCE)
         assert prediction.clips == 2
@@ -116,26 +118,25 @@ def test_what_cannot_be_judged_says_why_and_the_order_is_that_of_the_arguments(
             assert prediction["verdict"] in ("real", "fake")
             assert 0 <= prediction["probability"] <= 1
             assert prediction["reason"] == ""
+            assert 0 <= prediction["anomaly"] <= 1
+            assert set(prediction["streams"]) == {"flow", "frames", "motion"}
         else:
             assert (prediction["verdict"], prediction["probability"]) == ("undecidable", None)
             assert undecidable[path] in prediction["reason"].lower()
             assert prediction["clips"] == 0
 
 
-def test_a_video_that_was_trained_on_says_so_under_any_name(chain, unseen, tmp_path, run_command):
+def test_a_video_that_was_trained_on_says_so_under_any_name(
+    chain, run, backbone, unseen, tmp_path, in_process
+):
     known = next(clip.video for clip in chain.cache.clips if clip.split == "train")
     copy = tmp_path / "copy.mp4"
     shutil.copy(chain.videos[known], copy)
     paths = [copy, chain.videos[unseen[0]["id"]]]
-    done = run_command(predict_command, *arguments(chain, *paths))
-    assert done.stdout.count(f"WARNING: {SEEN_IN_TRAINING_WARNING}") == 1
-    of_copy, of_unseen = done.stdout.split(str(paths[1]))
-    assert SEEN_IN_TRAINING_WARNING in of_copy and SEEN_IN_TRAINING_WARNING not in of_unseen
-    done = run_command(predict_command, *arguments(chain, *paths), "--json")
-    warned = [
-        SEEN_IN_TRAINING_WARNING in json.loads(line)["warning"] for line in done.stdout.splitlines()
-    ]
-    assert warned == [True, False]
+    of_copy, of_unseen = predict(run, paths, backbone, pool=in_process)
+    assert SEEN_IN_TRAINING_WARNING in of_copy.warning
+    assert f"WARNING: {SEEN_IN_TRAINING_WARNING}" in sentence(of_copy)
+    assert SEEN_IN_TRAINING_WARNING not in of_unseen.warning + sentence(of_unseen)
 
 
 def test_if_nothing_could_be_judged_the_command_fails(chain, undecidable, run_command):
@@ -194,13 +195,6 @@ def test_strangeness_is_that_of_the_evaluation_and_streams_add_up(
         ]
         x = torch.from_numpy(np.stack([join_streams(one, run.config.streams) for one in arrays]))
         assert found.streams == pytest.approx(stream_shares(run, x), abs=1e-2)  # cache is float16
-
-
-def test_json_has_strangeness_and_streams(chain, unseen, run_command):
-    done = run_command(predict_command, *arguments(chain, chain.videos[unseen[0]["id"]]), "--json")
-    found = json.loads(done.stdout)
-    assert 0 <= found["anomaly"] <= 1
-    assert set(found["streams"]) == {"flow", "frames", "motion"}
 
 
 def test_a_name_that_is_no_text_is_judged_like_any_other(chain, unseen, tmp_path, run_command):

@@ -53,7 +53,8 @@ def swept(chain, tmp_path_factory):
     """The folder of a run that was swept through the command, and what the command said."""
     folder = tmp_path_factory.mktemp("swept") / "run"
     shutil.copytree(chain.folder, folder)
-    arguments = [folder, "--sweep", "--weights", chain.weights, "--device", "cpu", "--jobs", 2]
+    arguments = [folder, "--sweep", "--weights", chain.weights, "--device", "cpu", "--jobs", 1]
+    arguments += ["--no-controls", "--cases", 0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model.robustness.robustness, "PERTURBATIONS", SWEPT)
         done = CliRunner().invoke(evaluate_command, list(map(str, arguments)))
@@ -72,8 +73,9 @@ def few(monkeypatch):
 
 
 @pytest.fixture
-def moved(chain, tmp_path):
+def moved(chain, tmp_path, monkeypatch):
     """A run and its embeddings in another place, beside a table that says where videos are."""
+    monkeypatch.setattr(model.robustness.robustness, "plot_sweep", lambda *_: None)  # slow
     shutil.copytree(chain.folder, tmp_path / "run")
     shutil.copytree(chain.cache.folder, tmp_path / "embeddings")
     cache = Cache(tmp_path / "embeddings", "embed")
@@ -180,7 +182,7 @@ def test_the_report_shows_a_sweep_of_this_very_run_only(swept, few, tmp_path):
     save_run(dataclasses.replace(run, config=dataclasses.replace(run.config, threshold=threshold)))
     other = load_run(folder)
     assert read_sweep(other) is None
-    write_report(other, evaluate(other))
+    write_report(other, evaluate(other, controls=False))
     assert "Changed copies" not in (folder / "report.html").read_text()
 
 
@@ -281,13 +283,14 @@ def test_a_sweep_of_another_model_or_other_files_begins_anew(
 def test_one_who_stops_listening_leaves_no_temporary_files(chain, backbone, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     paths = list(chain.videos.values())
-    predictions = predict_unordered(load_run(chain.folder), paths, backbone, LocalPool(2))
+    predictions = predict_unordered(load_run(chain.folder), paths, backbone, LocalPool(1))
     next(predictions)
     assert list(tmp_path.iterdir())
     predictions.close()
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_temporary_files_and_what_is_done_stays_done(
     moved, few, backbone, tmp_path, monkeypatch
 ):
