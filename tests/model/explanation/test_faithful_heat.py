@@ -7,7 +7,6 @@ import dataclasses
 
 import cv2
 import numpy as np
-import pytest
 import torch
 
 from features.backbones import load_backbone
@@ -18,7 +17,7 @@ from model.run.run import Run, load_run
 from model.settings import TrainingSettings
 from model.training.train import cross_fit
 
-SIDE, CELL, STEPS = 224, 32, 4
+SIDE, CELL, STEPS = 224, 32, 2
 ACROSS = SIDE // CELL
 LEARNED = ("again", "brother", "help", "bird", "milk", "book", "learn")  # three people
 NEW = ("eat", "night", "hungry")  # two others
@@ -52,7 +51,6 @@ def pairs(folder, words, rng):
     return clips, cells
 
 
-@pytest.mark.slow
 def test_covering_the_hottest_cells_takes_the_verdict_away(fitted, sequences, sample_videos):
     rng = np.random.default_rng(0)
     backbone = load_backbone("squeezenet1_1", "random:0", "cpu")

@@ -317,7 +317,7 @@ def group_is_gone(process):
 def test_killed_and_started_again_it_ends_as_if_it_had_not_been(
     chain, command, tmp_path, monkeypatch, number, name
 ):
-    N = 16
+    N = 12
     folder, temporary, file = tmp_path / "videos", tmp_path / "temporary", tmp_path / name
     temporary.mkdir()
     folder.mkdir()
