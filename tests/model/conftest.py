@@ -26,7 +26,6 @@ from pipeline.corpus.labelled_video import Video
 from pipeline.extraction.extract_corpus import extract
 from pipeline.settings import Settings
 from pipeline.splits.protocols import Splitting
-from pipeline.workers.local import LocalPool
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,18 +36,6 @@ def _one_thread():
     with threadpool_limits(1):
         yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_job_is_done_here(in_process):
-    """Commands that may use one process use this one: to start another takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        for command in ("evaluate", "fit", "predict"):
-            patch.setattr(
-                f"model.{command}.LocalPool",
-                lambda jobs=None: in_process if jobs == 1 else LocalPool(jobs),
-            )
-        yield
 
 
 @pytest.fixture(scope="session")
