@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from model.predict import main as predict_command
-from model.prediction.batch import list_videos, read_list
-from model.prediction.predict_videos import Prediction
+from model.prediction.batch import list_videos, predict_into_file, read_list
+from model.prediction.predict_videos import Prediction, backbone_of
 from model.prediction.results_file import COLUMNS, ResultsFile
 from model.run.run import load_run, seal
 from pipeline.common.csv_files import csv_text, read_csv
@@ -35,6 +35,16 @@ def command(chain, run_command):
         return run_command(predict_command, folder, *arguments, *rest)
 
     return call
+
+
+@pytest.fixture(scope="module")
+def write(chain, in_process):
+    """What model.predict -o does, without a process that decodes: the tally."""
+    run = load_run(chain.folder)
+    backbone = backbone_of(run, str(chain.weights), "cpu")
+    return lambda file, *given: predict_into_file(
+        file, run, list_videos(given), backbone, in_process
+    )
 
 
 @pytest.fixture
@@ -133,10 +143,11 @@ def test_a_list_has_a_path_a_line_whatever_its_bytes(tmp_path, end):
 # ------------------------------------------------------------------------------------ the results
 
 
-def test_csv_and_jsonl_say_the_same_as_the_terminal(videos, command, tmp_path):
+def test_csv_and_jsonl_say_the_same_as_the_terminal(videos, command, write, tmp_path):
     (videos / "out.mp4").symlink_to("/proc/version")
     files = [tmp_path / "new" / "results.csv", tmp_path / "results.jsonl"]
-    ends = [command(videos, "-o", file) for file in files]
+    end = command(videos, "-o", files[0])
+    tallies = [end.stdout, str(write(files[1], videos))]
     table, lines = map(rows_of, files)
     assert table == lines
     printed = command(videos, "--json")
@@ -147,27 +158,26 @@ def test_csv_and_jsonl_say_the_same_as_the_terminal(videos, command, tmp_path):
             one["path"]
         ].items()
     assert said[-1]["reason"] == "outside the corpus: a link to /proc/version"
-    for end, file in zip(ends, files, strict=True):
-        assert end.exit_code == 0
-        assert "4 videos: " in end.stdout
-        assert "2 undecidable (1 outside the corpus, 1 not a video)" in end.stdout
-        assert "s a video" in end.stdout
-        assert str(file) in end.stdout
-        assert "1 other files" in end.stderr
+    for tally in tallies:
+        assert "4 videos: " in tally
+        assert "2 undecidable (1 outside the corpus, 1 not a video)" in tally
+        assert "s a video" in tally
+    assert end.exit_code == 0
+    assert str(files[0]) in end.stdout
+    assert "1 other files" in end.stderr
 
 
-def test_only_what_is_missing_or_has_changed_is_judged_again(videos, command, chain, tmp_path):
+def test_only_what_is_missing_or_has_changed_is_judged_again(videos, write, chain, tmp_path):
     file = tmp_path / "results.csv"
-    command(videos / "b.mp4", videos / "c.mp4", "-o", file)
+    write(file, videos / "b.mp4", videos / "c.mp4")
     before = file.read_bytes()
-    again = command(videos / "c.mp4", videos / "b.mp4", "-o", file)
+    again = str(write(file, videos / "c.mp4", videos / "b.mp4"))
     assert file.read_bytes() == before
-    assert "2 were predicted before" in again.stdout
-    assert "s a video" not in again.stdout
+    assert "2 were predicted before" in again
+    assert "s a video" not in again
     first = rows_of(file)
     shutil.copy(list(chain.videos.values())[2], videos / "c.mp4")
-    done = command(videos, "-o", file)
-    assert "1 were predicted before" in done.stdout
+    assert "1 were predicted before" in str(write(file, videos))
     found = rows_of(file)
     assert len(found) == 3
     b, c = str(videos / "b.mp4"), str(videos / "c.mp4")
@@ -203,14 +213,13 @@ def test_the_row_of_a_changed_file_is_replaced_and_others_stay(chain, tmp_path, 
     assert (before[str(b)]["n_bytes"], after[str(b)]["n_bytes"]) == ("1", "2")
 
 
-def test_what_may_have_been_the_machines_fault_is_tried_again(videos, command, tmp_path):
+def test_what_may_have_been_the_machines_fault_is_tried_again(videos, write, tmp_path):
     file, gone = tmp_path / "results.csv", tmp_path / "gone.mp4"
-    command(videos / "b.mp4", gone, "-o", file)
+    write(file, videos / "b.mp4", gone)
     assert rows_of(file)[str(gone)]["reason"] == "unreadable: No such file or directory"
-    again = command(videos / "b.mp4", gone, "-o", file)
-    assert "1 were predicted before" in again.stdout
+    assert "1 were predicted before" in str(write(file, videos / "b.mp4", gone))
     shutil.copy(videos / "b.mp4", gone)
-    command(videos / "b.mp4", gone, "-o", file)
+    write(file, videos / "b.mp4", gone)
     assert (
         rows_of(file)[str(gone)]["probability"]
         == (rows_of(file)[str(videos / "b.mp4")]["probability"])
