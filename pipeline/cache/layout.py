@@ -43,7 +43,11 @@ def local_group(file: h5py.File, clip: str) -> h5py.Group:
 
 def read_table(file: h5py.File, name: str) -> npt.NDArray[np.void]:
     """Read a table, (N,) structured, as `local_dataset`."""
-    return _local(file, name, h5py.Dataset)[:]
+    table = _local(file, name, h5py.Dataset)
+    # Damage can make h5py widen a column over the next one: reading it would corrupt memory.
+    if table.dtype != np.dtype([(column, table.dtype[column]) for column in table.dtype.names]):
+        raise ValueError(f"the columns of {name!r} overlap or have gaps")
+    return table[:]
 
 
 def _local(group: h5py.Group, name: str, kind: type) -> Any:

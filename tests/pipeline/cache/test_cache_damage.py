@@ -133,6 +133,15 @@ def test_a_table_with_other_columns_is_damage(folder, table):
         Cache(folder)
 
 
+def test_a_column_that_grew_over_the_next_one_is_damage_and_not_read(folder):
+    """A float of another exponent bias is a longdouble to h5py, at the offsets of the file."""
+    index = folder / "index.h5"
+    content = index.read_bytes()
+    flip(index, content.index(b"\xff\x03\0\0", content.index(b"duration\0")))
+    with pytest.raises(IntegrityError, match="the columns of 'clips' overlap"):
+        Cache(folder)
+
+
 def test_a_flipped_byte_in_the_index_never_fails_the_program(folder):
     index = folder / "index.h5"
     whole = index.read_bytes()
