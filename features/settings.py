@@ -12,7 +12,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class Options:
-    """What is embedded of each clip.
+    """Settings of embedding.
 
     Attributes:
         streams: some of `STREAMS`.

@@ -28,7 +28,7 @@ class Look:
 
 @dataclass(frozen=True)
 class FaceTrack:
-    """Where one face was."""
+    """Positions of one face over a clip."""
 
     # (M, 7), a row per look: seconds; x, y, width, height in pixels of the upright frame and score,
     # all 0 where it was not found; number of faces.
@@ -67,7 +67,7 @@ class _Track:
 
     @property
     def weight(self) -> float:
-        """How much it is the clip's subject."""
+        """Prominence in the clip: size times score, summed over looks."""
         return float(sum(np.sqrt(box[2] * box[3]) * box[4] for box in self.boxes))
 
     @property
