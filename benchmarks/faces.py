@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 
 from pipeline.common.errors import Rejected
-from pipeline.extraction.clips import frames_between_looks
-from pipeline.faces import FaceCrop, Search, find_model
+from pipeline.faces import FaceCrop, Search, find_model, frames_between_looks
 from pipeline.video.decode import sampled
 from pipeline.video.probe import probe
 from pipeline.video.resize import Geometry

@@ -17,14 +17,12 @@ from pipeline.common.errors import Rejected
 from pipeline.common.prefetch import prefetch
 from pipeline.extraction.camera import Camera, Mapping, camera_field
 from pipeline.extraction.frame_buffer import FrameBuffer
-from pipeline.faces import FaceCrop, FaceTrack, Search
+from pipeline.faces import FaceCrop, FaceTrack, Search, frames_between_looks
 from pipeline.settings import Settings
 from pipeline.video.decode import ScaledFrame, converting, sampled, scaled_frames
 from pipeline.video.fingerprint import Hashes, ThumbnailCollector, perceptual_hashes
 from pipeline.video.resize import Box, Geometry, Size
 
-LOOKS_PER_SECOND = 2.0  # for faces
-MIN_FRAMES_BETWEEN_LOOKS = 10
 CHUNKS_PER_BATCH = 8  # HDF5 chunks of frames that are decoded at once
 BATCHES_AHEAD = 2  # of the flow
 
@@ -175,11 +173,6 @@ def _decode_again(
 ) -> Iterator[ScaledFrame]:
     with sampled(path, rate) as (upright, frames):
         yield from scaled_frames(upright, islice(frames, start, start + n), geometry)
-
-
-def frames_between_looks(rate: float) -> int:
-    """Return after how many frames faces are looked for again."""
-    return max(MIN_FRAMES_BETWEEN_LOOKS, round(rate / LOOKS_PER_SECOND))
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pipeline.cache import Cache, Clip
 from pipeline.cache.in_progress import CacheInProgress, remove_work
 from pipeline.common.errors import IntegrityError, Rejected
 from pipeline.common.versions import versions
-from pipeline.extraction.selection import seconds_to_probe
 from pipeline.extraction.shard_tasks import extract_shards, plan_shards
+from pipeline.extraction.time_limits import seconds_to_probe
 from pipeline.settings import Settings
 from pipeline.video.probe import Probe, probe
 from pipeline.workers.local import Pool

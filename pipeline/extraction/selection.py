@@ -12,14 +12,10 @@ from pipeline.common.errors import Rejected
 from pipeline.common.files import stamp_of
 from pipeline.common.progress import Progress
 from pipeline.corpus.labelled_video import Video, looks_like_video
+from pipeline.extraction.time_limits import seconds_to_decode, seconds_to_probe
 from pipeline.settings import Settings
 from pipeline.video.probe import Probe, probe, sound_samples
 from pipeline.workers.local import Pool
-
-# Time limits that only a hanging process exceeds.
-BASE_SECONDS = 120.0
-MIN_READING_SPEED = 1e6  # bytes per second
-SECONDS_PER_MEGAPIXEL = 0.5
 
 
 @dataclass(frozen=True)
@@ -164,14 +160,3 @@ def _count_sound(path: Path, video: Probe, settings: Settings, pool: Pool) -> in
     count = partial(sound_samples, rate=settings.rate(video.fps))
     [(_, n_samples)] = pool.run(count, [path], lambda path: seconds)
     return 0 if isinstance(n_samples, Rejected) else n_samples
-
-
-def seconds_to_probe(path: Path) -> float:
-    """Return the time limit of a probe."""
-    return BASE_SECONDS + stamp_of(path)[0] / MIN_READING_SPEED
-
-
-def seconds_to_decode(video: Probe, n_frames: int | None = None) -> float:
-    """Return the time limit for decoding a video or its start."""
-    n_frames = video.n_packets if n_frames is None else min(n_frames, video.n_packets)
-    return n_frames * SECONDS_PER_MEGAPIXEL * max(video.width * video.height / 1e6, 0.1)

@@ -22,7 +22,7 @@ from pipeline.common.files import stamp_of
 from pipeline.common.progress import Progress
 from pipeline.common.versions import versions
 from pipeline.extraction.clips import ClipMetadata, extract_clips, read_metadata
-from pipeline.extraction.selection import BASE_SECONDS, seconds_to_decode
+from pipeline.extraction.time_limits import BASE_SECONDS, seconds_to_decode
 from pipeline.faces import model_of
 from pipeline.settings import Settings
 from pipeline.video.probe import Probe

@@ -6,7 +6,7 @@ one face was, with a margin.
 
 from pipeline.faces.following import FaceTrack
 from pipeline.faces.models import DETECTORS, find_model, model_of
-from pipeline.faces.policy import FaceCrop, NoFace, SeveralFaces
+from pipeline.faces.policy import FaceCrop, NoFace, SeveralFaces, frames_between_looks
 from pipeline.faces.search import Search
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "Search",
     "SeveralFaces",
     "find_model",
+    "frames_between_looks",
     "model_of",
 ]

@@ -1,4 +1,4 @@
-"""Settings of a face crop, and the box that follows from where the face was."""
+"""Settings of a face crop: how often a face is looked for, and the box about its places."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +13,9 @@ DetectorName = Literal["yunet", "haar"]
 NoFace = Literal["reject", "whole"]
 SeveralFaces = Literal["largest", "reject"]
 
+LOOKS_PER_SECOND = 2.0
+MIN_FRAMES_BETWEEN_LOOKS = 10
+
 
 @dataclass(frozen=True)
 class FaceCrop:
@@ -24,6 +27,11 @@ class FaceCrop:
     no_face: NoFace = "reject"  # or keep the whole frame
     several: SeveralFaces = "largest"  # to follow, or reject the clip
     share: float = 0.5  # of the looks that must find the face, else the clip is rejected
+
+
+def frames_between_looks(rate: float) -> int:
+    """Return after how many frames faces are looked for again."""
+    return max(MIN_FRAMES_BETWEEN_LOOKS, round(rate / LOOKS_PER_SECOND))
 
 
 def steady_box(

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.common.errors import Rejected
-from pipeline.extraction.clips import frames_between_looks
-from pipeline.faces import FaceCrop, Search, find_model, models
+from pipeline.faces import FaceCrop, Search, find_model, frames_between_looks, models
 from pipeline.video.decode import sampled
 from pipeline.video.probe import probe
 from pipeline.video.resize import Geometry
