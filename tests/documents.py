@@ -17,7 +17,6 @@ import pytest
 from click.testing import CliRunner
 
 from data.demo import make_demo
-from tests.conftest import InProcess
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE, T = (96, 72), 16  # of all videos, and their frames; faces are found in no smaller ones
@@ -59,10 +58,6 @@ MODULES = [
     *("pipeline.extract", "pipeline.split", "pipeline.audit", "pipeline.inspect", "pipeline.pack"),
     *("pipeline.doctor", "features.embed", "model.fit", "model.evaluate", "model.predict"),
     "data.demo",
-]
-USERS_OF_POOLS = [
-    *("data.demo", "pipeline.extract", "pipeline.extraction.extract_corpus"),
-    *("model.fit", "model.evaluate", "model.predict", "model.prediction.predict_videos"),
 ]
 ABOUT_VIDEOS = re.compile(r"python -m pipeline\.(?!.*-resnet18)")  # needs neither network nor run
 
@@ -126,8 +121,6 @@ def begin(here: Path, patch: pytest.MonkeyPatch) -> None:
     patch.chdir(here)
     patch.setenv("TORCH_HOME", str(here / "torch"))
     patch.setenv("PYTHONPATH", str(ROOT))
-    for module in USERS_OF_POOLS:
-        patch.setattr(f"{module}.LocalPool", lambda *_: InProcess())  # processes start slowly
     make_demo(here / "data", size=SIZE, lengths=(T, T))
     shutil.copytree("data/new", "downloads")
     shutil.copy("data/new/unseen_fake.mp4", "some_video.mp4")
