@@ -15,8 +15,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from features.architectures import Architecture, architecture, without_classifier
+from features.depths import Depth, WithMaps, chosen_depths, find_depths
 from features.fusion import folded, fused
 from features.settings import PRECISIONS
+from features.trajectory import Trajectory
 from features.weights import load_model
 from pipeline.common.errors import SettingsError
 
@@ -32,7 +34,11 @@ _log = logging.getLogger(__name__)
 
 
 def load_backbone(
-    name: str, weights: str = "imagenet", device: str = "auto", precision: str = "float32"
+    name: str,
+    weights: str = "imagenet",
+    device: str = "auto",
+    precision: str = "float32",
+    depths: Sequence[int] | None = None,
 ) -> "Backbone":
     """Build a backbone; on a CPU the process keeps the memory it frees from now on.
 
@@ -41,10 +47,13 @@ def load_backbone(
         weights: ``imagenet`` (torchvision's own, downloaded once), the path of a state dict, or
             ``random:SEED``.
         device: a torch device, or ``auto``: CUDA if available, else the CPU.
-        precision: one of `PRECISIONS`; ``auto`` is the fastest that the device supports.
+        precision: of embeddings, one of `PRECISIONS`; ``auto`` is the fastest that the device
+            supports, or float32 with depths, whose maps are always float32.
+        depths: numbers of the depths whose trajectories `features.embed_clip` describes; by default
+            the last four.
 
     Raises:
-        SettingsError: unknown name, device or precision; weights unavailable or unfit.
+        SettingsError: unknown name, device, precision or depth; weights unavailable or unfit.
     """
     kind = architecture(name)
     resolved = torch.device(resolve_device(device))
@@ -53,17 +62,27 @@ def load_backbone(
     with torch.random.fork_rng(devices=[]):
         model, source, digest = load_model(kind, weights)
     dimension = without_classifier(model, kind)
-    module = folded(model.eval().requires_grad_(False)).to(resolved)
-    module.to(memory_format=_memory_format(kind))  # type: ignore[call-overload]
+    model.eval().requires_grad_(False)
+    chosen = (
+        ()
+        if depths is not None and not depths
+        else chosen_depths(find_depths(model, kind), depths, name)
+    )
+
+    def placed(module: nn.Module) -> nn.Module:
+        return folded(module).to(resolved).to(memory_format=_memory_format(kind))  # type: ignore[call-overload,no-any-return]
+
     return Backbone(
         name=name,
         weights=source,
         sha256=digest,
         dimension=dimension,
         kind=kind,
-        module=module,
+        module=placed(model),
+        with_maps=placed(WithMaps(model, chosen)) if chosen else None,
+        depths=chosen,
         device=resolved,
-        precision=_resolve_precision(precision, resolved),
+        precision=_resolve_precision(precision, resolved, with_maps=bool(chosen)),
         batch=max(BATCH_ON_CPU, 2 * kind.window) if resolved.type == "cpu" else BATCH_ON_GPU,
     )
 
@@ -72,6 +91,7 @@ def load_backbone(
 class _PendingClip:
     images: Images
     windows: Windows  # (T', window)
+    trajectory: Trajectory | None  # takes the maps, if any
     parts: list[torch.Tensor] = field(default_factory=list)  # (n, D) each, on the device
     n_done: int = 0
 
@@ -94,6 +114,8 @@ class Backbone:
     precision: str = "float32"  # one of `PRECISIONS` but auto
     batch: int = BATCH_ON_CPU  # images
     halvings: int = 0  # of the batch, for want of memory
+    with_maps: nn.Module | None = field(default=None, repr=False)  # `module` as a `WithMaps`
+    depths: tuple[Depth, ...] = ()  # of its maps
 
     def rows(self, n: int, every: int = 1) -> npt.NDArray[np.int64]:
         """Return which of n consecutive images each embedding covers.
@@ -130,23 +152,27 @@ class Backbone:
         Returns:
             (T', D) float32, a row for each of `rows`.
         """
-        (embeddings,) = self.embed_each([images], every)
+        ((embeddings, _),) = self.embed_each([(images, None)], every)
         return embeddings
 
     def embed_each(
-        self, clips: Iterable[Images], every: int = 1
-    ) -> Iterator[npt.NDArray[np.float32]]:
-        """Embed clips of one size like `embed`, in batches that continue across clips."""
+        self, clips: Iterable[tuple[Images, Trajectory | None]], every: int = 1
+    ) -> Iterator[tuple[npt.NDArray[np.float32], Trajectory | None]]:
+        """Embed clips of one size like `embed`, in batches that continue across clips.
+
+        A trajectory that comes with a clip is given the clip's maps at all `depths`.
+        """
         pending: deque[_PendingClip] = deque()
-        for images in clips:
-            pending.append(_PendingClip(images, self.windows(len(images), every)))
+        for images, trajectory in clips:
+            windows = self.windows(len(images), every)
+            pending.append(_PendingClip(images, windows, trajectory))
             yield from self._embed_batches(pending, self._windows_per_batch)
         yield from self._embed_batches(pending, 1)
         yield from map(self._embeddings, pending)
 
     def _embed_batches(
         self, pending: deque[_PendingClip], min_windows: int
-    ) -> Iterator[npt.NDArray[np.float32]]:
+    ) -> Iterator[tuple[npt.NDArray[np.float32], Trajectory | None]]:
         """Embed batches while enough windows are left; yield each clip a batch after its last one.
 
         A GPU then computes while a clip is fetched from it.
@@ -165,8 +191,9 @@ class Backbone:
             if n := min(clip.n_left, n_free):
                 batch.append((clip, clip.windows[clip.n_done : clip.n_done + n]))
                 n_free -= n
+        tracked = self.with_maps is not None and any(clip.trajectory for clip, _ in batch)
         try:
-            embeddings = self._forward(*_concatenated(batch))
+            embeddings, maps = self._forward(*_concatenated(batch), with_maps=tracked)
         except torch.OutOfMemoryError:
             if windows_per_batch == 1:
                 raise
@@ -176,7 +203,10 @@ class Backbone:
                 torch.cuda.empty_cache()
             return
         sizes = [len(windows) for _, windows in batch]
-        for (clip, _), part in zip(batch, torch.split(embeddings, sizes), strict=True):
+        parts = zip(*(torch.split(result, sizes) for result in (embeddings, *maps)), strict=True)
+        for (clip, _), (part, *maps_of_clip) in zip(batch, parts, strict=True):
+            if tracked and clip.trajectory:
+                clip.trajectory.add(maps_of_clip)
             clip.parts.append(part)
             clip.n_done += len(part)
 
@@ -184,25 +214,43 @@ class Backbone:
     def _windows_per_batch(self) -> int:
         return max(1, (self.batch >> self.halvings) // self.kind.window)
 
-    def _embeddings(self, clip: _PendingClip) -> npt.NDArray[np.float32]:
-        if not clip.parts:
-            return np.empty((0, self.dimension), np.float32)
-        return torch.cat(clip.parts).cpu().numpy()
+    def _embeddings(self, clip: _PendingClip) -> tuple[npt.NDArray[np.float32], Trajectory | None]:
+        parts = clip.parts or [torch.empty(0, self.dimension)]
+        return torch.cat(parts).cpu().numpy(), clip.trajectory
 
     @torch.inference_mode()
-    def _forward(self, images: Images, windows: Windows) -> torch.Tensor:
-        """Embed windows of images: (n, D) float32 on the device."""
+    def _forward(
+        self, images: Images, windows: Windows, *, with_maps: bool
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Embed windows of images: (n, D), and maps, (n, h, w, C), float32 on the device.
+
+        Maps are float32 in any precision: steps between them are small differences, and bfloat16
+        turns them by as much as one video's differ from another's.
+        """
         x = self.prepare(images, windows)
-        if self.precision == "float32":
-            return self._inference_module(x)
-        with torch.autocast(self.device.type, getattr(torch, self.precision)):
-            return self._inference_module(x).float()
+        cells: list[torch.Tensor] = []
+        if with_maps:
+            embeddings, *maps = self._inference_with_maps(x)
+            cells = [depth.cells(found) for depth, found in zip(self.depths, maps, strict=True)]
+        if self.precision != "float32":
+            with torch.autocast(self.device.type, getattr(torch, self.precision)):
+                embeddings = self._inference_module(x).float()
+        elif not with_maps:
+            embeddings = self._inference_module(x)
+        return embeddings, cells
+
+    @functools.cached_property
+    def _inference_with_maps(self) -> nn.Module:
+        assert self.with_maps is not None
+        return self._for_inference(self.with_maps, torch.float32)
 
     @functools.cached_property
     def _inference_module(self) -> nn.Module:
-        """The module with weights cast once and for all, fused, without gradients."""
-        module, dtype = self.module, getattr(torch, self.precision)
-        if self.precision != "float32":
+        return self._for_inference(self.module, getattr(torch, self.precision))
+
+    def _for_inference(self, module: nn.Module, dtype: torch.dtype) -> nn.Module:
+        """Return a module with weights cast once and for all, fused, without gradients."""
+        if dtype != torch.float32:
             module = copy.deepcopy(module)
             for layer in module.modules():
                 if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
@@ -292,11 +340,13 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def _resolve_precision(precision: str, device: torch.device) -> str:
+def _resolve_precision(precision: str, device: torch.device, *, with_maps: bool) -> str:
     if precision not in PRECISIONS:
         raise SettingsError(f"no precision {precision!r}", f"there are: {', '.join(PRECISIONS)}")
     if precision != "auto":
         return precision
+    if with_maps:
+        return "float32"
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
     if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():

@@ -1,5 +1,6 @@
 """Command: embed a cache of clips with a frozen network."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import cloup
 from features.settings import COPIES, PRECISIONS, STREAMS, Options, weights_warning
 from pipeline.cache import Cache
 from pipeline.common.cli import Command, log_json_option, number_or, some_of
+from pipeline.common.errors import IntegrityError, SettingsError
 
 DEFAULTS = Options()
 
@@ -28,6 +30,24 @@ def _parse_batch(context: click.Context, parameter: click.Parameter, value: str)
     if not value.isdecimal() or int(value) < 1:
         raise click.BadParameter(f"{value!r} is neither auto nor a number of images")
     return int(value)
+
+
+def _parse_depths(
+    context: click.Context, parameter: click.Parameter, value: str
+) -> tuple[int, ...] | None:
+    if value in ("auto", "none"):
+        return None if value == "auto" else ()
+    try:
+        return tuple(int(number) for number in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither auto, none, nor some numbers") from None
+
+
+def _stored_precision(output: Path) -> str | None:
+    """Return the precision of embeddings that are already there."""
+    with contextlib.suppress(SettingsError, IntegrityError):
+        return str(Cache(output, "embed", whole=False).settings["precision"])
+    return None
 
 
 @cloup.command(cls=Command)
@@ -94,6 +114,14 @@ def _parse_batch(context: click.Context, parameter: click.Parameter, value: str)
         "is 1.",
     ),
     cloup.option(
+        "--depths",
+        metavar="NUMBERS",
+        default="auto",
+        callback=_parse_depths,
+        help="Depths of the network whose trajectories are described, such as 2,4; 1 is the first "
+        "and finest. auto: the last four. none: no trajectories.",
+    ),
+    cloup.option(
         "--augment",
         metavar="COPIES",
         callback=lambda c, p, value: some_of(COPIES)(c, p, value) if value else (),
@@ -107,8 +135,8 @@ def _parse_batch(context: click.Context, parameter: click.Parameter, value: str)
         "--precision",
         type=click.Choice(PRECISIONS),
         default="auto",
-        help="Compute in this precision. auto is bfloat16 if this machine supports it and the "
-        "embeddings agree with float32.",
+        help="Compute embeddings in this precision. auto is float32, which trajectories need; with "
+        "--depths none, bfloat16 if this machine supports it and embeddings agree with float32.",
     ),
     cloup.option(
         "--batch-size",
@@ -128,11 +156,14 @@ def main(
     device: str,
     precision: str,
     batch_size: int | None,
+    depths: tuple[int, ...] | None,
     **options: Any,
 ) -> None:
     """Run a frozen network over the frames and flow maps of CACHE and store the embeddings.
 
-    Flow maps enter as three equal channels. To resume an interrupted run, repeat the command.
+    Flow maps enter as three equal channels. How the network's maps move from image to image, at
+    several depths, is described in the same pass. To resume an interrupted run, or to add
+    trajectories to embeddings that lack them, repeat the command.
 
     \b
     Examples:
@@ -145,8 +176,10 @@ def main(
     from features.embedding import checked_on, embed
     from features.weights import WeightsUnavailable
 
+    if precision == "auto":
+        precision = _stored_precision(output) or precision
     try:
-        network = load_backbone(backbone, weights, device, precision)
+        network = load_backbone(backbone, weights, device, precision, depths)
     except WeightsUnavailable as error:
         if not fallback:
             raise
@@ -154,15 +187,18 @@ def main(
         click.secho(
             f"WARNING: falling back to {fallback} weights", err=True, fg="yellow", bold=True
         )
-        network = load_backbone(backbone, fallback, device, precision)
+        network = load_backbone(backbone, fallback, device, precision, depths)
     if batch_size is not None:
         network = dataclasses.replace(network, batch=batch_size)
     network = checked_on(network, source, selected)
     embedded = embed(source, output, network, selected)
     click.echo(
         f"{output}: {len(embedded.clips)} clips, {' and '.join(selected.streams)} as vectors of "
-        f"{network.dimension} numbers by {network.name} on {network.device} in {network.precision}"
+        f"{network.dimension} numbers by {network.name} on {network.device} in "
+        f"{embedded.settings['precision']}"
     )
+    described = ", ".join(map(str, network.depths))
+    click.echo(f"trajectories: {f'depths {described}' if described else 'none'}")
     if warning := weights_warning(embedded.settings):
         click.secho(f"WARNING: {warning}", fg="yellow")
 

@@ -16,10 +16,21 @@ import torchvision
 from features.backbones import Backbone, checked
 from features.motion import NAMES, motion_descriptors
 from features.settings import Options
-from pipeline.cache import Cache, Clip, finished_cache, shard_row, write_index, writing_shard
+from features.trajectory import Box, Trajectory, column_names
+from pipeline.cache import (
+    Cache,
+    Clip,
+    check_same_settings,
+    finished_cache,
+    read_shard,
+    shard_row,
+    write_index,
+    writing_shard,
+)
 from pipeline.cache.datacard import write_datacard
 from pipeline.cache.in_progress import CacheInProgress, remove_work
-from pipeline.common.errors import SettingsError
+from pipeline.cache.layout import HDF5_ERRORS
+from pipeline.common.errors import IntegrityError, SettingsError
 from pipeline.common.prefetch import prefetch
 from pipeline.common.progress import Progress
 
@@ -40,14 +51,15 @@ def embed_clip(
 
     Args:
         arrays: ``flow``, ``flow_range``, ``timestamps``, ``camera`` and, if it is a stream,
-            ``frames``, as an extraction cache stores them.
+            ``frames``, as an extraction cache stores them; ``faces`` and ``crop`` if it has them.
         backbone: the network.
         options: what to embed.
 
     Returns:
         Each stream, (T', D) float16, and its mirrored copy, such as ``flow-flip``; ``rows``,
         (T', 2) int64, the first and last flow map of each row, or the frames that they lead to;
-        ``motion``, (T-1, K) float32, a row for each map.
+        ``motion``, (T-1, K) float32, a row for each map; and if the backbone has depths,
+        ``trajectory``, (T', K') float32, see `features.trajectory`.
     """
     (embedded,) = embed_clips([arrays], backbone, options)
     return embedded
@@ -61,25 +73,53 @@ def embed_clips(
     keys = [stream + suffix for stream in options.streams for suffix in suffixes]
     *clips_per_key, clips = itertools.tee(clips, len(keys) + 1)
     embeddings = {
-        key: backbone.embed_each(_images(key_clips, key, options), options.every)
-        for key, key_clips in zip(keys, clips_per_key, strict=True)
+        key: backbone.embed_each(_inputs(of_key, key, backbone, options), options.every)
+        for key, of_key in zip(keys, clips_per_key, strict=True)
     }
     for arrays in clips:
         embedded: Arrays = {"rows": backbone.rows(len(arrays["flow"]), options.every)}
-        embedded |= {key: half(next(of_clips)) for key, of_clips in embeddings.items()}
+        tables = []
+        for key, of_clips in embeddings.items():
+            vectors, trajectory = next(of_clips)
+            embedded[key] = half(vectors)
+            tables += [trajectory.table()] if trajectory else []
         embedded["motion"] = motion_descriptors(
             *(arrays[key] for key in ("flow", "flow_range", "timestamps", "camera"))
         )
+        if tables:
+            embedded["trajectory"] = np.concatenate(tables, axis=1)
         yield embedded
 
 
-def _images(
-    clips: Iterable[Mapping[str, npt.NDArray[Any]]], key: str, options: Options
-) -> Iterator[npt.NDArray[np.uint8]]:
+def _face_box(arrays: Mapping[str, npt.NDArray[Any]]) -> Box | None:
+    """Return the median face of a clip, in shares of its crop."""
+    found = arrays["faces"][:, 1:5] if "faces" in arrays else np.empty((0, 4))
+    found = found[(found[:, 2:] > 0).all(1)]
+    if not len(found):
+        return None
+    left, top, width, height = arrays["crop"][:4]
+    x, y, w, h = np.median(found, axis=0)
+    return (x - left) / width, (y - top) / height, w / width, h / height
+
+
+def _inputs(
+    clips: Iterable[Mapping[str, npt.NDArray[Any]]],
+    key: str,
+    backbone: Backbone,
+    options: Options,
+) -> Iterator[tuple[npt.NDArray[np.uint8], Trajectory | None]]:
+    """Yield images of a stream or its mirrored copy, and what takes the maps of the former."""
     stream, _, copy = key.partition("-")
     for arrays in clips:
         images = stream_images(arrays, stream, options)
-        yield np.ascontiguousarray(images[:, :, ::-1]) if copy == "flip" else images
+        if copy == "flip":
+            yield np.ascontiguousarray(images[:, :, ::-1]), None
+            continue
+        rows = backbone.rows(len(images), options.every)
+        # An image network sees the first image of a row, a video network all of them.
+        seen = rows if backbone.kind.window > 1 else rows[:, :1]
+        times = arrays["timestamps"][1:][seen].mean(1)
+        yield images, Trajectory(times, _face_box(arrays)) if backbone.depths else None
 
 
 def stream_images(
@@ -139,6 +179,7 @@ def checked_on(backbone: Backbone, source: Cache, options: Options) -> Backbone:
 def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | None = None) -> Cache:
     """Embed a cache of the extract stage into a folder, or resume an interrupted embedding.
 
+    A finished cache without trajectories gets those of the backbone's depths, and keeps the rest.
     `checked_on` tests the precision of the backbone beforehand.
 
     Raises:
@@ -151,7 +192,10 @@ def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | No
             f"{source.folder} was extracted with --no-frames", "embed it with --streams flow"
         )
     settings = _settings(backbone, options, source)
-    if finished := finished_cache(folder, STAGE, settings):
+    earlier = _without_trajectories(folder, settings)
+    if earlier:
+        options = dataclasses.replace(options, augment=())  # copies have none
+    elif finished := finished_cache(folder, STAGE, settings):
         remove_work(folder)
         return finished
     with CacheInProgress(folder, settings) as work:
@@ -185,9 +229,10 @@ def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | No
                 if name in finished_shards:
                     deque(of_shard, maxlen=0)  # they complete batches of others
                 else:
+                    stored = _stored(folder, name) if earlier else {}
                     with writing_shard(folder, name, attrs={"recipe": recipe}) as writer:
-                        for clip, arrays in zip(clips[name], of_shard, strict=True):
-                            for key, array in arrays.items():
+                        for clip, embedded in zip(clips[name], of_shard, strict=True):
+                            for key, array in (embedded | stored.get(clip.id, {})).items():
                                 writer.begin(clip.id, key, array.shape, array.dtype)
                                 writer.append(clip.id, key, array)
                 shards.append(shard_row(folder, name))
@@ -197,6 +242,7 @@ def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | No
             "backbone": f"{backbone.name}, weights {backbone.weights}",
             "dimension": backbone.dimension,
             "motion": json.dumps(NAMES),
+            "trajectory": json.dumps(column_names(options.streams, backbone.depths)),
             "source_settings": source.attrs["settings"],
             "frames": source.attrs["frames"],
             "versions": _versions(),
@@ -217,16 +263,44 @@ def embed(source: Cache, folder: Path, backbone: Backbone, options: Options | No
     return Cache(folder, STAGE)
 
 
+def _without_trajectories(folder: Path, settings: Mapping[str, Any]) -> Cache | None:
+    """Return the cache in a folder if these settings would add nothing but trajectories to it."""
+    try:
+        cache = Cache(folder, STAGE, whole=False)
+    except (SettingsError, IntegrityError):
+        return None
+    if "depths" in cache.settings or "depths" not in settings:
+        return None
+    with_them = cache.settings | {"depths": settings["depths"]}
+    check_same_settings(folder, with_them, json.loads(json.dumps(settings)))
+    return cache
+
+
+def _stored(folder: Path, shard: str) -> dict[str, Arrays]:
+    try:
+        return read_shard(folder, shard)
+    except HDF5_ERRORS as error:
+        raise IntegrityError(
+            f"cannot read {folder / shard}, whose embeddings should stay: {error}",
+            "embed into another folder",
+        ) from error
+
+
 def _settings(backbone: Backbone, options: Options, source: Cache) -> dict[str, Any]:
-    return dataclasses.asdict(options) | {
-        "backbone": backbone.name,
-        "weights": backbone.weights,
-        "weights_sha256": backbone.sha256,
-        "mean": backbone.kind.mean,
-        "std": backbone.kind.std,
-        "precision": backbone.precision,
-        "source_sha256": source.sha256,
-    }
+    depths = [depth.number for depth in backbone.depths]
+    return (
+        dataclasses.asdict(options)
+        | ({"depths": depths} if depths else {})
+        | {
+            "backbone": backbone.name,
+            "weights": backbone.weights,
+            "weights_sha256": backbone.sha256,
+            "mean": backbone.kind.mean,
+            "std": backbone.kind.std,
+            "precision": backbone.precision,
+            "source_sha256": source.sha256,
+        }
+    )
 
 
 def _groups(shards: Iterable[Sequence[Clip]], min_maps: int) -> Iterator[list[Clip]]:
@@ -245,11 +319,12 @@ def _groups(shards: Iterable[Sequence[Clip]], min_maps: int) -> Iterator[list[Cl
 
 
 def _read(source: Cache, clips: Sequence[Clip], options: Options) -> Iterator[Arrays]:
-    keys = ["flow", "flow_range", "timestamps", "camera"]
+    keys = {"flow", "flow_range", "timestamps", "camera", "faces", "crop"}
     if "frames" in options.streams:
-        keys.append("frames")
+        keys.add("frames")
+    held = keys & source.datasets(clips[0]).keys() if clips else keys
     for clip in clips:
-        yield {key: source.read(clip, key) for key in keys}
+        yield {key: source.read(clip, key) for key in held}
 
 
 def _versions() -> str:

@@ -95,7 +95,11 @@ def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> B
             "give that file with --weights PATH",
         )
     backbone = load_backbone(
-        embedding["backbone"], weights or embedding["weights"], device, embedding["precision"]
+        embedding["backbone"],
+        weights or embedding["weights"],
+        device,
+        embedding["precision"],
+        embedding.get("depths", ()) if "trajectory" in run.config.streams else (),
     )
     if backbone.sha256 != embedding["weights_sha256"]:
         raise IntegrityError(

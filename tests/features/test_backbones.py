@@ -78,12 +78,12 @@ def test_batches_go_on_from_one_clip_into_the_next(mobilenet, pictures, monkeypa
     clips = [many[7 * n :][:length] for n, length in enumerate(lengths)]
     sizes, forward = [], Backbone._forward
 
-    def counted(self, pictures, windows):
+    def counted(self, pictures, windows, **options):
         sizes.append(len(windows))
-        return forward(self, pictures, windows)
+        return forward(self, pictures, windows, **options)
 
     monkeypatch.setattr(Backbone, "_forward", counted)
-    found = list(mobilenet.embed_each(clips))
+    found = [vectors for vectors, _ in mobilenet.embed_each((clip, None) for clip in clips)]
     assert sizes == [BATCH_ON_CPU, sum(lengths) - BATCH_ON_CPU], "full ones, and a rest"
     assert [len(of_clip) for of_clip in found] == list(lengths)
     assert_close(np.concatenate(found), np.concatenate([mobilenet.embed(clip) for clip in clips]))
@@ -93,7 +93,8 @@ def test_windows_of_several_clips_share_a_batch(video_network):
     backbone = video_network
     shown = np.random.default_rng(0).integers(0, 255, (40, 32, 32), np.uint8)
     clips = [shown[:16], shown[16:36], shown[36:]]  # the last two have windows that are not full
-    for clip, found in zip(clips, backbone.embed_each(clips, 4), strict=True):
+    embedded = backbone.embed_each(((clip, None) for clip in clips), 4)
+    for clip, (found, _) in zip(clips, embedded, strict=True):
         assert found.shape == (len(backbone.rows(len(clip), 4)), 512)
         np.testing.assert_allclose(found, backbone.embed(clip, 4), rtol=1e-4, atol=1e-5)
 

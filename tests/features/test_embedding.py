@@ -2,10 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from features.embed import main as embed_command
 from features.embedding import embed, embed_clip, scaled_maps
 from features.motion import NAMES, motion_descriptors
 from features.settings import Options
+from features.trajectory import COLUMNS
 from features.weights import load_model
-from pipeline.cache import INDEX, Cache
+from pipeline.cache import INDEX, Cache, writing_shard
 from pipeline.cache.in_progress import WORK
 from pipeline.common.errors import IntegrityError, SettingsError
 from pipeline.inspect import main as inspect_command
@@ -52,13 +54,15 @@ def test_every_clip_has_its_embeddings_in_half_precision_and_its_motion(clips, e
             "frames": ((T - 1, 1280), np.dtype(np.float16)),
             "rows": ((T - 1, 2), np.dtype(np.int64)),
             "motion": ((T - 1, len(NAMES)), np.dtype(np.float32)),
+            "trajectory": ((T - 1, 2 * 4 * len(COLUMNS)), np.dtype(np.float32)),
         }
 
 
 def test_the_values_are_those_of_the_backbone_on_the_stored_arrays(clips, embedded, mobilenet):
     for stream, first in (("flow", 0), ("frames", 1)):
         shown = [clips.read(clip, stream)[first:] for clip in clips.clips]
-        for clip, expected in zip(clips.clips, mobilenet.embed_each(shown), strict=True):
+        vectors = mobilenet.embed_each((images, None) for images in shown)
+        for clip, (expected, _) in zip(clips.clips, vectors, strict=True):
             found = embedded.read(clip, stream)
             np.testing.assert_array_equal(found, expected.astype(np.float16))
     for clip in clips.clips:
@@ -109,7 +113,7 @@ def test_a_cache_without_frames_can_be_embedded_by_its_flow_alone(
 ):
     found = embed(clips_without_frames, tmp_path / "out", mobilenet, FLOW)
     for clip in found.clips:
-        assert set(found.datasets(clip)) == {"flow", "motion", "rows"}
+        assert set(found.datasets(clip)) == {"flow", "motion", "rows", "trajectory"}
         np.testing.assert_array_equal(found.read(clip, "flow"), embedded.read(clip, "flow"))
 
 
@@ -233,9 +237,10 @@ def test_batches_go_on_from_shard_to_shard_and_are_the_same_after_a_stop(
     batches = []
 
     class Counting(Backbone):
-        def _forward(self, pictures, windows):
+        def _forward(self, pictures, windows, **options):
             batches.append(len(windows))
-            return super()._forward(pictures, windows) + len(windows)  # as if its size decided
+            embeddings, maps = super()._forward(pictures, windows, **options)
+            return embeddings + len(windows), maps  # as if its size decided
 
     values = {field.name: getattr(mobilenet, field.name) for field in fields(Backbone)}
     n = n_maps // 6
@@ -315,6 +320,67 @@ def test_the_same_command_makes_again_what_is_missing_from_a_finished_cache(
     assert contents(out) == contents(embedded.folder)
 
 
+def stored(cache: Cache) -> dict[str, bytes]:
+    """All datasets of all clips, by name."""
+    keys = [(clip, key) for clip in cache.clips for key in cache.datasets(clip)]
+    return {f"{clip.id}/{key}": cache.read(clip, key).tobytes() for clip, key in keys}
+
+
+@pytest.fixture(scope="module")
+def without_trajectories(clips, mobilenet, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("without") / "cache"
+    options = replace(BOTH, augment=("flip",))
+    return embed(clips, folder, replace(mobilenet, with_maps=None, depths=()), options)
+
+
+def test_a_cache_without_trajectories_gets_them_and_keeps_the_rest(
+    clips, mobilenet, embedded, without_trajectories, tmp_path
+):
+    out = Path(shutil.copytree(without_trajectories.folder, tmp_path / "out"))
+    before, expected = stored(without_trajectories), stored(embedded)
+    assert not any("trajectory" in key for key in before)
+    after = stored(embed(clips, out, mobilenet, replace(BOTH, augment=("flip",))))
+    added = {key for key in expected if key.endswith("/trajectory")}
+    assert after == before | {key: expected[key] for key in added}
+    assert len(added) == 6
+
+
+def test_adding_trajectories_goes_on_after_a_stop(
+    clips, mobilenet, without_trajectories, tmp_path, monkeypatch
+):
+    options = replace(BOTH, augment=("flip",))
+    whole, out = (
+        Path(shutil.copytree(without_trajectories.folder, tmp_path / name))
+        for name in ("whole", "out")
+    )
+    embed(clips, whole, mobilenet, options)
+    n_written = 0
+
+    def stop(*args, **kwargs):
+        nonlocal n_written
+        n_written += 1
+        if n_written == 4:
+            raise KeyboardInterrupt
+        return writing_shard(*args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(features.embedding, "writing_shard", stop)
+        embed(clips, out, mobilenet, options)
+    embed(clips, out, mobilenet, options)
+    assert contents(out) == contents(whole)
+
+
+def test_other_embeddings_than_these_are_not_added_to(
+    clips, mobilenet, without_trajectories, tmp_path
+):
+    out = Path(shutil.copytree(without_trajectories.folder, tmp_path / "out"))
+    with pytest.raises(SettingsError, match="flow_scale was None, now 8"):
+        embed(clips, out, mobilenet, replace(BOTH, augment=("flip",), flow_scale=8.0))
+    (out / "shards" / "00003.h5").unlink()
+    with pytest.raises(IntegrityError, match=r"00003\.h5, whose embeddings should stay"):
+        embed(clips, out, mobilenet, replace(BOTH, augment=("flip",)))
+
+
 # ----------------------------------------------------------------------------------- the command
 
 
@@ -328,6 +394,29 @@ def test_the_command_says_what_it_made(clips, mobilenet_weights, embedded, run_c
     assert "6 clips, flow and frames as vectors of 1280 numbers by mobilenet_v2" in done.stdout
     assert "WARNING" not in done.output
     assert contents(tmp_path / "out") == contents(embedded.folder)
+
+
+def test_depths_are_chosen_named_and_added_to_what_is_there(
+    clips, mobilenet_weights, run_command, tmp_path
+):
+    out = tmp_path / "out"
+    arguments = [clips.folder, "-o", out, "--backbone", "mobilenet_v2"]
+    arguments += ["--weights", mobilenet_weights, "--device", "cpu", "--streams", "flow"]
+    none = run_command(embed_command, *arguments, "--depths", "none")
+    assert "trajectories: none" in none.stdout
+    precision = Cache(out).settings["precision"]
+    for _ in range(2):  # the second time there is nothing to do
+        done = run_command(embed_command, *arguments, "--depths", "3,5")
+        assert done.exit_code == 0, done.output
+        assert "trajectories: depths 3 (28x28), 5 (7x7)" in done.stdout
+        cache = Cache(out)
+        names = json.loads(cache.attrs["trajectory"])
+        assert names[0] == "flow 3 length" and names[-1] == "flow 5 face_change"
+        assert cache.read(cache.clips[0], "trajectory").shape[1] == len(names) == 26
+        assert cache.settings["precision"] == precision, "that of the embeddings, which stay"
+    for depths, message in (("9", "mobilenet_v2 has no depth 9"), ("deep", "neither auto, none")):
+        refused = run_command(embed_command, *arguments, "--depths", depths)
+        assert refused.exit_code == 2 and message in refused.stderr
 
 
 def test_streams_come_in_their_fixed_order(clips, run_command, tmp_path):
@@ -431,10 +520,11 @@ def test_copies_are_of_mirrored_pictures_and_have_names_of_their_own(clips, mobi
     cache = embed(clips, tmp_path / "out", mobilenet, options)
     clip = cache.clips[0]
     assert set(cache.datasets(clip)) == {
-        "flow", "flow-flip", "frames", "frames-flip", "motion", "rows",
+        "flow", "flow-flip", "frames", "frames-flip", "motion", "rows", "trajectory",
     }  # fmt: skip
     mirrored = [np.ascontiguousarray(clips.read(c, "flow")[:, :, ::-1]) for c in clips.clips]
-    for one, expected in zip(clips.clips, mobilenet.embed_each(mirrored), strict=True):
+    vectors = mobilenet.embed_each((images, None) for images in mirrored)
+    for one, (expected, _) in zip(clips.clips, vectors, strict=True):
         found = cache.read(one, "flow-flip")
         np.testing.assert_array_equal(found, expected.astype(np.float16))
     assert not np.array_equal(cache.read(clip, "flow-flip"), cache.read(clip, "flow"))

@@ -75,7 +75,8 @@ def test_what_is_not_a_number_is_too_coarse(maps, mobilenet):
 
 
 def test_auto_is_what_this_machine_computes_in():
-    auto = load_backbone("mobilenet_v2", "random:0", "cpu", "auto")
+    auto = load_backbone("mobilenet_v2", "random:0", "cpu", "auto", depths=())
+    assert load_backbone("mobilenet_v2", "random:0", "cpu", "auto").precision == "float32"
     has_it = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     assert auto.precision == ("bfloat16" if has_it else "float32")
     with pytest.raises(SettingsError, match="no precision 'int8'"):
