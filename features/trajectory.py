@@ -51,6 +51,7 @@ class Trajectory:
     Args:
         times: of each map, (T',) float64, seconds.
         face: where the face is; None: in the middle half.
+        keep_cells: keep what `cells` returns.
 
     Example:
         >>> line = torch.linspace(1, 2, 5).reshape(5, 1, 1, 1).expand(5, 2, 2, 3)  # a straight path
@@ -60,10 +61,17 @@ class Trajectory:
         [nan, nan, 0.0, 0.0, 0.0]
     """
 
-    def __init__(self, times: npt.NDArray[np.float64], face: Box | None = None) -> None:
-        self._times, self._face = torch.from_numpy(times), face
+    def __init__(
+        self,
+        times: npt.NDArray[np.float64],
+        face: Box | None = None,
+        *,
+        keep_cells: bool = False,
+    ) -> None:
+        self._times, self._face, self._keep_cells = torch.from_numpy(times), face, keep_cells
         self._last: list[torch.Tensor] = []  # at each depth the last two maps, (2, cells, C)
         self._rows: list[torch.Tensor] = []
+        self._cells: list[list[npt.NDArray[np.float32]]] = []  # by part and depth
         self._n = 0
 
     def add(self, maps: Sequence[torch.Tensor]) -> None:
@@ -74,15 +82,22 @@ class Trajectory:
     def _add(self, maps: Sequence[torch.Tensor]) -> None:
         n_new, n_before = len(maps[0]), min(self._n, 2)
         times = self._times[self._n - n_before : self._n + n_new]
-        rows, last = [], []
+        seconds = times.diff()
+        seconds = seconds.masked_fill(seconds <= 0, torch.nan)
+        rows, last, cells = [], [], []
         for number, of_depth in enumerate(maps):
             z = of_depth.flatten(1, 2).float()
             if n_before:
                 z = torch.cat([self._last[number], z])
             inside = face_cells(self._face, *of_depth.shape[1:3]).to(z.device)
-            rows.append(_describe(z, times.diff().to(z), inside)[n_before:])
+            steps = _cell_steps(z, seconds.to(z))
+            rows.append(_describe(z, steps, seconds.to(z), inside)[n_before:])
             last.append(z[-2:].clone())
+            if self._keep_cells:
+                of_cells = torch.stack(steps, dim=-1)[n_before:].cpu().numpy()
+                cells.append(of_cells.reshape(n_new, *of_depth.shape[1:3], 3))
         self._rows.append(torch.cat(rows, dim=1))
+        self._cells.append(cells)
         self._last, self._n = last, self._n + n_new
 
     def table(self) -> npt.NDArray[np.float32]:
@@ -91,49 +106,56 @@ class Trajectory:
         NaN: the first map has no step, the first two no turn and no change, and neither have maps
         without time between them; steps of length 0 have no turn.
         """
-        return torch.cat(self._rows).float().cpu().numpy()
+        return torch.cat(self._rows).cpu().numpy()
+
+    def cells(self) -> list[npt.NDArray[np.float32]]:
+        """Return length, turn and change of the cells at each depth, (T', h, w, 3) each."""
+        return [np.concatenate(of_depth) for of_depth in zip(*self._cells, strict=True)]
 
 
-def _describe(z: torch.Tensor, seconds: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-    """Describe the steps between maps (m, cells, C): (m, COLUMNS), NaN in the first rows."""
-    found = dict.fromkeys(COLUMNS, z.new_full((len(z),), torch.nan))
-    seconds = seconds.masked_fill(seconds <= 0, torch.nan)
+def _cell_steps(
+    z: torch.Tensor, seconds: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return length, turn and change of each cell's steps, (m, cells) each, as `COLUMNS` has them.
 
-    def put(column: str, values: torch.Tensor) -> None:
-        found[column] = torch.cat([found[column][: len(z) - len(values)], values])
-
+    NaN where undefined.
+    """
+    length, turn, change = (z.new_full(z.shape[:2], torch.nan) for _ in range(3))
     if len(z) > 1:
         steps = z.diff(dim=0)  # (m-1, cells, C)
-        sizes = z.square().sum(2).sqrt()  # (m, cells)
-        far = steps.square().sum(2).sqrt()  # (m-1, cells)
-        whole = _relative(_length(far), _length(sizes)) / seconds  # (m-1,)
-        cells = _relative(far, sizes) / seconds[:, None]  # (m-1, cells)
-        put("length", whole)
-        put("cell_length_mean", cells.mean(1))
-        put("cell_length_std", cells.std(1, correction=0))
-        put("cell_length_max", cells.amax(1))
-        put("face_length", _log_ratio(cells, inside))
-    if len(z) > 2:
+        far = steps.norm(dim=2)  # (m-1, cells)
+        length[1:] = _relative(far, z.norm(dim=2)) / seconds[:, None]
+        change[2:] = length[1:].diff(dim=0).abs()
         products = (steps[1:] * steps[:-1]).sum(2)  # (m-2, cells)
-        moves = cells.nan_to_num() > 0
-        turns = _angle(products, far, moves)  # (m-2, cells)
-        mean = turns.nanmean(1)
-        changes = cells.diff(dim=0).abs()
-        put("turn", _angle(products.sum(1), _length(far), whole.nan_to_num() > 0))
-        put("change", whole.diff().abs())
-        put("cell_turn_mean", mean)
-        put("cell_turn_std", (turns - mean[:, None]).square().nanmean(1).sqrt())
-        sharpest = turns.nan_to_num(-1).amax(1)
-        put("cell_turn_max", sharpest.masked_fill(sharpest < 0, torch.nan))
-        put("cell_change_mean", changes.mean(1))
-        put("face_turn", turns[:, inside].nanmean(1) - turns[:, ~inside].nanmean(1))
-        put("face_change", _log_ratio(changes, inside))
-    return torch.stack(list(found.values()), dim=1)
+        turn[2:] = _angle(products, far, length[1:])
+    return length, turn, change
 
 
-def _length(of_cells: torch.Tensor) -> torch.Tensor:
-    """Return the lengths of whole maps, (n,), from those of their cells, (n, cells)."""
-    return of_cells.square().sum(1).sqrt()
+def _describe(
+    z: torch.Tensor,
+    cells: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    seconds: torch.Tensor,
+    inside: torch.Tensor,
+) -> torch.Tensor:
+    """Describe the steps between maps (m, cells, C): (m, COLUMNS)."""
+    whole = _cell_steps(z.flatten(1)[:, None], seconds)  # the map as one cell
+    length, turn, change = cells
+    turn_mean = turn.nanmean(1)
+    sharpest = turn.nan_to_num(-1).amax(1)
+    columns = (
+        *(of_map[:, 0] for of_map in whole),
+        length.mean(1),
+        length.std(1, correction=0),
+        length.amax(1),
+        turn_mean,
+        (turn - turn_mean[:, None]).square().nanmean(1).sqrt(),
+        sharpest.masked_fill(sharpest < 0, torch.nan),
+        change.mean(1),
+        _log_ratio(length, inside),
+        turn[:, inside].nanmean(1) - turn[:, ~inside].nanmean(1),
+        _log_ratio(change, inside),
+    )
+    return torch.stack(columns, dim=1)
 
 
 def _relative(steps: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
@@ -142,10 +164,11 @@ def _relative(steps: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
     return share.masked_fill(share <= NOTHING, 0)
 
 
-def _angle(products: torch.Tensor, lengths: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
-    """Return angles between successive steps in degrees; NaN if one of the steps is nothing."""
+def _angle(products: torch.Tensor, far: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Return angles between successive steps in degrees; NaN if a step is nothing or unknown."""
     least = torch.finfo(products.dtype).tiny
-    cosines = products / lengths[1:].clamp(min=least) / lengths[:-1].clamp(min=least)
+    cosines = products / far[1:].clamp(min=least) / far[:-1].clamp(min=least)
+    moves = lengths > 0
     angles = cosines.clamp(-1, 1).acos().rad2deg()
     return angles.masked_fill(~(moves[1:] & moves[:-1]), torch.nan)
 
