@@ -91,17 +91,6 @@ def embed_clips(
         yield embedded
 
 
-def _face_box(arrays: Mapping[str, npt.NDArray[Any]]) -> Box | None:
-    """Return the median face of a clip, in shares of its crop."""
-    found = arrays["faces"][:, 1:5] if "faces" in arrays else np.empty((0, 4))
-    found = found[(found[:, 2:] > 0).all(1)]
-    if not len(found):
-        return None
-    left, top, width, height = arrays["crop"][:4]
-    x, y, w, h = np.median(found, axis=0)
-    return (x - left) / width, (y - top) / height, w / width, h / height
-
-
 def _inputs(
     clips: Iterable[Mapping[str, npt.NDArray[Any]]],
     key: str,
@@ -115,11 +104,33 @@ def _inputs(
         if copy == "flip":
             yield np.ascontiguousarray(images[:, :, ::-1]), None
             continue
-        rows = backbone.rows(len(images), options.every)
-        # An image network sees the first image of a row, a video network all of them.
-        seen = rows if backbone.kind.window > 1 else rows[:, :1]
-        times = arrays["timestamps"][1:][seen].mean(1)
-        yield images, Trajectory(times, _face_box(arrays)) if backbone.depths else None
+        yield images, begin_trajectory(arrays, backbone, options) if backbone.depths else None
+
+
+def begin_trajectory(
+    arrays: Mapping[str, npt.NDArray[Any]],
+    backbone: Backbone,
+    options: Options,
+    *,
+    keep_cells: bool = False,
+) -> Trajectory:
+    """Return what `Backbone.embed_each` gives the maps of a clip to."""
+    rows = backbone.rows(len(arrays["flow"]), options.every)
+    # An image network sees the first image of a row, a video network all of them.
+    seen = rows if backbone.kind.window > 1 else rows[:, :1]
+    times = arrays["timestamps"][1:][seen].mean(1)
+    return Trajectory(times, face_box(arrays), keep_cells=keep_cells)
+
+
+def face_box(arrays: Mapping[str, npt.NDArray[Any]]) -> Box | None:
+    """Return the median face of a clip, in shares of its crop."""
+    found = arrays["faces"][:, 1:5] if "faces" in arrays else np.empty((0, 4))
+    found = found[(found[:, 2:] > 0).all(1)]
+    if not len(found):
+        return None
+    left, top, width, height = arrays["crop"][:4]
+    x, y, w, h = np.median(found, axis=0)
+    return (x - left) / width, (y - top) / height, w / width, h / height
 
 
 def stream_images(
