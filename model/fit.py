@@ -98,7 +98,13 @@ def _setting(name: str, kind: "click.ParamType[Any]", text: str) -> Any:
 )
 @cloup.option_group(
     "The head and its training (the start of --tune)",
-    _setting("--head", click.Choice(HEADS), "Temporal model; mean ignores the order of time."),
+    _setting(
+        "--head",
+        click.Choice(HEADS),
+        "Temporal model; mean ignores the order of time. statistics: for few videos, a logistic "
+        "regression on mean, spread, extremes and change over time; the folds choose its "
+        "regularisation.",
+    ),
     _setting(
         "--fusion",
         click.Choice(FUSIONS),
@@ -232,6 +238,8 @@ def main(
     if not original and n_heads != folds:
         why = "prescribes a validation split" if n_heads == 1 else "has too few people for more"
         click.echo(f"note: {n_heads} folds instead of {folds}: the corpus {why}", err=True)
+    if run.config.strength is not None:
+        click.echo(f"regularisation: C {run.config.strength:.3g}, the best on the folds")
     click.echo(f"run: {output}")
     if not any(clip.split in UNSEEN for clip in cache.clips):
         click.echo("not evaluated: the cache has neither a test split nor a holdout")

@@ -23,8 +23,13 @@ from model.run.run import SCHEMA, Config, Run, cache_of, save_run
 from model.run.trained_on import write_trained_on
 from model.settings import Scope, TrainingSettings
 from model.statistics.calibration import operating_point
-from model.training.sequences import Sequences, available_streams, check_leaks
-from model.training.train import Fold, Indices, cross_fit
+from model.training.sequences import (
+    Sequences,
+    available_streams,
+    check_leaks,
+    trajectory_columns,
+)
+from model.training.train import CrossFit, Indices, cross_fit
 from model.tuning.plots import plot_tuning
 from model.tuning.search import tune
 from model.tuning.space import search_space
@@ -151,6 +156,8 @@ def fit(
             },
             leak_warning=leak_warning,
             threshold_warning=point.warning,
+            trajectory=trajectory_columns(cache) if "trajectory" in training.widths else (),
+            strength=fitted.strength,
         )
         run = Run(folder, config, fitted.ensemble)
         write_trained_on(folder, training.clips)
@@ -160,7 +167,7 @@ def fit(
         save_band(folder, fit_band(run, training, fitted.folds, motion, anomaly))
         save_run(run)
         shutil.rmtree(checkpoints)
-        _write_history(folder, fitted.folds)
+        _write_history(folder, fitted)
         write_predictions(run, cache, dict(zip(ids, run.probabilities(logits), strict=True)))
         return run
 
@@ -259,12 +266,13 @@ def _begin(folder: Path, begun: dict[str, Any], tuned: bool) -> None:
         write_whole(path, lambda temporary: temporary.write_text(text))
 
 
-def _write_history(folder: Path, folds: Sequence[Fold]) -> None:
+def _write_history(folder: Path, fitted: CrossFit) -> None:
     rows = [
         [n, number, *dataclasses.astuple(epoch)]
-        for n, fold in enumerate(folds)
+        for n, fold in enumerate(fitted.folds)
         for number, epoch in enumerate(fold.history)
     ]
     header = ["fold", "epoch", "train_loss", "val_loss", "val_auc"]
     write_csv(folder / "history.csv", header, rows)
-    plot_training([fold.history for fold in folds], folder / "training.png")
+    x = "epoch" if fitted.strength is None else "strength of the regularisation, falling"
+    plot_training(fitted.folds, folder / "training.png", x)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-STREAMS = ("flow", "frames", "motion")
-HeadKind = Literal["lstm", "gru", "tcn", "transformer", "mean"]
-Pooling = Literal["last", "mean", "attention"]
+STREAMS = ("flow", "frames", "motion", "trajectory")
+HeadKind = Literal["lstm", "gru", "tcn", "transformer", "mean", "statistics"]
+Pooling = Literal["last", "mean", "attention", "statistics"]
 Fusion = Literal["early", "late"]
 HEADS: tuple[HeadKind, ...] = get_args(HeadKind)
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
@@ -17,7 +17,7 @@ Scope = Literal["training", "architecture"]  # which settings tuning searches
 class HeadSettings:
     """Architecture of a head."""
 
-    head: HeadKind = "lstm"  # mean: a logistic regression on the mean over time
+    head: HeadKind = "lstm"  # mean, statistics: a linear model on what they name, over time
     hidden: int = 64
     layers: int = 1
     bidirectional: bool = False  # LSTM and GRU; the others always are

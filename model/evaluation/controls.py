@@ -26,7 +26,13 @@ from model.run.run import Run, digest_of
 from model.statistics.calibration import operating_point
 from model.statistics.metrics import equal_error, threshold_at_fpr
 from model.training.heads import CLIPS_AT_ONCE, Ensemble, Head
-from model.training.sequences import Sequences, available_streams, empty, load_sequences
+from model.training.sequences import (
+    Sequences,
+    available_streams,
+    columns_of,
+    empty,
+    load_sequences,
+)
 from model.training.train import cross_fit, save_tensors
 from pipeline.cache import Cache, Clip
 
@@ -139,7 +145,7 @@ def _train(
     for name in names:
         streams = _streams(name, run)
         if name in LOGISTIC:
-            states[name] = _train_logistic(_features(name, training), run, training, folds)
+            states[name] = _train_logistic(name, run, training, folds)
             continue
         if name == SHUFFLED:
             orders = SHUFFLES if training.x.nbytes <= MAX_SHUFFLED_BYTES else 1
@@ -170,9 +176,25 @@ def _features(name: str, data: Sequences) -> Floats:
 
 
 def mean_pooled(data: Sequences) -> Floats:
-    """Average each embedding over time: (N, D) float64."""
+    """Average each number over time: (N, D) float64, NaN if a trajectory has none."""
+    gaps = undefined_columns(data)
     batches = data.x.split(CLIPS_AT_ONCE)  # type: ignore[no-untyped-call]
-    return torch.cat([x.double().mean(1) for x in batches]).numpy()
+    means = torch.cat([x.double().mean(1) for x in batches])
+    means[:, gaps] = torch.cat([x[..., gaps].double().nanmean(1) for x in batches])
+    return means.numpy()
+
+
+def undefined_columns(data: Sequences) -> slice:
+    """Return the columns of joined vectors that may be NaN."""
+    return columns_of(data.widths).get("trajectory", slice(0, 0))
+
+
+def _filled(features: Floats, means: Floats, columns: slice) -> Floats:
+    """Return features (N, D) with means (D,) where these columns are undefined."""
+    known = features.copy()
+    part = known[:, columns]
+    known[:, columns] = np.where(np.isnan(part), means[columns], part)
+    return known
 
 
 def metadata(clips: Sequence[Clip]) -> Floats:
@@ -202,7 +224,11 @@ def logistic_regression(
     return best, equal_error(truth, scores)[1]
 
 
-def _train_logistic(features: Floats, run: Run, training: Sequences, folds: Folds) -> State:
+def _train_logistic(name: str, run: Run, training: Sequences, folds: Folds) -> State:
+    features = _features(name, training)
+    if name == MEAN_POOL:
+        means = StandardScaler().fit(features).mean_  # of what is defined
+        features = _filled(features, np.nan_to_num(means), undefined_columns(training))
     (scaler, regression), threshold = logistic_regression(
         features, training.labels, folds, max_fpr=run.config.max_fpr
     )
@@ -221,7 +247,10 @@ def _logistic_score(name: str, state: State) -> Callable[[Sequences], Floats]:
     )
 
     def score(data: Sequences) -> Floats:
-        logits = (_features(name, data) - mean) / scale @ coefficients + intercept
+        features = _features(name, data)
+        if name == MEAN_POOL:
+            features = _filled(features, mean, undefined_columns(data))
+        logits = (features - mean) / scale @ coefficients + intercept
         return by_video(data.clips, expit(logits))[2]
 
     return score

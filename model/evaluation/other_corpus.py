@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from model.evaluation.evaluation import (
 from model.run.per_video_scores import HEADER, OK, PREDICTIONS
 from model.run.run import Run, cache_of
 from model.run.trained_on import check_unseen
+from model.training.sequences import trajectory_columns
 from pipeline.cache import Cache
 from pipeline.common.csv_files import write_csv
 from pipeline.common.errors import IntegrityError, SettingsError
@@ -37,7 +38,7 @@ MAY_DIFFER = {  # settings that change neither a pixel nor an embedding of a vid
         "frames",
         "clips",
     },
-    "embedding": {"source_sha256", "streams", "augment", "weights"},
+    "embedding": {"source_sha256", "streams", "augment", "weights", "depths"},
 }
 
 
@@ -112,12 +113,19 @@ def _check_same_settings(run: Run, other: Cache) -> None:
         for name in sorted((ours.keys() | theirs.keys()) - MAY_DIFFER[kind])
         if ours.get(name) != theirs.get(name)
     ]
+    columns = run.config.trajectory
+    if columns and (theirs := trajectory_columns(other)) != columns:
+        differences.append(f"columns of trajectories were {_few(columns)}, there {_few(theirs)}")
     if differences:
         raise SettingsError(
             f"{other.folder} was not made as the videos that {run.folder} was trained on: "
             + "; ".join(differences),
             "extract and embed it with the settings of the run: they are in its config.json",
         )
+
+
+def _few(columns: Sequence[str]) -> str:
+    return f"{len(columns)} ({columns[0]} to {columns[-1]})" if columns else "none"
 
 
 def _folder(run: Run, other: Cache) -> Path:

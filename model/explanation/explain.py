@@ -11,9 +11,15 @@ import torch
 from features.backbones import Backbone
 from features.embedding import embed_clip, stream_images
 from model.explanation.anomaly import Anomaly
+from model.explanation.exact_split import Split, exact_split, is_exact
 from model.explanation.faithfulness import Faithfulness, faithfulness_of, log_odds
 from model.explanation.heatmaps import heat_of, slope_of
-from model.explanation.occlusion_over_time import by_moment, contributions, span_probabilities
+from model.explanation.occlusion_over_time import (
+    by_moment,
+    contributions,
+    shared_out,
+    span_probabilities,
+)
 from model.run.run import Run
 from model.training.sequences import join_streams
 
@@ -24,10 +30,12 @@ class Explanation:
 
     log_odds: float  # calibrated, of being fake
     moments: npt.NDArray[np.float64]  # probability of the span around each by itself, (M,)
-    contribution: npt.NDArray[np.float64]  # fall of the log-odds without that span, (M,)
+    # Fall of the log-odds without that span, or by `split` the moment's own part of them, (M,).
+    contribution: npt.NDArray[np.float64]
     heat: Mapping[str, npt.NDArray[np.float32]]  # stream → log-odds of the cells, (M, h, w)
     anomaly: npt.NDArray[np.float64]  # distance from usual motion, (M,); 1 is usual
     faithfulness: Mapping[str, Faithfulness]  # of each stream's heat; empty unless asked for
+    split: Split | None = None  # of the statistics head's log-odds
 
 
 def explain_clip(
@@ -46,21 +54,26 @@ def explain_clip(
     embedded = embed_clip(arrays, backbone, options)
     x = torch.from_numpy(join_streams(embedded, run.config.streams))
     slope = slope_of(run, x)
-    pictures = {s: stream_images(arrays, s, options) for s in options.streams}
+    streams = [stream for stream in options.streams if stream in run.config.streams]
+    pictures = {stream: stream_images(arrays, stream, options) for stream in streams}
     heat = {
         stream: heat_of(backbone, shown, slope.for_stream(run, stream), options.every)
         for stream, shown in pictures.items()
     }
     rows, n = embedded["rows"], len(arrays["flow"])
     spans = span_probabilities(run.ensemble, x, run.ensemble.crop_length, run.config.temperature)
+    split = exact_split(run, x) if is_exact(run) else None
     return Explanation(
         log_odds=log_odds(run, embedded),
         moments=by_moment(spans, rows, n),
-        contribution=by_moment(contributions(run, x), rows, n),
+        contribution=shared_out(split.moments.sum(1), rows, n)
+        if split
+        else by_moment(contributions(run, x), rows, n),
         heat=heat,
         anomaly=anomaly.by_moment(embedded["motion"]),
         faithfulness={
             stream: faithfulness_of(run, backbone, embedded, stream, pictures[stream], heat[stream])
             for stream in (heat if faithfulness else ())
         },
+        split=split,
     )

@@ -108,6 +108,13 @@ def by_moment(values: Floats, rows: Rows, n: int) -> Floats:
     return values @ about / about.sum(0)  # type: ignore[no-any-return]
 
 
+def shared_out(values: Floats, rows: Rows, n: int) -> Floats:
+    """Divide values of a clip's rows, (L,), equally among the moments that each is about, (n,)."""
+    moments = np.arange(n)
+    about = (rows[:, :1] <= moments) & (moments <= rows[:, 1:])  # (L, n)
+    return values @ (about / about.sum(1, keepdims=True))  # type: ignore[no-any-return]
+
+
 def fit_band(
     run: Run,
     training: Sequences,

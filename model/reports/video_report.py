@@ -14,6 +14,14 @@ import numpy.typing as npt
 
 from features.backbones import Backbone
 from model.explanation.anomaly import percent
+from model.explanation.exact_split import (
+    Split,
+    Term,
+    by_depth,
+    by_statistic,
+    mean_split,
+    terms_of,
+)
 from model.explanation.explain import explain_clip
 from model.explanation.faithfulness import Faithfulness
 from model.explanation.occlusion_over_time import load_band
@@ -43,6 +51,7 @@ MAX_VIDEO_BYTES = 13e6  # keeps a page, which holds the video in base64, below 2
 STILL_SIDE = 224  # pixels, the longer side of a still
 JPEG_QUALITY = 80  # of stills
 N_TICKS = 5  # times written below the curves
+N_TERMS = 12  # of the strongest parts of the log-odds
 N_DRIVERS = 6  # motion descriptors named as reasons for a strange video
 FLOW_LEGEND = np.linspace(0, 255, 9).astype(np.uint8)[None]  # (1, 9)
 _TEMPLATE = Path(__file__).parent / "case.html"
@@ -58,6 +67,20 @@ class VideoReport:
     scales: ColourScales
     video: EvidenceVideo
     drivers: Sequence[tuple[str, float, float]]  # descriptor, share of the distance, sd
+    parts: "Parts | None"  # for the statistics head
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Parts of the log-odds of a video, by what they come from; each table adds up to them."""
+
+    terms: Sequence[Term]  # the strongest
+    n_others: int
+    others: float  # sum of all other terms
+    depths: Mapping[str, float]
+    statistics: Mapping[str, float]
+    constant: float
+    log_odds: float
 
 
 def page_of(folder: Path, path: Path) -> Path:
@@ -106,7 +129,31 @@ def _explain(run: Run, examined: ExaminedVideo, backbone: Backbone, path: Path) 
     drivers = anomaly.drivers(examined.motion)[:N_DRIVERS]
     stills = [_stills(clips[moment.clip], moment, scales) for moment in moments]
     return VideoReport(
-        clips, curves, list(zip(moments, stills, strict=True)), scales, video, drivers
+        clips,
+        curves,
+        list(zip(moments, stills, strict=True)),
+        scales,
+        video,
+        drivers,
+        _parts(run, [clip.explanation.split for clip in clips]),
+    )
+
+
+def _parts(run: Run, splits: Sequence[Split | None]) -> Parts | None:
+    known = [split for split in splits if split]
+    if not known:
+        return None
+    split = mean_split(known)
+    terms = terms_of(run.config, split)
+    others = terms[N_TERMS:]
+    return Parts(
+        terms[:N_TERMS],
+        len(others),
+        sum(term.log_odds for term in others),
+        by_depth(terms),
+        by_statistic(split),
+        split.constant,
+        split.log_odds,
     )
 
 

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from model.statistics.metrics import ECE_BINS, Metric
-from model.training.train import Epoch
+from model.training.train import Fold
 from pipeline.common.files import write_whole
 
 COLOURS = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
@@ -27,20 +27,19 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_whole(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
 
 
-def plot_training(histories: Sequence[Sequence[Epoch]], path: Path) -> None:
-    """Plot losses and validation AUC over the epochs of each fold, with the best epoch."""
+def plot_training(folds: Sequence[Fold], path: Path, x: str = "epoch") -> None:
+    """Plot losses and validation AUC over the history of each fold, and the best of it."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for n, history in enumerate(histories):
-        colour = COLOURS[n % len(COLOURS)]
-        best = int(np.argmin([epoch.val_loss for epoch in history]))
+    for n, fold in enumerate(folds):
+        colour, history, best = COLOURS[n % len(COLOURS)], fold.history, fold.best_epoch
         left.plot([e.train_loss for e in history], color=colour, linestyle=":")
         left.plot([e.val_loss for e in history], color=colour, label=f"fold {n + 1}")
         left.plot(best, history[best].val_loss, "o", color=colour)
         right.plot([e.val_auc for e in history], color=colour, label=f"fold {n + 1}")
         right.plot(best, history[best].val_auc, "o", color=colour)
-    left.set(xlabel="epoch", ylabel="loss", title="validation (line) and training (dots) loss")
-    right.set(xlabel="epoch", ylabel="AUC", ylim=(-0.02, 1.02), title="validation AUC")
+    left.set(xlabel=x, ylabel="loss", title="validation (line) and training (dots) loss")
+    right.set(xlabel=x, ylabel="AUC", ylim=(-0.02, 1.02), title="validation AUC")
     left.legend(title="kept: •")
     save_figure(figure, path)
 

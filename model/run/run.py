@@ -56,6 +56,8 @@ class Config:
     versions: dict[str, str]
     leak_warning: str = ""
     threshold_warning: str = ""  # if it cannot guarantee max_fpr
+    trajectory: tuple[str, ...] = ()  # its columns, if the head uses it, such as "flow 4 turn"
+    strength: float | None = None  # C of the statistics head, chosen on the validation folds
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -64,9 +66,10 @@ class Config:
 
     @property
     def options(self) -> Options:
-        """Options to embed a new clip: the streams that the head uses, without augmentation."""
+        """Options to embed a new clip: the streams that the head needs, without augmentation."""
         options = Options.from_json(self.embedding)
-        streams = tuple(stream for stream in options.streams if stream in self.streams)
+        needed = {*self.streams, *(column.split()[0] for column in self.trajectory)}
+        streams = tuple(stream for stream in options.streams if stream in needed)
         return dataclasses.replace(options, streams=streams, augment=())
 
     @property
@@ -119,6 +122,7 @@ def read_config(folder: Path) -> Config:
             )
         training = values.pop("training")
         training = TrainingSettings(**training | {"streams": tuple(training["streams"])})
+        values["trajectory"] = tuple(values.get("trajectory", ()))
         return Config(training=training, **values)
     except SettingsError:
         raise

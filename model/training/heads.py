@@ -7,8 +7,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from model.settings import HeadKind, HeadSettings, Pooling
+from model.training.over_time import OVER_TIME, over_time
 
 MAX_DEVIATION = 10.0  # standard deviations; features beyond are clipped
+MIN_STD = 1e-4  # a feature that varies less in training is not scaled
 CLIPS_AT_ONCE = 64  # bounds the memory of an evaluation
 KERNEL_SIZE = 3  # steps of a temporal convolution
 ATTENTION_HEADS = 4
@@ -16,6 +18,9 @@ ATTENTION_HEADS = 4
 
 class Head(nn.Module):
     """Standardisation, temporal model, pooling and one logit.
+
+    Only a ``trajectory`` may be undefined (NaN) at some steps: they are at the mean of the training
+    clips, and the statistics head leaves them out. Elsewhere NaN makes the logit NaN.
 
     Args:
         widths: stream → number of its features, in the order of the input.
@@ -29,28 +34,48 @@ class Head(nn.Module):
 
     mean: torch.Tensor  # (D,) of the training clips
     std: torch.Tensor  # (D,)
+    has_gaps: torch.Tensor  # (D,) bool, columns that may be undefined
 
     def __init__(self, widths: Mapping[str, int], settings: HeadSettings) -> None:
         super().__init__()
         dimension = sum(widths.values())
         self.register_buffer("mean", torch.zeros(dimension))
         self.register_buffer("std", torch.ones(dimension))
-        self._split_widths = list(widths.values()) if settings.fusion == "late" else [dimension]
-        self.branches = nn.ModuleList(_Branch(width, settings) for width in self._split_widths)
+        gaps = [torch.full((w,), stream == "trajectory") for stream, w in widths.items()]
+        self.register_buffer("has_gaps", torch.cat(gaps), persistent=False)
+        self._is_linear = settings.head == "statistics"
+        late = settings.fusion == "late" and not self._is_linear
+        self._split_widths = list(widths.values()) if late else [dimension]
+        self.branches = nn.ModuleList(
+            LinearBranch(width) if self._is_linear else _Branch(width, settings)
+            for width in self._split_widths
+        )
 
     def standardise_by(self, x: torch.Tensor, rows: torch.Tensor) -> None:
         """Learn mean and deviation of each feature from the clips ``rows`` of x, (N, L, D)."""
-        n = len(rows) * x.shape[1]
         parts = rows.split(CLIPS_AT_ONCE)  # type: ignore[no-untyped-call]
-        mean = torch.stack([x[part].double().sum((0, 1)) for part in parts]).sum(0) / n
-        squares = [(x[part].double() - mean).square().sum((0, 1)) for part in parts]
-        std = (torch.stack(squares).sum(0) / max(n - 1, 1)).sqrt()
+        n = torch.full_like(self.mean, len(rows) * x.shape[1], dtype=torch.float64)
+
+        def without_gaps(values: torch.Tensor) -> torch.Tensor:
+            return values.masked_fill_(self._gaps_of(values), 0)
+
+        sums = []
+        for part in parts:
+            n -= self._gaps_of(x[part]).sum((0, 1))
+            sums.append(without_gaps(x[part].double()).sum((0, 1)))
+        mean = torch.stack(sums).sum(0) / n.clamp(min=1)
+        squares = [without_gaps((x[part].double() - mean).square()).sum((0, 1)) for part in parts]
+        std = (torch.stack(squares).sum(0) / (n - 1).clamp(min=1)).sqrt()
         self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > 1e-4, std, torch.ones_like(std)))
+        self.std.copy_(usable(std))
 
     def standardised(self, x: torch.Tensor) -> torch.Tensor:
         """Return vectors (..., D) in standard deviations from the mean of the training clips."""
-        return ((x - self.mean) / self.std).clamp_(-MAX_DEVIATION, MAX_DEVIATION)
+        z = (x - self.mean) / self.std
+        if self._is_linear:  # which clips its statistics, and leaves out what is undefined
+            return z
+        z.clamp_(-MAX_DEVIATION, MAX_DEVIATION)
+        return z.masked_fill_(self._gaps_of(z), 0) if self.has_gaps.any() else z
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits of being fake, (B,) float32, of sequences (B, L, D) float32."""
@@ -60,7 +85,53 @@ class Head(nn.Module):
         """Return the same as `forward`, from input that is already standardised."""
         parts = x.split(self._split_widths, dim=-1)  # type: ignore[no-untyped-call]
         logits = [branch(part) for branch, part in zip(self.branches, parts, strict=True)]
-        return torch.stack(logits).mean(0)
+        return torch.stack(logits).mean(0).masked_fill(self.lacks_numbers(x), torch.nan)
+
+    def _gaps_of(self, x: torch.Tensor) -> torch.Tensor:
+        return x.isnan() & self.has_gaps
+
+    def lacks_numbers(self, x: torch.Tensor) -> torch.Tensor:
+        """Check which sequences (B, L, D) have NaN where none may be, (B,) bool."""
+        return (x.isnan() & ~self.has_gaps).any(2).any(1)
+
+
+def usable(std: torch.Tensor) -> torch.Tensor:
+    """Return deviations to divide by: 1 for a number that hardly varied in training."""
+    return torch.where(std > MIN_STD, std, torch.ones_like(std))
+
+
+class LinearBranch(nn.Module):
+    """A linear model over standardised statistics over time, in float64.
+
+    Its contributions to a logit then add up; see `model.explanation.exact_split`.
+    """
+
+    mean: torch.Tensor  # (5, D) of the statistics of the training clips
+    std: torch.Tensor  # (5, D)
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        shape = len(OVER_TIME), dimension
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("std", torch.ones(shape, dtype=torch.float64))
+        self.classify = nn.Linear(len(OVER_TIME) * dimension, 1, dtype=torch.float64)
+
+    def standardise_by(self, statistics: torch.Tensor) -> None:
+        """Learn mean and deviation of statistics (n, 5, D), of which some may be undefined."""
+        n = (~statistics.isnan()).sum(0)
+        self.mean.copy_(statistics.nansum(0) / n.clamp(min=1))
+        squares = (statistics - self.mean).square().nansum(0)
+        self.std.copy_(usable((squares / (n - 1).clamp(min=1)).sqrt()))
+
+    def standardised(self, statistics: torch.Tensor) -> torch.Tensor:
+        """Return statistics (..., 5, D) in deviations from the mean; undefined ones are at it."""
+        z = (statistics - self.mean) / self.std
+        return z.clamp(-MAX_DEVIATION, MAX_DEVIATION).nan_to_num(0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits (B,) float64 of sequences (B, L, D)."""
+        z = self.standardised(over_time(x.double()))
+        return self.classify(z.flatten(1)).squeeze(-1)  # type: ignore[no-any-return]
 
 
 class _Branch(nn.Module):
@@ -83,6 +154,8 @@ class _Branch(nn.Module):
             self._backward_width = settings.hidden
             width *= 2
         self.attend = nn.Linear(width, 1) if self._pooling == "attention" else None
+        if self._pooling == "statistics":
+            width *= len(OVER_TIME)
         self.classify = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(width, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -93,6 +166,8 @@ class _Branch(nn.Module):
         elif self.attend is not None:
             weights = torch.softmax(self.attend(steps), dim=1)  # (B, L, 1)
             pooled = (weights * steps).sum(1)
+        elif self._pooling == "statistics":
+            pooled = over_time(steps.float()).nan_to_num(0).flatten(1)  # one step has no change
         else:
             pooled = steps.mean(1)
         return self.classify(pooled).squeeze(-1)  # type: ignore[no-any-return]
@@ -204,17 +279,21 @@ def clip_logits(
     Crops of ``crop_length`` steps, or all of a shorter clip, are copied to ``device``. ``rows`` are
     the clips to score, by default all of x, (N, T-1, D) float32.
     """
-    length = x.shape[1]
-    crop_length = min(crop_length, length)
-    count = -(-length // crop_length)
-    starts = torch.linspace(0, length - crop_length, count).round().long()
-    steps = starts[:, None] + torch.arange(crop_length)  # (count, L)
+    steps = covering_crops(x.shape[1], crop_length)
+    count = len(steps)
     logits = []
     rows = torch.arange(len(x)) if rows is None else rows
     for batch in rows.split(CLIPS_AT_ONCE):  # type: ignore[no-untyped-call]
         crops = take_crops(x, batch.repeat_interleave(count), steps.repeat(len(batch), 1))
         logits.append(head(crops.to(device or x.device)).reshape(-1, count))
     return torch.cat(logits).mean(1)
+
+
+def covering_crops(length: int, crop_length: int) -> torch.Tensor:
+    """Return the steps of the fewest crops that cover a clip, evenly spread: (count, L)."""
+    crop_length = min(crop_length, length)
+    starts = torch.linspace(0, length - crop_length, -(-length // crop_length)).round().long()
+    return starts[:, None] + torch.arange(crop_length)
 
 
 def take_crops(x: torch.Tensor, rows: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:

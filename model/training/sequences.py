@@ -1,6 +1,7 @@
 """Embeddings of a cache as one array."""
 
 import itertools
+import json
 import math
 import os
 import tempfile
@@ -19,6 +20,7 @@ from pipeline.common.errors import IntegrityError, NothingUsable, SettingsError
 from pipeline.corpus.leaks import find_leaks, offending_pairs
 
 MAX_PAIRS_IN_MESSAGE = 3
+DESCRIPTORS = ("motion", "trajectory")  # streams that are no embeddings: copies have the same
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ def join_streams(
     """Join the streams of one clip along the feature axis, (L, D) float32.
 
     A flow map or motion descriptor between two frames is joined with the later frame. Motion is
-    averaged over the flow maps of each row, the first and last of which are in ``rows``, (L, 2); it
-    is the same in every augmented ``copy``.
+    averaged over the flow maps of each row, the first and last of which are in ``rows``, (L, 2).
+    Motion and trajectory are the same in every augmented ``copy``.
     """
     parts = []
     for stream in streams:
@@ -72,7 +74,7 @@ def join_streams(
             first, last = embedded["rows"].T
             parts.append((sums[last + 1] - sums[first]) / (last + 1 - first)[:, None])
         else:
-            parts.append(embedded[_key(stream, copy)])
+            parts.append(embedded[_key(stream, "" if stream in DESCRIPTORS else copy)])
     return np.concatenate([part.astype(np.float32) for part in parts], axis=1)
 
 
@@ -91,14 +93,15 @@ def load_sequences(
     if missing := [stream for stream in streams if stream not in held]:
         raise SettingsError(
             f"{cache.folder} has no {' and no '.join(missing)}",
-            f"it holds {', '.join(held)}; python -m features.embed --streams adds others",
+            f"it holds {', '.join(held)}; {_how_to_add(missing)}",
         )
     clips = tuple(clip for clip in cache.clips if clip.split in splits)
     if not clips:
         raise NothingUsable(f"no clip of {cache.folder} is in the {' or '.join(splits)} split")
-    embedded = [stream for stream in streams if stream != "motion"]
+    embedded = [stream for stream in streams if stream not in DESCRIPTORS]
     copies = ["", *(cache.settings["augment"] if embedded else ())]
-    keys = {"motion", "rows"} | {_key(stream, copy) for stream in embedded for copy in copies}
+    keys = {"rows", *(stream for stream in streams if stream in DESCRIPTORS)}
+    keys |= {_key(stream, copy) for stream in embedded for copy in copies}
 
     def read(clip: Clip) -> dict[str, npt.NDArray[Any]]:
         return {key: cache.read(clip, key) for key in keys}
@@ -137,8 +140,21 @@ def empty(shape: Sequence[int], *, in_a_file: bool) -> torch.Tensor:
 
 def available_streams(cache: Cache) -> tuple[str, ...]:
     """Return the streams that an embedding cache holds."""
-    embedded = (*cache.settings["streams"], "motion")
-    return tuple(stream for stream in STREAMS if stream in embedded)
+    held = {*cache.settings["streams"], "motion"}
+    if trajectory_columns(cache):
+        held.add("trajectory")
+    return tuple(stream for stream in STREAMS if stream in held)
+
+
+def trajectory_columns(cache: Cache) -> tuple[str, ...]:
+    """Return the columns of a cache's trajectories, such as ``flow 4 turn``, if it has any."""
+    return tuple(json.loads(cache.attrs.get("trajectory", "[]")))
+
+
+def _how_to_add(missing: Sequence[str]) -> str:
+    if "trajectory" in missing:
+        return "the features.embed command that made it adds trajectories"
+    return "python -m features.embed --streams adds others"
 
 
 def check_leaks(cache: Cache, *, allow: bool = False) -> str:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from model.settings import TrainingSettings
 from model.statistics.metrics import auc_roc
 from model.training.heads import Ensemble, Head, clip_logits, take_crops
+from model.training.linear_model import STRENGTHS, RegularisationPath, fit_path
 from model.training.sequences import Sequences
 from pipeline.common.files import write_whole
 from pipeline.common.prefetch import prefetch
@@ -53,7 +54,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Fold:
-    """A head trained on one fold, in its state after the best epoch."""
+    """A head trained on one fold, in its state after the best epoch.
+
+    The statistics head has no epochs: its history is over `STRENGTHS`.
+    """
 
     head: Head
     val: Indices  # (V,)
@@ -82,6 +86,8 @@ def train_fold(
     Each epoch uses one random temporal crop of each training clip. Interrupted training resumes
     from a file in ``checkpoints`` and ends with the same weights.
     """
+    if settings.head == "statistics":
+        return fit_linear(data, [(train, val)], settings, checkpoints=checkpoints)[0]
     with _one_fast_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         training = _Training(data, train, val, settings, device)
@@ -90,6 +96,82 @@ def train_fold(
         while not training.ended:
             training.epoch()
         return training.fold()
+
+
+def fit_linear(
+    data: Sequences,
+    folds: Sequence[tuple[Indices, Indices]],
+    settings: TrainingSettings,
+    *,
+    checkpoints: Path | None = None,
+    progress: Callable[[], object] = lambda: None,
+) -> list[Fold]:
+    """Fit the statistics head to each fold, with the strength that is best for all of them.
+
+    That is the strength with the lowest mean validation loss.
+    """
+    histories, paths = [], []
+    with torch.random.fork_rng(devices=[]):
+        for train, val in folds:
+            path = _path(data, train, val, settings, checkpoints)
+            rows = (train, path.train_logits), (val, path.val_logits)
+            train_losses, val_losses = (_losses(data.labels, *part) for part in rows)
+            aucs = [auc_roc(data.labels[val], logits.numpy()) for logits in path.val_logits]
+            histories.append(list(map(Epoch, train_losses, val_losses, aucs)))
+            paths.append(path)
+            progress()
+        best = int(np.argmin(np.mean([[e.val_loss for e in h] for h in histories], axis=0)))
+        heads = [path.choose(best, dict(data.widths), settings) for path in paths]
+    fitted = []
+    for head, (_, val), history in zip(heads, folds, histories, strict=True):
+        with torch.no_grad():
+            logits = clip_logits(head, data.x, settings.sequence_length, torch.from_numpy(val))
+        fitted.append(Fold(head, val, logits.numpy(), history, best))
+    return fitted
+
+
+def _path(
+    data: Sequences,
+    train: Indices,
+    val: Indices,
+    settings: TrainingSettings,
+    checkpoints: Path | None,
+) -> RegularisationPath:
+    """Fit a fold's heads, or read them from a file in ``checkpoints``."""
+    recipe = [settings.head, settings.streams, settings.sequence_length]
+    file = checkpoints and _checkpoint(checkpoints, data, train, val, recipe)
+    if file and (values := _read(file)):
+        return RegularisationPath(**values)
+    path = fit_path(data, train, val, _class_weights(data.labels, train), settings)
+    if file:
+        save_tensors(file, vars(path))
+    return path
+
+
+def _losses(labels: npt.NDArray[np.int64], rows: Indices, logits: torch.Tensor) -> list[float]:
+    """Return the class-balanced loss of each strength, from logits (S, n)."""
+    y = torch.from_numpy(labels[rows])
+    weights = _class_weights(labels, rows).double()[y]
+    y = y.double().expand_as(logits)
+    losses = F.binary_cross_entropy_with_logits(logits, y, weights, reduction="none")
+    return losses.mean(1).tolist()  # type: ignore[no-any-return]
+
+
+def _checkpoint(
+    folder: Path, data: Sequences, train: Indices, val: Indices, recipe: object
+) -> Path:
+    """Return the file of a fold of these clips in a folder."""
+    clips = [clip.id for clip in data.clips]
+    text = json.dumps([recipe, train.tolist(), val.tolist(), clips])
+    return folder / f"{hashlib.sha256(text.encode()).hexdigest()}.pt"
+
+
+def _read(checkpoint: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+        return {}  # none, or one damaged by a power cut: the training starts again
+    return values
 
 
 @contextlib.contextmanager
@@ -190,14 +272,12 @@ class _Training:
 
     def resume(self, folder: Path, seed: int) -> None:
         """Load the checkpoint of these clips, settings and device, if any; write one per epoch."""
-        rows = [seed, self._train.tolist(), self._val.tolist(), str(self._device)]
-        clips = [clip.id for clip in self._data.clips]
-        text = json.dumps([rows, clips, dataclasses.asdict(self._settings)])
-        self._checkpoint = folder / f"{hashlib.sha256(text.encode()).hexdigest()}.pt"
-        try:
-            state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
-            return  # none, or one damaged by a power cut: the training starts again
+        recipe = [seed, str(self._device), dataclasses.asdict(self._settings)]
+        train, val = self._train.numpy(), self._val.numpy()
+        self._checkpoint = _checkpoint(folder, self._data, train, val, recipe)
+        state = _read(self._checkpoint)
+        if not state:
+            return
         self._history = [Epoch(*values) for values in state["history"]]
         self._best_epoch, self._best_logits = state["best_epoch"], state["best_logits"]
         self._best_state = state["best"]
@@ -289,6 +369,12 @@ class CrossFit:
     out_of_fold: npt.NDArray[np.float64]  # (N,) logits; NaN for clips in no validation fold
 
     @property
+    def strength(self) -> float | None:
+        """C of the statistics head, the inverse of its regularisation; None for other heads."""
+        is_linear = self.settings.head == "statistics"
+        return STRENGTHS[self.folds[0].best_epoch] if is_linear else None
+
+    @property
     def ensemble(self) -> Ensemble:
         """The heads as one model."""
         return Ensemble([fold.head for fold in self.folds], self.settings.sequence_length).eval()
@@ -304,14 +390,18 @@ def cross_fit(
     progress: Callable[[], object] = lambda: None,
     checkpoints: Path | None = None,
 ) -> CrossFit:
-    """Train one head per fold, fold n with ``seed + n``; see `train_fold`."""
+    """Train one head per fold, fold n with ``seed + n``; see `train_fold` and `fit_linear`."""
     trained = []
+    if settings.head == "statistics":
+        trained = fit_linear(data, folds, settings, checkpoints=checkpoints, progress=progress)
+    else:
+        for n, (train, val) in enumerate(folds):
+            fold = train_fold(
+                data, train, val, settings, seed=seed + n, device=device, checkpoints=checkpoints
+            )
+            trained.append(fold)
+            progress()
     out_of_fold = np.full(len(data.clips), np.nan)
-    for n, (train, val) in enumerate(folds):
-        fold = train_fold(
-            data, train, val, settings, seed=seed + n, device=device, checkpoints=checkpoints
-        )
-        out_of_fold[val] = fold.val_logits
-        trained.append(fold)
-        progress()
+    for fold in trained:
+        out_of_fold[fold.val] = fold.val_logits
     return CrossFit(trained, settings, out_of_fold)

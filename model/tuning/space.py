@@ -15,6 +15,7 @@ MAX_SEQUENCE_LENGTH = 128  # flow maps; the time of an epoch grows with it
 LOG2 = "log2_"  # prefix of a dimension that is the logarithm of a setting
 STREAM_SETS = (
     "flow", "motion", "flow+motion", "frames", "flow+frames", "flow+frames+motion",
+    "trajectory", "flow+trajectory", "flow+frames+motion+trajectory",
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from skopt.space import Dimension
 from model.run.per_video_scores import UNSEEN
 from model.settings import TrainingSettings
 from model.training.sequences import Sequences, load_sequences
-from model.training.train import Indices, train_fold
+from model.training.train import Indices, fit_linear, train_fold
 from model.tuning.space import Point, parse_settings, parse_value
 from pipeline.cache import Cache
 from pipeline.common.csv_files import csv_line, read_csv
@@ -91,9 +91,13 @@ class FoldLoss:
 
     def __call__(self, settings: TrainingSettings, fold: int) -> float:
         """Train one head as `cross_fit` does."""
+        data = load_training(self.cache, self.sha256, settings.streams)
+        if settings.head == "statistics":  # all folds choose its regularisation
+            linear = fit_linear(data, self.folds, settings, checkpoints=self.checkpoints)
+            return linear[fold].best.val_loss
         train, val = self.folds[fold]
         fitted = train_fold(
-            load_training(self.cache, self.sha256, settings.streams),
+            data,
             train,
             val,
             settings,
