@@ -66,13 +66,15 @@ def fabricate(tmp_path_factory):
         *,
         frames=None,
         motion=None,
+        trajectory=None,
+        columns=(),
         folder=None,
         weights="file",
         extraction=None,
         **embedding,
     ) -> Cache:
         """`clips`: N rows; `x`: (N, T-1, D), the stream `flow`; and the like of it for `frames`;
-        `motion`: (N, T-1, K), by default nothing moves.
+        `motion`: (N, T-1, K), by default nothing moves; `trajectory`: (N, T-1, K'), `columns` long.
         """
         folder = folder or tmp_path_factory.mktemp("fabricated") / "cache"
         steps, dimension = x.shape[1:]
@@ -105,6 +107,9 @@ def fabricate(tmp_path_factory):
             settings["streams"] = ["flow", "frames"]
             for clip, of_clip in zip(clips, frames, strict=True):
                 data[clip.id]["frames"] = of_clip.astype(np.float16)
+        if trajectory is not None:
+            for clip, of_clip in zip(clips, trajectory, strict=True):
+                data[clip.id]["trajectory"] = of_clip.astype(np.float32)
         shard = write_shard(folder, "shards/00000.h5", data, attrs={"settings": "made up"})
         source = dataclasses.asdict(Settings()) | {"corpus": "made up"} | (extraction or {})
         write_index(
@@ -115,6 +120,7 @@ def fabricate(tmp_path_factory):
                 "backbone": f"mobilenet_v2, weights {weights}",
                 "dimension": dimension,
                 "motion": json.dumps(NAMES),
+                "trajectory": json.dumps(columns),
                 "source_settings": json.dumps(source),
                 "rejected": "{}",
                 "frames": steps + 1,

@@ -5,7 +5,13 @@ import pytest
 EXPECTED = {
     "model.fit": (
         "  python -m model.fit caches/dfd-resnet18 -o runs/first --tune 20\n",
-        ["Tuning:", "The head", "--tune N", "[default: 3", "--pooling [last|mean|attention]"],
+        [
+            "Tuning:",
+            "The head",
+            "--tune N",
+            "[default: 3",
+            "--pooling [last|mean|attention|statistics]",
+        ],
     ),
     "model.evaluate": ("  python -m model.evaluate runs/first\n", ["--cache", "--json"]),
     "model.predict": (

@@ -25,7 +25,8 @@ def test_sequence_lengths_are_within_the_clip(steps):
     ("held", "expected"),
     [
         (("flow", "motion"), {"flow", "motion", "flow+motion"}),
-        (("flow", "frames", "motion"), set(STREAM_SETS)),
+        (("flow", "frames", "motion", "trajectory"), set(STREAM_SETS)),
+        (("frames", "motion", "trajectory"), {"frames", "motion", "trajectory"}),
         (("frames", "motion"), {"frames", "motion"}),
         (("motion",), None),
     ],
