@@ -1,5 +1,6 @@
 """The split of the statistics head's log-odds adds up, and finds what and when."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -94,6 +95,7 @@ def test_a_planted_moment_and_column_have_the_largest_part(run):
     x = clips()[0]
     still = x.clone()
     still[1:] = still[1]
+    run = dataclasses.replace(run, ensemble=copy.deepcopy(run.ensemble))
     for head in run.ensemble.heads:
         weight = head.branches[0].classify.weight.data
         weight.zero_()

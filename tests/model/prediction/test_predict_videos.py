@@ -12,6 +12,7 @@ import torch
 
 from model.explanation.anomaly import load_anomaly, save_anomaly
 from model.explanation.stream_attribution import stream_shares
+from model.fitting import fit
 from model.predict import main as predict_command
 from model.prediction.predict_videos import (
     SEEN_IN_TRAINING_WARNING,
@@ -22,6 +23,7 @@ from model.prediction.predict_videos import (
     sentence,
 )
 from model.run.run import load_run, seal
+from model.settings import TrainingSettings
 from model.training.sequences import join_streams
 from pipeline.common.errors import IntegrityError, SettingsError
 from pipeline.common.files import sha256_of
@@ -195,6 +197,19 @@ def test_strangeness_is_that_of_the_evaluation_and_streams_add_up(
         ]
         x = torch.from_numpy(np.stack([join_streams(one, run.config.streams) for one in arrays]))
         assert found.streams == pytest.approx(stream_shares(run, x), abs=1e-2)  # cache is float16
+
+
+def test_the_statistics_head_judges_a_file_as_in_training(
+    chain, backbone, unseen, in_process, tmp_path
+):
+    settings = TrainingSettings(head="statistics", sequence_length=5, streams=("flow", "motion"))
+    run = fit(chain.cache, tmp_path / "run", settings=settings, n_folds=2, device="cpu")
+    with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
+        written = {row["id"]: float(row["probability"]) for row in csv.DictReader(file)}
+    for row in unseen[:2]:
+        (found,) = predict(run, [chain.videos[row["id"]]], backbone, pool=in_process)
+        assert found.probability == pytest.approx(written[row["id"]], abs=TOLERANCE)
+        assert list(found.streams) == ["flow", "motion"]
 
 
 def test_a_name_that_is_no_text_is_judged_like_any_other(chain, unseen, tmp_path, run_command):

@@ -35,8 +35,9 @@ from model.reports.evidence_video import (
 from model.reports.key_moments import find_key_moments
 from model.reports.timeline import curves_of
 from model.reports.verdicts import INDEX, write_verdicts
-from model.reports.video_report import evidence_video_of, page_of, write_video_report
+from model.reports.video_report import N_TERMS, evidence_video_of, page_of, write_video_report
 from model.run.run import digest_of
+from model.settings import TrainingSettings
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +221,27 @@ def test_a_detector_of_motion_alone_has_no_heat_and_says_so(
     assert set(data_of(page)["panes"]) == {"frames", "flow"}
     assert "There is none: the detector looks at descriptors of motion alone." in text_of(page)
     assert "heat: towards" not in text_of(page)
+
+
+def test_the_statistics_heads_verdict_is_split_into_parts_that_add_up(
+    chain, detector, unseen, in_process, tmp_path
+):
+    settings = TrainingSettings(head="statistics", sequence_length=5, streams=("flow", "motion"))
+    run = fit(chain.cache, tmp_path / "run", settings=settings, n_folds=2, device="cpu")
+    found, page = page_for(run, unseen, detector.backbone, in_process, tmp_path / "out")
+    text, data = text_of(page), data_of(page)
+    log_odds = float(np.log(found.probability / (1 - found.probability)))
+    assert f"every table below adds up to {log_odds:+.2f}" in text
+    rows = text.split("What the verdict is made of")[1].split("Motion of the whole video")[0]
+    numbers = [float(n) for n in re.findall(r"[+-]\d+\.\d\d(?!\d)", rows)]
+    end = 1 + N_TERMS + 3  # after the sentence: terms, others, constant and sum
+    assert len(numbers) > end
+    assert numbers[end - 1] == pytest.approx(log_odds, abs=0.01)
+    assert sum(numbers[1 : end - 1]) == pytest.approx(log_odds, abs=0.005 * end)
+    constant = float(re.search(r"With the constant ([+-][\d.]+) they add up", text)[1])
+    assert sum(found.streams.values()) + constant == pytest.approx(log_odds, abs=0.01)
+    values = data["curves"][-1]["values"]
+    assert sum(values) / len(data["clips"]) + constant == pytest.approx(log_odds, abs=0.02)
 
 
 # -------------------------------------------------------------------------------------- the files

@@ -109,6 +109,15 @@ def test_a_damaged_config_is_an_integrity_error(text, copy_of_run):
         load_run(copy_of_run)
 
 
+def test_a_run_from_before_there_were_trajectories_loads(copy_of_run, fitted):
+    path = copy_of_run / "config.json"
+    config = json.loads(path.read_text())
+    del config["trajectory"], config["strength"]
+    path.write_text(json.dumps(config))
+    seal(copy_of_run)
+    assert load_run(copy_of_run).config == load_run(fitted.folder).config
+
+
 def test_a_run_of_another_version_is_refused(copy_of_run):
     path = copy_of_run / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99}))

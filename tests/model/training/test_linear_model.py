@@ -8,6 +8,7 @@ import torch
 
 from model.evaluation.controls import SHUFFLED, absent_controls
 from model.evaluation.evaluation import DETECTOR, evaluate
+from model.evaluation.other_corpus import evaluate_elsewhere
 from model.fit import main as fit_command
 from model.fitting import fit
 from model.run.run import load_run
@@ -265,6 +266,13 @@ def test_trajectories_stand_beside_the_other_streams_and_are_alike_in_copies():
     }
     joined = join_streams(embedded, ("flow", "trajectory"), "flip")
     np.testing.assert_array_equal(joined, np.float32([[1, np.nan, 3], [2, 4, 5]]))
+
+
+def test_another_corpus_must_have_the_same_columns(with_trajectories, tmp_path):
+    run = fit(with_trajectories(), tmp_path / "run", settings=LINEAR, device="cpu")
+    other = with_trajectories(COLUMNS[:2], streams=("flow",))
+    with pytest.raises(SettingsError, match=r"were 4 \(flow 4 turn to frames 4 length\), there 2"):
+        evaluate_elsewhere(run, other)
 
 
 def test_controls_of_single_streams_are_for_caches_that_have_them(with_trajectories, tmp_path):
