@@ -227,8 +227,8 @@ def logistic_regression(
 def _train_logistic(name: str, run: Run, training: Sequences, folds: Folds) -> State:
     features = _features(name, training)
     if name == MEAN_POOL:
-        means = StandardScaler().fit(features).mean_  # of what is defined
-        features = _filled(features, np.nan_to_num(means), undefined_columns(training))
+        means = np.ma.masked_invalid(features).mean(0).filled(0)  # of what is defined
+        features = _filled(features, means, undefined_columns(training))
     (scaler, regression), threshold = logistic_regression(
         features, training.labels, folds, max_fpr=run.config.max_fpr
     )
