@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from features.backbones import Backbone, load_backbone
 from features.embedding import Arrays, embed_clip
+from features.trajectory import column_names
 from model.explanation.anomaly import MAX_FAMILIAR, Anomaly, load_anomaly, percent
 from model.explanation.stream_attribution import stream_shares
 from model.run.run import UNDECIDABLE, Run
@@ -86,7 +87,7 @@ def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> B
 
     Raises:
         SettingsError: the weights were given as a file, whose path is needed again.
-        IntegrityError: the weights are others.
+        IntegrityError: the weights are others, or columns of trajectories are.
     """
     embedding = run.config.embedding
     if weights is None and embedding["weights"] == "file":
@@ -105,6 +106,12 @@ def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> B
         raise IntegrityError(
             f"these are not the {embedding['backbone']} weights that {run.folder} was trained over",
             f"their sha256 should be {embedding['weights_sha256']}",
+        )
+    columns = column_names(run.config.options.streams, backbone.depths)
+    if run.config.trajectory and list(run.config.trajectory) != columns:
+        raise IntegrityError(
+            f"trajectories have other columns than those that {run.folder} was trained on",
+            "embed the corpus again and fit again, or use the version that made the run",
         )
     return backbone
 

@@ -199,17 +199,22 @@ def test_strangeness_is_that_of_the_evaluation_and_streams_add_up(
         assert found.streams == pytest.approx(stream_shares(run, x), abs=1e-2)  # cache is float16
 
 
+@pytest.mark.parametrize("streams", [("trajectory",), ("flow", "motion", "trajectory")])
 def test_the_statistics_head_judges_a_file_as_in_training(
-    chain, backbone, unseen, in_process, tmp_path
+    streams, chain, unseen, in_process, tmp_path
 ):
-    settings = TrainingSettings(head="statistics", sequence_length=5, streams=("flow", "motion"))
+    settings = TrainingSettings(head="statistics", sequence_length=5, streams=streams)
     run = fit(chain.cache, tmp_path / "run", settings=settings, n_folds=2, device="cpu")
     with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
         written = {row["id"]: float(row["probability"]) for row in csv.DictReader(file)}
+    backbone = backbone_of(run, str(chain.weights), "cpu")
     for row in unseen[:2]:
         (found,) = predict(run, [chain.videos[row["id"]]], backbone, pool=in_process)
         assert found.probability == pytest.approx(written[row["id"]], abs=TOLERANCE)
-        assert list(found.streams) == ["flow", "motion"]
+        assert tuple(found.streams) == streams
+    config = dataclasses.replace(run.config, trajectory=(*run.config.trajectory[1:], "flow 9 turn"))
+    with pytest.raises(IntegrityError, match="have other columns"):
+        backbone_of(dataclasses.replace(run, config=config), str(chain.weights), "cpu")
 
 
 def test_a_name_that_is_no_text_is_judged_like_any_other(chain, unseen, tmp_path, run_command):

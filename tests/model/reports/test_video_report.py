@@ -23,6 +23,7 @@ from model.predict import main as predict_command
 from model.prediction.predict_videos import (
     SEEN_IN_TRAINING_WARNING,
     Prediction,
+    backbone_of,
     predict,
     predict_unordered,
 )
@@ -224,11 +225,14 @@ def test_a_detector_of_motion_alone_has_no_heat_and_says_so(
 
 
 def test_the_statistics_heads_verdict_is_split_into_parts_that_add_up(
-    chain, detector, unseen, in_process, tmp_path
+    chain, unseen, in_process, tmp_path
 ):
-    settings = TrainingSettings(head="statistics", sequence_length=5, streams=("flow", "motion"))
+    settings = TrainingSettings(
+        head="statistics", sequence_length=5, streams=("flow", "motion", "trajectory")
+    )
     run = fit(chain.cache, tmp_path / "run", settings=settings, n_folds=2, device="cpu")
-    found, page = page_for(run, unseen, detector.backbone, in_process, tmp_path / "out")
+    backbone = backbone_of(run, str(chain.weights), "cpu")
+    found, page = page_for(run, unseen, backbone, in_process, tmp_path / "out")
     text, data = text_of(page), data_of(page)
     log_odds = float(np.log(found.probability / (1 - found.probability)))
     assert f"every table below adds up to {log_odds:+.2f}" in text
@@ -239,6 +243,8 @@ def test_the_statistics_heads_verdict_is_split_into_parts_that_add_up(
     assert numbers[end - 1] == pytest.approx(log_odds, abs=0.01)
     assert sum(numbers[1 : end - 1]) == pytest.approx(log_odds, abs=0.005 * end)
     constant = float(re.search(r"With the constant ([+-][\d.]+) they add up", text)[1])
+    assert re.search(r"(flow|frames), depth \d[+-]", rows)
+    assert "heat: flow" in text and "heat: frames" not in text, "frames are no stream of the head"
     assert sum(found.streams.values()) + constant == pytest.approx(log_odds, abs=0.01)
     values = data["curves"][-1]["values"]
     assert sum(values) / len(data["clips"]) + constant == pytest.approx(log_odds, abs=0.02)
