@@ -82,7 +82,7 @@ def _describe(
             reasons.append(f"Its motion is {value:.1f} away from usual{context}: {drivers}.")
         else:
             side = "fake" if value > 0 else "real"
-            reasons.append(f"It moves the verdict towards {side} by {abs(value):.2f} of log-odds.")
+            reasons.append(f"It moves the verdict towards {side} by {abs(value):.3f} of log-odds.")
     return KeyMoment(clip, row, index, float(clips[clip].times[row]), tuple(reasons))
 
 

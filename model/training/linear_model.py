@@ -21,7 +21,7 @@ from model.training.heads import (
 from model.training.over_time import over_time
 from model.training.sequences import Sequences
 
-STRENGTHS = tuple(10 ** (n / 2) for n in range(-8, 3))  # scikit-learn's C, a clip weighing 1
+STRENGTHS = tuple(10 ** (n / 2) for n in range(-12, 3))  # scikit-learn's C, a clip weighing 1
 MAX_ITERATIONS = 2000
 
 Indices = npt.NDArray[np.int64]

@@ -235,13 +235,13 @@ def test_the_statistics_heads_verdict_is_split_into_parts_that_add_up(
     found, page = page_for(run, unseen, backbone, in_process, tmp_path / "out")
     text, data = text_of(page), data_of(page)
     log_odds = float(np.log(found.probability / (1 - found.probability)))
-    assert f"every table below adds up to {log_odds:+.2f}" in text
+    assert f"every table below adds up to {log_odds:+.3f}" in text
     rows = text.split("What the verdict is made of")[1].split("Motion of the whole video")[0]
-    numbers = [float(n) for n in re.findall(r"[+-]\d+\.\d\d(?!\d)", rows)]
+    numbers = [float(n) for n in re.findall(r"[+-]\d+\.\d{3}", rows)]
     end = 1 + N_TERMS + 3  # after the sentence: terms, others, constant and sum
     assert len(numbers) > end
-    assert numbers[end - 1] == pytest.approx(log_odds, abs=0.01)
-    assert sum(numbers[1 : end - 1]) == pytest.approx(log_odds, abs=0.005 * end)
+    assert numbers[end - 1] == pytest.approx(log_odds, abs=0.001)
+    assert sum(numbers[1 : end - 1]) == pytest.approx(log_odds, abs=0.0005 * end)
     constant = float(re.search(r"With the constant ([+-][\d.]+) they add up", text)[1])
     assert re.search(r"(flow|frames), depth \d[+-]", rows)
     assert "heat: flow" in text and "heat: frames" not in text, "frames are no stream of the head"
