@@ -10,6 +10,7 @@ Fusion = Literal["early", "late"]
 HEADS: tuple[HeadKind, ...] = get_args(HeadKind)
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
+WHOLE_CLIP = 2**31  # steps, more than any clip has
 Scope = Literal["training", "architecture"]  # which settings tuning searches
 
 
@@ -32,8 +33,13 @@ class TrainingSettings(HeadSettings):
 
     learning_rate: float = 1e-3
     batch_size: int = 8
-    sequence_length: int = 32  # flow maps in a temporal crop
+    sequence_length: int = 32  # flow maps in a temporal crop; not of the statistics head
     weight_decay: float = 1e-3
     streams: tuple[str, ...] = ("flow", "motion")  # joined in this order
     max_epochs: int = 60  # per fold
     patience: int = 12  # epochs without a better validation loss
+
+    @property
+    def crop_length(self) -> int:
+        """Steps that a head sees at once; the statistics head sees whole clips."""
+        return WHOLE_CLIP if self.head == "statistics" else self.sequence_length

@@ -288,7 +288,7 @@ def _train_head(
 def _head_score(name: str, run: Run, state: State) -> Callable[[Sequences], Floats]:
     training = run.config.training
     heads = [Head(state["widths"], training) for _ in range(run.config.n_heads)]
-    ensemble = Ensemble(heads, training.sequence_length).eval()
+    ensemble = Ensemble(heads, training.crop_length).eval()
     ensemble.load_state_dict(state["heads"])
 
     def score(data: Sequences) -> Floats:

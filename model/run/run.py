@@ -145,7 +145,7 @@ def load_run(folder: Path) -> Run:
     _verify_checksums(folder)
     try:
         heads = [Head(config.widths, config.training) for _ in range(config.n_heads)]
-        ensemble = Ensemble(heads, config.training.sequence_length)
+        ensemble = Ensemble(heads, config.training.crop_length)
         ensemble.load_state_dict(torch.load(folder / MODEL, weights_only=True))
     except pickle.UnpicklingError as error:  # its text recommends weights_only=False
         raise _damaged(folder, f"PyTorch cannot read {MODEL}") from error

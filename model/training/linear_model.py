@@ -11,17 +11,12 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from model.settings import TrainingSettings
-from model.training.heads import (
-    CLIPS_AT_ONCE,
-    Head,
-    LinearBranch,
-    covering_crops,
-    take_crops,
-)
-from model.training.over_time import over_time
+from model.training.heads import CLIPS_AT_ONCE, Head, LinearBranch
+from model.training.over_time import OVER_TIME, over_time
 from model.training.sequences import Sequences
 
-STRENGTHS = tuple(10 ** (n / 2) for n in range(-12, 3))  # scikit-learn's C, a clip weighing 1
+# To choose from: scikit-learn's C, a clip weighing 1, times the number of statistics.
+STRENGTHS = (0.15, 0.5, 1.5)
 MAX_ITERATIONS = 2000
 
 Indices = npt.NDArray[np.int64]
@@ -49,51 +44,50 @@ class RegularisationPath:
         return head.eval()
 
 
+def n_statistics(head: Head) -> int:
+    """Return the number of statistics that a head weighs."""
+    return len(OVER_TIME) * len(head.mean)
+
+
 def fit_path(
     data: Sequences, train: Indices, val: Indices, weights: torch.Tensor, settings: TrainingSettings
 ) -> RegularisationPath:
-    """Fit a logistic regression for each strength to crops of the training clips.
+    """Fit a logistic regression for each strength to statistics of the training clips.
 
-    The crops are those that a clip is scored by, and their weights sum to that of the clip's class
-    in ``weights``, (2,). ValueError if a clip has NaN where there may be none.
+    Clips weigh as their class in ``weights``, (2,). ValueError if a clip has NaN where there may be
+    none.
     """
     head = Head(data.widths, settings)
     head.standardise_by(data.x, torch.from_numpy(train))
     (branch,) = head.branches
     assert isinstance(branch, LinearBranch)
-    copies = [_statistics(head, x, data, train, settings) for x in (data.x, *data.copies)]
-    seen = torch.cat(copies)  # (n copies, crops, 5, D)
-    branch.standardise_by(seen.flatten(0, 1))
-    n_crops = seen.shape[1]
-    y = np.repeat(np.tile(data.labels[train], len(copies)), n_crops)
-    features = branch.standardised(seen).flatten(2)  # (n copies, crops, 5 D)
-    weight = weights.double().numpy()[y] / (n_crops * len(copies))
-    coefficients, intercepts = _fit(features.flatten(0, 1).numpy(), y, weight)
+    copies = (data.x, *data.copies)
+    seen = torch.cat([_statistics(head, x, data, train) for x in copies])  # (n copies, 5, D)
+    branch.standardise_by(seen)
+    features = branch.standardised(seen).flatten(1)  # (n copies, 5 D)
+    y = np.tile(data.labels[train], len(copies))
+    weight = weights.double().numpy()[y] / len(copies)
+    coefficients, intercepts = _fit(features.numpy(), y, weight)
 
     def logits(features: torch.Tensor) -> torch.Tensor:
-        return (features @ coefficients.T + intercepts).mean(1).T  # (S, clips)
+        return (features @ coefficients.T + intercepts).T  # (S, clips)
 
-    unseen = branch.standardised(_statistics(head, data.x, data, val, settings)).flatten(2)
+    unseen = branch.standardised(_statistics(head, data.x, data, val)).flatten(1)
     state = {key: value for key, value in head.state_dict().items() if "classify" not in key}
     return RegularisationPath(
         state, coefficients, intercepts, logits(features[: len(train)]), logits(unseen)
     )
 
 
-def _statistics(
-    head: Head, x: torch.Tensor, data: Sequences, rows: Indices, settings: TrainingSettings
-) -> torch.Tensor:
-    """Compute statistics over time of the crops of clips: (clips, crops, 5, D) float64."""
-    steps = covering_crops(x.shape[1], settings.sequence_length)
+def _statistics(head: Head, x: torch.Tensor, data: Sequences, rows: Indices) -> torch.Tensor:
+    """Compute statistics over time of clips: (clips, 5, D) float64."""
     found = []
     for batch in torch.from_numpy(rows).split(CLIPS_AT_ONCE):  # type: ignore[no-untyped-call]
-        crops = take_crops(x, batch.repeat_interleave(len(steps)), steps.repeat(len(batch), 1))
-        lost = head.lacks_numbers(crops).reshape(len(batch), -1).any(1)
+        lost = head.lacks_numbers(x[batch])
         if lost.any():
             clip = data.clips[int(batch[lost][0])]
             raise ValueError(f"clip {clip.id} has embeddings that are no numbers")
-        z = over_time(head.standardised(crops).double())
-        found.append(z.reshape(len(batch), len(steps), *z.shape[1:]))
+        found.append(over_time(head.standardised(x[batch]).double()))
     return torch.cat(found)
 
 
@@ -106,7 +100,7 @@ def _fit(
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         for strength in STRENGTHS:
-            model.set_params(C=strength).fit(features, y, sample_weight=weight)
+            model.set_params(C=strength / features.shape[1]).fit(features, y, sample_weight=weight)
             coefficients.append(torch.from_numpy(model.coef_[0].copy()))
             intercepts.append(torch.from_numpy(model.intercept_.copy()))
     return torch.stack(coefficients), torch.cat(intercepts)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from model.settings import TrainingSettings
 from model.statistics.metrics import auc_roc
 from model.training.heads import Ensemble, Head, clip_logits, take_crops
-from model.training.linear_model import STRENGTHS, RegularisationPath, fit_path
+from model.training.linear_model import STRENGTHS, fit_path, n_statistics
 from model.training.sequences import Sequences
 from pipeline.common.files import write_whole
 from pipeline.common.prefetch import prefetch
@@ -87,7 +87,7 @@ def train_fold(
     from a file in ``checkpoints`` and ends with the same weights.
     """
     if settings.head == "statistics":
-        return fit_linear(data, [(train, val)], settings, checkpoints=checkpoints)[0]
+        return fit_linear(data, [(train, val)], settings)[0]
     with _one_fast_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         training = _Training(data, train, val, settings, device)
@@ -103,17 +103,13 @@ def fit_linear(
     folds: Sequence[tuple[Indices, Indices]],
     settings: TrainingSettings,
     *,
-    checkpoints: Path | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> list[Fold]:
-    """Fit the statistics head to each fold, with the strength that is best for all of them.
-
-    That is the strength with the lowest mean validation loss.
-    """
+    """Fit the statistics head to each fold, with the strength that is best over all folds."""
     histories, paths = [], []
     with torch.random.fork_rng(devices=[]):
         for train, val in folds:
-            path = _path(data, train, val, settings, checkpoints)
+            path = fit_path(data, train, val, _class_weights(data.labels, train), settings)
             rows = (train, path.train_logits), (val, path.val_logits)
             train_losses, val_losses = (_losses(data.labels, *part) for part in rows)
             aucs = [auc_roc(data.labels[val], logits.numpy()) for logits in path.val_logits]
@@ -125,27 +121,9 @@ def fit_linear(
     fitted = []
     for head, (_, val), history in zip(heads, folds, histories, strict=True):
         with torch.no_grad():
-            logits = clip_logits(head, data.x, settings.sequence_length, torch.from_numpy(val))
+            logits = clip_logits(head, data.x, settings.crop_length, torch.from_numpy(val))
         fitted.append(Fold(head, val, logits.numpy(), history, best))
     return fitted
-
-
-def _path(
-    data: Sequences,
-    train: Indices,
-    val: Indices,
-    settings: TrainingSettings,
-    checkpoints: Path | None,
-) -> RegularisationPath:
-    """Fit a fold's heads, or read them from a file in ``checkpoints``."""
-    recipe = [settings.head, settings.streams, settings.sequence_length]
-    file = checkpoints and _checkpoint(checkpoints, data, train, val, recipe)
-    if file and (values := _read(file)):
-        return RegularisationPath(**values)
-    path = fit_path(data, train, val, _class_weights(data.labels, train), settings)
-    if file:
-        save_tensors(file, vars(path))
-    return path
 
 
 def _losses(labels: npt.NDArray[np.int64], rows: Indices, logits: torch.Tensor) -> list[float]:
@@ -155,23 +133,6 @@ def _losses(labels: npt.NDArray[np.int64], rows: Indices, logits: torch.Tensor) 
     y = y.double().expand_as(logits)
     losses = F.binary_cross_entropy_with_logits(logits, y, weights, reduction="none")
     return losses.mean(1).tolist()  # type: ignore[no-any-return]
-
-
-def _checkpoint(
-    folder: Path, data: Sequences, train: Indices, val: Indices, recipe: object
-) -> Path:
-    """Return the file of a fold of these clips in a folder."""
-    clips = [clip.id for clip in data.clips]
-    text = json.dumps([recipe, train.tolist(), val.tolist(), clips])
-    return folder / f"{hashlib.sha256(text.encode()).hexdigest()}.pt"
-
-
-def _read(checkpoint: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
-        return {}  # none, or one damaged by a power cut: the training starts again
-    return values
 
 
 @contextlib.contextmanager
@@ -202,7 +163,7 @@ class _Training:
         self._head = Head(data.widths, settings)
         self._head.standardise_by(data.x, self._train)
         self._head.to(self._device)
-        self._crops = _TemporalCrops(data, settings.sequence_length, self._head, self._device)
+        self._crops = _TemporalCrops(data, settings.crop_length, self._head, self._device)
         self._parameters = list(self._head.parameters())
         self._optimiser = torch.optim.AdamW(
             self._parameters,
@@ -272,12 +233,14 @@ class _Training:
 
     def resume(self, folder: Path, seed: int) -> None:
         """Load the checkpoint of these clips, settings and device, if any; write one per epoch."""
-        recipe = [seed, str(self._device), dataclasses.asdict(self._settings)]
-        train, val = self._train.numpy(), self._val.numpy()
-        self._checkpoint = _checkpoint(folder, self._data, train, val, recipe)
-        state = _read(self._checkpoint)
-        if not state:
-            return
+        rows = [seed, self._train.tolist(), self._val.tolist(), str(self._device)]
+        clips = [clip.id for clip in self._data.clips]
+        text = json.dumps([rows, clips, dataclasses.asdict(self._settings)])
+        self._checkpoint = folder / f"{hashlib.sha256(text.encode()).hexdigest()}.pt"
+        try:
+            state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            return  # none, or one damaged by a power cut: the training starts again
         self._history = [Epoch(*values) for values in state["history"]]
         self._best_epoch, self._best_logits = state["best_epoch"], state["best_logits"]
         self._best_state = state["best"]
@@ -371,13 +334,14 @@ class CrossFit:
     @property
     def strength(self) -> float | None:
         """C of the statistics head, the inverse of its regularisation; None for other heads."""
-        is_linear = self.settings.head == "statistics"
-        return STRENGTHS[self.folds[0].best_epoch] if is_linear else None
+        if self.settings.head != "statistics":
+            return None
+        return STRENGTHS[self.folds[0].best_epoch] / n_statistics(self.folds[0].head)
 
     @property
     def ensemble(self) -> Ensemble:
         """The heads as one model."""
-        return Ensemble([fold.head for fold in self.folds], self.settings.sequence_length).eval()
+        return Ensemble([fold.head for fold in self.folds], self.settings.crop_length).eval()
 
 
 def cross_fit(
@@ -393,7 +357,7 @@ def cross_fit(
     """Train one head per fold, fold n with ``seed + n``; see `train_fold` and `fit_linear`."""
     trained = []
     if settings.head == "statistics":
-        trained = fit_linear(data, folds, settings, checkpoints=checkpoints, progress=progress)
+        trained = fit_linear(data, folds, settings, progress=progress)
     else:
         for n, (train, val) in enumerate(folds):
             fold = train_fold(

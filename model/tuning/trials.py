@@ -93,8 +93,7 @@ class FoldLoss:
         """Train one head as `cross_fit` does."""
         data = load_training(self.cache, self.sha256, settings.streams)
         if settings.head == "statistics":  # all folds choose its regularisation
-            linear = fit_linear(data, self.folds, settings, checkpoints=self.checkpoints)
-            return linear[fold].best.val_loss
+            return fit_linear(data, self.folds, settings)[fold].best.val_loss
         train, val = self.folds[fold]
         fitted = train_fold(
             data,

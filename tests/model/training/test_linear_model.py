@@ -14,7 +14,6 @@ from model.fitting import fit
 from model.run.run import load_run
 from model.settings import HeadSettings, TrainingSettings
 from model.statistics.metrics import auc_roc
-from model.training import train
 from model.training.heads import Head
 from model.training.linear_model import STRENGTHS
 from model.training.sequences import join_streams, load_sequences
@@ -24,7 +23,7 @@ from pipeline.common.errors import SettingsError
 COLUMNS = tuple(
     f"{stream} 4 {name}" for stream in ("flow", "frames") for name in ("turn", "length")
 )
-LINEAR = TrainingSettings(head="statistics", sequence_length=8, streams=("trajectory",))
+LINEAR = TrainingSettings(head="statistics", streams=("trajectory",))
 FOLDS = [(np.arange(30, 90), np.arange(30)), (np.arange(60), np.arange(60, 90))]
 
 
@@ -76,7 +75,8 @@ def test_all_folds_have_the_strength_with_the_lowest_mean_validation_loss(restle
     fitted = cross_fit(restless, FOLDS, LINEAR)
     losses = np.array([[epoch.val_loss for epoch in fold.history] for fold in fitted.folds])
     assert losses.shape == (2, len(STRENGTHS))
-    assert fitted.strength == STRENGTHS[losses.mean(0).argmin()]
+    n_statistics = 5 * 4
+    assert fitted.strength == STRENGTHS[losses.mean(0).argmin()] / n_statistics
     assert {fold.best_epoch for fold in fitted.folds} == {losses.mean(0).argmin()}
     noise = dataclasses.replace(
         restless, x=torch.randn(restless.x.shape, generator=torch.Generator().manual_seed(0))
@@ -189,7 +189,7 @@ def test_a_run_of_trajectories_is_fitted_evaluated_and_repeated(
     assert done.exit_code == 0, done.output
     run = load_run(tmp_path / "run")
     assert run.config.trajectory == COLUMNS
-    assert run.config.strength in STRENGTHS
+    assert run.config.strength in [c / (5 * len(COLUMNS)) for c in STRENGTHS]
     assert f"regularisation: C {run.config.strength:.3g}, the best on the folds" in done.stdout
     assert run.config.options.streams == ("flow", "frames"), "its columns need both"
     evaluation = evaluate(run)
@@ -215,42 +215,6 @@ def test_strength_and_weights_are_final_before_a_test_video_is_read(with_traject
     assert same(run.ensemble.state_dict(), sound.ensemble.state_dict())
     for name in ("strength", "temperature", "threshold"):
         assert getattr(run.config, name) == getattr(sound.config, name)
-
-
-def test_a_killed_fit_goes_on_to_the_same_weights(with_trajectories, tmp_path, monkeypatch):
-    cache = with_trajectories()
-    whole = fit(cache, tmp_path / "whole", settings=LINEAR, device="cpu")
-    fit_path, done = train.fit_path, []
-
-    def killed(*args):
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        done.append(1)
-        return fit_path(*args)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train, "fit_path", killed)
-        fit(cache, tmp_path / "killed", settings=LINEAR, device="cpu")
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "fit_path", lambda *args: done.append(1) or fit_path(*args))
-        run = fit(cache, tmp_path / "killed", settings=LINEAR, device="cpu")
-    assert len(done) == 3, "no fold is fitted twice"
-    assert same(run.ensemble.state_dict(), whole.ensemble.state_dict())
-    assert run.config == whole.config
-
-
-def test_tuning_reuses_what_does_not_depend_on_what_it_tunes(
-    with_trajectories, tmp_path, monkeypatch
-):
-    fit_path, done = train.fit_path, []
-    monkeypatch.setattr(train, "fit_path", lambda *args: done.append(1) or fit_path(*args))
-    settings = dataclasses.replace(LINEAR, sequence_length=12)
-    run = fit(
-        with_trajectories(), tmp_path / "run", settings=settings, n_trials=1, search="training",
-        device="cpu",
-    )  # fmt: skip
-    assert len(done) == 3, "the trial's folds are those of the detector"
-    assert run.config.training.head == "statistics"
 
 
 def test_a_cache_without_trajectories_says_how_to_add_them(small):
