@@ -68,7 +68,8 @@ class Trajectory:
         *,
         keep_cells: bool = False,
     ) -> None:
-        self._times, self._face, self._keep_cells = torch.from_numpy(times), face, keep_cells
+        self.face = face
+        self._times, self._keep_cells = torch.from_numpy(times), keep_cells
         self._last: list[torch.Tensor] = []  # at each depth the last two maps, (2, cells, C)
         self._rows: list[torch.Tensor] = []
         self._cells: list[list[npt.NDArray[np.float32]]] = []  # by part and depth
@@ -89,7 +90,7 @@ class Trajectory:
             z = of_depth.flatten(1, 2).float()
             if n_before:
                 z = torch.cat([self._last[number], z])
-            inside = face_cells(self._face, *of_depth.shape[1:3]).to(z.device)
+            inside = face_cells(self.face, *of_depth.shape[1:3]).to(z.device)
             steps = _cell_steps(z, seconds.to(z))
             rows.append(_describe(z, steps, seconds.to(z), inside)[n_before:])
             last.append(z[-2:].clone())

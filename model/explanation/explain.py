@@ -1,25 +1,29 @@
 """Explanation of the verdict on a clip: where and when it comes from."""
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from features.backbones import Backbone
-from features.embedding import embed_clip, stream_images
+from features.backbones import Backbone, Images
+from features.embedding import begin_trajectory, embed_clip, stream_images
+from features.trajectory import Trajectory
 from model.explanation.anomaly import Anomaly
 from model.explanation.exact_split import Split, exact_split, is_exact
 from model.explanation.faithfulness import Faithfulness, faithfulness_of, log_odds
-from model.explanation.heatmaps import heat_of, slope_of
+from model.explanation.heatmaps import Slope, heat_of, resized, slope_of
 from model.explanation.occlusion_over_time import (
     by_moment,
     contributions,
     shared_out,
     span_probabilities,
 )
+from model.explanation.trajectory_heat import trajectory_heat
 from model.run.run import Run
 from model.training.sequences import join_streams
 
@@ -54,10 +58,11 @@ def explain_clip(
     embedded = embed_clip(arrays, backbone, options)
     x = torch.from_numpy(join_streams(embedded, run.config.streams))
     slope = slope_of(run, x)
-    streams = [stream for stream in options.streams if stream in run.config.streams]
-    pictures = {stream: stream_images(arrays, stream, options) for stream in streams}
+    pictures = {stream: stream_images(arrays, stream, options) for stream in options.streams}
+    tracked = {column.split()[0] for column in run.config.trajectory}
+    begin = partial(begin_trajectory, arrays, backbone, options)
     heat = {
-        stream: heat_of(backbone, shown, slope.for_stream(run, stream), options.every)
+        stream: _heat(run, backbone, slope, stream, shown, begin if stream in tracked else None)
         for stream, shown in pictures.items()
     }
     rows, n = embedded["rows"], len(arrays["flow"])
@@ -72,8 +77,36 @@ def explain_clip(
         heat=heat,
         anomaly=anomaly.by_moment(embedded["motion"]),
         faithfulness={
-            stream: faithfulness_of(run, backbone, embedded, stream, pictures[stream], heat[stream])
+            stream: faithfulness_of(
+                run,
+                backbone,
+                embedded,
+                stream,
+                pictures[stream],
+                heat[stream],
+                begin if stream in tracked else None,
+            )
             for stream in (heat if faithfulness else ())
         },
         split=split,
     )
+
+
+def _heat(
+    run: Run,
+    backbone: Backbone,
+    slope: Slope,
+    stream: str,
+    pictures: Images,
+    begin: Callable[..., Trajectory] | None,
+) -> npt.NDArray[np.float32]:
+    """Return what a stream's embeddings and trajectory add in each cell, (M, h, w)."""
+    every, parts = run.config.options.every, []
+    if stream in run.config.streams:
+        parts.append(heat_of(backbone, pictures, slope.for_stream(run, stream), every))
+    if begin:
+        trajectory = begin(keep_cells=True)
+        deque(backbone.embed_each([(pictures, trajectory)], every), maxlen=0)
+        parts.append(trajectory_heat(run, slope, stream, trajectory, backbone, len(pictures)))
+    size = max(part.shape[1:] for part in parts)
+    return np.sum([resized(part, size) for part in parts], axis=0)

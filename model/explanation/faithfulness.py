@@ -1,6 +1,6 @@
 """Faithfulness of heatmaps: how the verdict changes if the hottest cells are covered."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from features.backbones import Backbone, Images
 from features.embedding import half
+from features.trajectory import Trajectory
 from model.run.run import Run
 from model.training.sequences import join_streams
 
@@ -34,15 +35,29 @@ def faithfulness_of(
     stream: str,
     pictures: Images,
     heat: npt.NDArray[np.float32],
+    begin: Callable[[], Trajectory] | None = None,
 ) -> Faithfulness:
-    """Measure the effect of covering cells of M pictures with heatmaps (M, h, w) of a stream."""
+    """Measure the effect of covering cells of M pictures with heatmaps (M, h, w) of a stream.
+
+    ``begin`` begins a trajectory of the clip, if the run uses that of the stream. The same cells
+    are then covered at all moments, as a cover that moves would be motion.
+    """
     whole = log_odds(run, embedded)
     sign = verdict_sign(run, whole)
+    names = run.config.trajectory
+    columns = [n for n, name in enumerate(names) if name.startswith(f"{stream} ")]
 
     def fall(order: npt.NDArray[np.float64]) -> float:
+        if begin:
+            order = np.broadcast_to(order.mean(0), order.shape)
         covered = blur_cells(pictures, highest_cells(order, COVERED_SHARE))
-        vectors = half(backbone.embed(covered, run.config.options.every))
-        return sign * (whole - log_odds(run, {**embedded, stream: vectors}))
+        clip = covered, begin() if begin else None
+        ((vectors, trajectory),) = backbone.embed_each([clip], run.config.options.every)
+        changed = {**embedded, stream: half(vectors)}
+        if trajectory:
+            changed["trajectory"] = embedded["trajectory"].copy()
+            changed["trajectory"][:, columns] = trajectory.table()
+        return sign * (whole - log_odds(run, changed))
 
     rng = np.random.default_rng(0)
     return Faithfulness(

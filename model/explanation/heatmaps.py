@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional as F
 
 from features.backbones import Backbone, Images
 from features.last_map import weighted_maps
@@ -52,7 +53,7 @@ def slope_of(run: Run, x: torch.Tensor) -> Slope:
             by_x += torch.autograd.grad(logits.sum(), line)[0].sum(0)
         by_x /= GRADIENT_STEPS * len(run.ensemble.heads) * run.config.temperature
         gradient += by_x
-        added += by_x * (x - head.mean)
+        added += by_x * (x - head.mean).nan_to_num()  # where undefined, trajectories add nothing
     return Slope(gradient.numpy(), added.numpy())
 
 
@@ -66,10 +67,26 @@ def heat_of(backbone: Backbone, pictures: Images, slope: Slope, every: int = 1) 
     moments.
     """
     maps = weighted_maps(backbone, pictures, slope.gradient, every)  # (L, t, h, w)
-    missing = slope.added.sum(1) - maps.sum((1, 2, 3))
+    spread_rest(maps, slope.added.sum(1))
+    return by_picture(maps, backbone, len(pictures), every)
+
+
+def resized(maps: Floats, size: tuple[int, int]) -> Floats:
+    """Resample maps (n, h, w) to another grid, keeping their sums."""
+    share = np.prod(maps.shape[1:]) / np.prod(size)
+    return F.interpolate(torch.from_numpy(maps)[:, None], size, mode="area")[:, 0].numpy() * share
+
+
+def spread_rest(maps: Floats, added: Floats) -> None:
+    """Add a constant to the cells of each row, (L, t, h, w), so that they sum to ``added``."""
+    missing = added - maps.sum((1, 2, 3))
     maps += (missing / maps[0].size)[:, None, None, None]
-    heat = np.zeros((len(pictures), *maps.shape[2:]), np.float32)
-    rows, windows = (of(len(pictures), every) for of in (backbone.rows, backbone.windows))
+
+
+def by_picture(maps: Floats, backbone: Backbone, n_pictures: int, every: int) -> Floats:
+    """Divide maps of rows, (L, t, h, w), among the pictures that they are about: (M, h, w)."""
+    heat = np.zeros((n_pictures, *maps.shape[2:]), np.float32)
+    rows, windows = (of(n_pictures, every) for of in (backbone.rows, backbone.windows))
     for (first, last), window, row in zip(rows, windows, maps, strict=True):
         about = window if len(window) > 1 else np.arange(first, last + 1)
         moments = np.arange(len(about)) * len(row) // len(about)

@@ -244,7 +244,7 @@ def test_the_statistics_heads_verdict_is_split_into_parts_that_add_up(
     assert sum(numbers[1 : end - 1]) == pytest.approx(log_odds, abs=0.0005 * end)
     constant = float(re.search(r"With the constant ([+-][\d.]+) they add up", text)[1])
     assert re.search(r"(flow|frames), depth \d[+-]", rows)
-    assert "heat: flow" in text and "heat: frames" not in text, "frames are no stream of the head"
+    assert "heat: flow" in text and "heat: frames" in text, "trajectories are of both"
     assert sum(found.streams.values()) + constant == pytest.approx(log_odds, abs=0.01)
     values = data["curves"][-1]["values"]
     assert sum(values) / len(data["clips"]) + constant == pytest.approx(log_odds, abs=0.02)
