@@ -1,4 +1,4 @@
-"""Heat of trajectories: the cell that moves wrong is the hottest, and cells add up to the columns."""
+"""Heat of trajectories: the cell that moves wrong is the hottest, and cells sum to the columns."""
 
 import dataclasses
 
