@@ -15,7 +15,7 @@ from model.cli_options import (
     jobs_option,
     weights_option,
 )
-from model.run.run import read_config
+from model.run.run import check_detector, read_config
 from pipeline.cache import Cache
 from pipeline.common.cli import Command
 from pipeline.workers.local import LocalPool
@@ -81,7 +81,8 @@ def main(
     random order, or one stream alone. Writes metrics.json, curves and report.html into RUN, or
     into RUN/cross for another corpus; pages about the worst mistakes into cases/ beside them, if
     videos and weights are available; and with --sweep sweep.csv, sweep.json and sweep.png. With a
-    second run, compares the two and writes nothing.
+    second run, compares the two and writes nothing. Of a run fitted on real videos alone, writes
+    metrics.json of its scores, which never saw a fake.
 
     \b
     Example:
@@ -96,11 +97,14 @@ def main(
         raise click.UsageError(f"{', '.join(given)} without --sweep or --cases: no video is needed")
     if rival and (cache or sweeps or asked_for_pages):
         raise click.UsageError("--cache, --sweep and --cases are for one run, not for two")
-    for one in filter(None, (run, rival)):
-        read_config(one)  # fails fast, before PyTorch is imported
+    configs = {one: read_config(one) for one in filter(None, (run, rival))}  # fails fast
+    for asked, what in ((rival, "a comparison"), (sweeps, "--sweep"), (asked_for_pages, "--cases")):
+        for one, config in configs.items() if asked else ():
+            check_detector(config, one, what)
     other = Cache(cache, "embed") if cache else None
     from model.evaluation.evaluation import METRICS, evaluate
     from model.evaluation.other_corpus import evaluate_elsewhere
+    from model.evaluation.real_only import evaluate_real_only
     from model.evaluation.run_comparison import compare_runs, comparison_table
     from model.prediction.predict_videos import backbone_of
     from model.reports.run_report import write_report
@@ -117,6 +121,10 @@ def main(
         click.echo(json.dumps(values, indent=1) if as_json else comparison_table(comparison))
         return
     embeddings = other or cache_of(loaded)
+    if not loaded.config.is_detector:
+        found = evaluate_real_only(loaded, embeddings, allow_leaks=allow_leaks)
+        click.echo((found.folder / METRICS).read_text() if as_json else str(found), nl=not as_json)
+        return
     is_own = embeddings.sha256 == loaded.config.cache_sha256
     if sweeps and not is_own:
         raise click.UsageError("--sweep is for the test videos of the run's own corpus")

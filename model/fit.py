@@ -19,6 +19,7 @@ from model.run.run import read_config
 from model.settings import FUSIONS, HEADS, POOLINGS, STREAMS, Scope, TrainingSettings
 from pipeline.cache import Cache
 from pipeline.common.cli import Command, some_of
+from pipeline.common.errors import NothingUsable
 from pipeline.workers.local import LocalPool
 
 DEFAULTS = TrainingSettings()
@@ -189,6 +190,9 @@ def main(
     are read once the model is final. If the videos and the backbone's weights are available, pages
     about the worst mistakes are written as well.
 
+    If the training split holds real videos alone, the run is no detector: it says how unusual a
+    video is among them, by scores that never see a fake.
+
     \b
     Example:
       python -m model.fit caches/dfd-resnet18 -o runs/first --tune 20
@@ -202,6 +206,7 @@ def main(
         raise click.UsageError("EMBEDDINGS is missing: a cache that features.embed made")
     given = Cache(embeddings, "embed") if embeddings else None
     from model.evaluation.evaluation import evaluate
+    from model.evaluation.real_only import evaluate_real_only
     from model.fitting import best_settings, fit, refit
     from model.prediction.predict_videos import backbone_of
     from model.reports.run_report import write_report
@@ -234,13 +239,24 @@ def main(
             allow_leaks=allow_leaks,
         )
     warn(run)
-    n_heads = run.config.n_heads
-    if not original and n_heads != folds:
-        why = "prescribes a validation split" if n_heads == 1 else "has too few people for more"
-        click.echo(f"note: {n_heads} folds instead of {folds}: the corpus {why}", err=True)
+    n_folds = run.config.n_heads or run.config.n_folds
+    if not original and n_folds != folds:
+        why = "prescribes a validation split" if n_folds == 1 else "has too few people for more"
+        click.echo(f"note: {n_folds} folds instead of {folds}: the corpus {why}", err=True)
     if run.config.strength is not None:
         click.echo(f"regularisation: C {run.config.strength:.3g}, the best on the folds")
     click.echo(f"run: {output}")
+    if not run.config.is_detector:
+        click.echo(
+            "It is no detector: the training split holds real videos alone, so it says how unusual "
+            "a video is among them, not whether it is fake."
+        )
+        try:
+            click.echo(evaluate_real_only(run, cache, allow_leaks=allow_leaks))
+        except NothingUsable as error:
+            click.echo(f"not evaluated: {error.hint} to model.evaluate")
+        click.echo(f"python -m model.predict {output} VIDEOS says it of others")
+        return
     if not any(clip.split in UNSEEN for clip in cache.clips):
         click.echo("not evaluated: the cache has neither a test split nor a holdout")
         return

@@ -15,14 +15,15 @@ import torch
 from tqdm import tqdm
 
 from features.backbones import resolve_device
-from model.explanation.anomaly import fit_anomaly, read_motion, save_anomaly
-from model.explanation.occlusion_over_time import fit_band, save_band
+from model.explanation.anomaly import read_motion
+from model.explanation.occlusion_over_time import band_without_heads, fit_band, save_band
+from model.explanation.unusual import fit_unusual, save_unusual
 from model.run.per_video_scores import by_video, write_predictions
 from model.run.plots import plot_training
 from model.run.run import SCHEMA, Config, Run, cache_of, save_run
 from model.run.trained_on import write_trained_on
 from model.settings import Scope, TrainingSettings
-from model.statistics.calibration import operating_point
+from model.statistics.calibration import OperatingPoint, operating_point
 from model.training.sequences import (
     Sequences,
     available_streams,
@@ -62,6 +63,9 @@ def fit(
 ) -> Run:
     """Train a detector on the training split of an embedding cache.
 
+    If that holds no fake, the run has no head: only what never sees a fake is fitted, see
+    `model.explanation.unusual`.
+
     Tuning, early stopping, temperature and threshold use validation folds of the training split.
     Test split and holdout are not read before the model is final. A run that was interrupted in
     ``folder`` is resumed.
@@ -82,12 +86,19 @@ def fit(
 
     Raises:
         IntegrityError: the split leaks.
-        NothingUsable: the training split lacks a class.
+        NothingUsable: the training split lacks real videos.
         SettingsError: the folder holds a run with other settings, or another process writes it.
     """
     leak_warning = check_leaks(cache, allow=allow_leaks)
     training = load_training(cache.folder, cache.sha256, settings.streams)
     folds = training_folds(training, n_folds, seed)
+    has_fakes = any(clip.label and clip.split == "train" for clip in training.clips)
+    if n_trials and not has_fakes:
+        raise SettingsError(
+            f"the training split of {cache.folder} holds real videos alone: there is no head to "
+            "tune",
+            "leave out --tune, or add fakes",
+        )
     device = resolve_device(device)
     begun = {
         "cache_sha256": cache.sha256,
@@ -119,10 +130,11 @@ def fit(
             plot_tuning(trials, space, folder / "tuning.png")
             n_trials = len(trials)  # the log may hold more, or the time was over
             training = load_training(cache.folder, cache.sha256, settings.streams)
-        with tqdm(total=len(folds), desc="train", unit="fold", disable=None) as bar:
+        to_train = folds if has_fakes else []
+        with tqdm(total=len(to_train), desc="train", unit="fold", disable=None) as bar:
             fitted = cross_fit(
                 training,
-                folds,
+                to_train,
                 settings,
                 seed=seed,
                 device=device,
@@ -130,7 +142,9 @@ def fit(
                 checkpoints=checkpoints,
             )
         ids, labels, logits = by_video(training.clips, fitted.out_of_fold)
-        point = operating_point(labels, logits, max_fpr=max_fpr, abstain=abstain)
+        point = OperatingPoint(temperature=1.0, threshold=1.0)
+        if has_fakes:
+            point = operating_point(labels, logits, max_fpr=max_fpr, abstain=abstain)
         config = Config(
             schema=SCHEMA,
             cache=str(cache.folder.resolve()),
@@ -138,9 +152,10 @@ def fit(
             frames=int(cache.attrs["frames"]),
             extraction=json.loads(cache.attrs["source_settings"]),
             embedding=cache.settings,
-            widths=dict(training.widths),
+            widths=dict(training.widths) if has_fakes else {},
             training=settings,
-            n_heads=len(folds),
+            n_heads=len(to_train),
+            n_folds=len(folds) - len(to_train),
             trials=n_trials,
             seed=seed,
             temperature=point.temperature,
@@ -162,13 +177,19 @@ def fit(
         run = Run(folder, config, fitted.ensemble)
         write_trained_on(folder, training.clips)
         motion = read_motion(cache, training)
-        anomaly = fit_anomaly(motion, training, folds)
-        save_anomaly(folder, anomaly)
-        save_band(folder, fit_band(run, training, fitted.folds, motion, anomaly))
+        unusual = fit_unusual(cache, training, folds, motion)
+        save_unusual(folder, unusual)
+        if has_fakes:
+            band = fit_band(run, training, fitted.folds, motion, unusual.motion)
+        else:
+            validation = [val for _, val in folds]
+            band = band_without_heads(training, validation, motion, unusual.motion)
+        save_band(folder, band)
         save_run(run)
         shutil.rmtree(checkpoints)
-        _write_history(folder, fitted)
-        write_predictions(run, cache, dict(zip(ids, run.probabilities(logits), strict=True)))
+        if has_fakes:
+            _write_history(folder, fitted)
+            write_predictions(run, cache, dict(zip(ids, run.probabilities(logits), strict=True)))
         return run
 
 
@@ -189,7 +210,7 @@ def refit(
         cache_of(original, cache),
         folder,
         settings=config.training,
-        n_folds=max(2, config.n_heads),
+        n_folds=max(2, config.n_heads, config.n_folds),
         seed=config.seed,
         device=device,
         max_fpr=config.max_fpr,
@@ -204,12 +225,11 @@ def refit(
 def training_folds(training: Sequences, n_folds: int, seed: int) -> list[tuple[Indices, Indices]]:
     """Return training and validation indices: of a prescribed split, or of folds by identity."""
     prescribed = np.array([clip.split == "val" for clip in training.clips])
-    if set(training.labels[~prescribed]) != {0, 1}:
-        raise NothingUsable(
-            "the training split lacks real or fake videos", "extract a larger corpus"
-        )
+    held = set(training.labels[~prescribed])
+    if 0 not in held:
+        raise NothingUsable("the training split lacks real videos", "extract a larger corpus")
     if prescribed.any():
-        if set(training.labels[prescribed]) != {0, 1}:
+        if not held <= set(training.labels[prescribed]):
             raise NothingUsable(
                 "the prescribed validation split lacks real or fake videos",
                 "put both into it, or prescribe none",

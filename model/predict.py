@@ -12,11 +12,11 @@ import cloup
 from model.cli_options import jobs_option, warn, weights_option
 from model.run.run import read_config
 from pipeline.common.cli import Command
-from pipeline.common.errors import NothingUsable, TooManyRejects
+from pipeline.common.errors import NothingUsable, SettingsError, TooManyRejects
 from pipeline.workers.local import LocalPool
 
 if TYPE_CHECKING:
-    from model.prediction.predict_videos import Prediction
+    from model.prediction.predict_videos import Only, Prediction
 
 
 @cloup.command(cls=Command)
@@ -62,6 +62,12 @@ if TYPE_CHECKING:
     ),
     cloup.option("--json", "as_json", is_flag=True, help="Print a JSON object per video and line."),
     cloup.option(
+        "--only",
+        type=click.Choice(["anomaly"]),
+        help="anomaly: ask no detector, but say how unusual a video is among real ones, by scores "
+        "that never saw a fake. A run fitted on real videos alone always does.",
+    ),
+    cloup.option(
         "--max-undecidable",
         metavar="SHARE",
         type=click.FloatRange(0, 1),
@@ -83,6 +89,7 @@ def main(
     output: Path | None,
     report: Path | None,
     as_json: bool,
+    only: "Only | None",
     max_undecidable: float | None,
     weights: str | None,
     device: str,
@@ -91,13 +98,15 @@ def main(
     """Say of each of VIDEOS how probably it is fake, by the detector in RUN.
 
     A video is treated exactly as the training videos were. One that cannot be is called
-    undecidable, with the reason; if none has a probability the exit code is 1.
+    undecidable, with the reason; if none has a probability the exit code is 1. Beside it stands how
+    unusual the video is among real training videos, by scores that never saw a fake.
 
     \b
     Example:
       python -m model.predict runs/first some_video.mp4
       python -m model.predict runs/first some_video.mp4 --report out
       python -m model.predict runs/first downloads -o verdicts.csv
+      python -m model.predict runs/first some_video.mp4 --only anomaly
     """
     if not videos and not lists:
         raise click.UsageError("Missing argument 'VIDEOS...', or --list FILE.")
@@ -107,7 +116,18 @@ def main(
         raise click.UsageError(
             "--report is not for -o, which leaves out what was predicted before: give one of them."
         )
-    read_config(run)  # fails fast, before PyTorch is imported
+    config = read_config(run)  # fails fast, before PyTorch is imported
+    if report and (only or not config.is_detector):
+        why = "--only anomaly asks none" if only else f"{run} has none"
+        raise SettingsError(
+            f"--report explains the verdict of a detector, and {why}", "leave it out"
+        )
+    if not config.is_detector and not only:
+        click.echo(
+            f"note: {run} was fitted on real videos alone: it says how unusual a video is, not "
+            "whether it is fake",
+            err=True,
+        )
     from model.prediction.batch import Tally, list_videos, predict_into_file, read_list
     from model.prediction.predict_videos import ExaminedVideo, backbone_of, predict, sentence
     from model.prediction.results_file import check_suffix
@@ -124,7 +144,7 @@ def main(
     warn(loaded)
     pool = LocalPool(jobs)
     if output:
-        tally = predict_into_file(output, loaded, listing, backbone, pool)
+        tally = predict_into_file(output, loaded, listing, backbone, pool, only)
         click.echo(f"{tally}\n{output} has a row for each")
     else:
         tally = Tally()
@@ -141,7 +161,13 @@ def main(
             write_report = write_page
 
         predictions = predict(
-            loaded, listing.paths, backbone, pool=pool, refused=listing.refused, report=write_report
+            loaded,
+            listing.paths,
+            backbone,
+            pool=pool,
+            refused=listing.refused,
+            report=write_report,
+            only=only,
         )
         with contextlib.closing(predictions):
             for prediction in predictions:

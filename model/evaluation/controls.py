@@ -1,6 +1,7 @@
 """Controls: baseline detectors that a run has to beat, trained on its own videos and folds."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from features.backbones import resolve_device
-from model.explanation.anomaly import UNUSUAL_QUANTILE, load_anomaly, read_motion
+from model.explanation.anomaly import UNUSUAL_QUANTILE
+from model.explanation.unusual import COMBINED, load_unusual
 from model.fitting import training_folds
 from model.run.per_video_scores import by_video
 from model.run.run import Run, digest_of
@@ -45,6 +47,13 @@ CONTROLS = "controls.pt"
 MEAN_POOL = "mean-pooled"
 METADATA = "metadata only"
 ANOMALY = "motion anomaly"
+UNUSUAL_SCORES = {  # score that never saw a fake → the control
+    "motion": ANOMALY,
+    "trajectory": "trajectories",
+    "stall": "STALL",
+    "d3": "D3",
+    COMBINED: "combined",
+}
 SHUFFLED = "shuffled time"
 ALONE = {"flow": "flow only", "frames": "frames only"}
 LOGISTIC = (MEAN_POOL, METADATA)
@@ -57,6 +66,12 @@ EXPLAINED = {
     ANOMALY: "How far a video's motion is from that of real training videos; it never saw a fake. "
     "Its scores are distances, not probabilities. A video is called fake if it moves more "
     f"strangely than {100 * UNUSUAL_QUANTILE:g}% of the real training videos.",
+    UNUSUAL_SCORES["trajectory"]: "The same of how the backbone's maps step, cell by cell.",
+    UNUSUAL_SCORES["stall"]: "How unlikely frames and steps are among those of real training "
+    "videos (Ben Hayun et al., 2026). It never saw a fake either.",
+    UNUSUAL_SCORES["d3"]: "How little the length of the embedding's steps changes (Zheng et al., "
+    "2025). It is not trained; real training videos give the threshold.",
+    UNUSUAL_SCORES[COMBINED]: "The mean of the quantiles of all scores that never saw a fake.",
     SHUFFLED: "The same head on the same streams, but with the moments of every clip in random "
     "order, in training and in test.",
     ALONE["flow"]: "The same head on the embeddings of optical flow alone.",
@@ -105,10 +120,12 @@ def load_or_train_controls(
         _save_controls(run, states)
     elif missing:
         absent |= dict.fromkeys(missing, "it was not trained, and what to train it on is not there")
+    unusual, absent_scores = unusual_controls(run, cache)
+    absent |= absent_scores
     trained = {name: control(name, run, states[name]) for name in wanted if name in states}
     controls = [
         *(trained[name] for name in LOGISTIC if name in trained),
-        _anomaly_control(run, cache),
+        *unusual,
         *(trained[name] for name in HEADS if name in trained),
     ]
     return controls, absent
@@ -156,16 +173,42 @@ def _train(
     return states
 
 
-# ------------------------------------------------------------------------------------- motion
+# ------------------------------------------------------------------ scores that never saw a fake
 
 
-def _anomaly_control(run: Run, cache: Cache) -> Control:
-    anomaly = load_anomaly(run.folder)
+def unusual_controls(run: Run, cache: Cache) -> tuple[list[Control], dict[str, str]]:
+    """Return a control for each score of `Unusual`, and name → why one is absent."""
+    unusual = load_unusual(run.folder)
+    found: dict[tuple[str, ...], dict[str, Floats]] = {}
+    available = unusual.available(cache)
+    names = (*available, *([COMBINED] if available == unusual.names else []))
+    absent = {
+        control: "the cache lacks what it needs"
+        if name in unusual.names
+        else "the run has none: it is of an earlier version, its clips are too short, or its "
+        "embeddings lack what it needs"
+        for name, control in UNUSUAL_SCORES.items()
+        if name not in (*names, COMBINED)
+    }
 
-    def score(data: Sequences) -> Floats:
-        return by_video(data.clips, anomaly.distances(read_motion(cache, data)))[2]
+    def score(data: Sequences, name: str) -> Floats:
+        ids = tuple(clip.id for clip in data.clips)
+        if ids not in found:
+            found.clear()  # the scores of one split are asked for one after the other
+            found[ids] = unusual.of_videos(cache, data.clips)
+        return found[ids][name]
 
-    return Control(ANOMALY, run.config.streams, anomaly.threshold, score)
+    controls = [
+        Control(
+            UNUSUAL_SCORES[name],
+            run.config.streams,
+            unusual.threshold(name),
+            functools.partial(score, name=name),
+        )
+        for name in names
+        if len(unusual.reference(name))
+    ]
+    return controls, absent
 
 
 # ----------------------------------------------------------------------- logistic regressions

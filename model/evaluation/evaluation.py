@@ -12,11 +12,18 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from model.evaluation.controls import ANOMALY, MEAN_POOL, SHUFFLED, Control, load_or_train_controls
+from model.evaluation.controls import (
+    ANOMALY,
+    MEAN_POOL,
+    SHUFFLED,
+    UNUSUAL_SCORES,
+    Control,
+    load_or_train_controls,
+)
 from model.evaluation.per_video import VideoResult, video_results
 from model.run.per_video_scores import score_videos, unseen_splits
 from model.run.plots import plot_precision_recall, plot_reliability, plot_roc
-from model.run.run import Run, cache_of
+from model.run.run import Run, cache_of, check_detector
 from model.statistics.breakdown import Part, by_manipulation, by_source
 from model.statistics.comparison import Comparison, Scored, compare, sentence
 from model.statistics.metrics import Metric, all_metrics
@@ -126,6 +133,7 @@ def evaluate(
         IntegrityError: the cache is not the one that the run was trained on, or its split leaks.
         NothingUsable: there is no test video.
     """
+    check_detector(run.config, run.folder, "this evaluation")
     cache = cache_of(run, cache)
     check_leaks(cache, allow=allow_leaks)
     splits = unseen_splits(cache)
@@ -199,7 +207,7 @@ def compare_scores(
             of_split = all_metrics(
                 labels, scored.probabilities, scored.threshold, linked, margin=margin
             )
-            if name == ANOMALY:
+            if name in UNUSUAL_SCORES.values():
                 undefined = Metric(None, None, None, len(labels))
                 of_split |= dict.fromkeys(PROBABILITY_METRICS, undefined)
             metrics.setdefault(name, {})[split] = of_split

@@ -67,9 +67,9 @@ def evaluate_elsewhere(
         SettingsError: it was extracted or embedded with other settings.
         IntegrityError: an identity, an original or a file of it was trained on.
     """
-    _check_same_settings(run, other)
+    check_made_alike(run, other)
     leak_warning = check_unseen(run.folder, other.clips, str(other.folder), allow=allow_leaks)
-    folder = _folder(run, other)
+    folder = folder_of(run, other)
     folder.mkdir(parents=True, exist_ok=True)
     with tqdm(total=1, desc="evaluate", unit="step", disable=None) as bar:
         trained, absent = load_or_train_controls(
@@ -102,7 +102,8 @@ def _training_cache(run: Run) -> Cache | None:
         return None
 
 
-def _check_same_settings(run: Run, other: Cache) -> None:
+def check_made_alike(run: Run, other: Cache) -> None:
+    """Raise `SettingsError` unless a cache was extracted and embedded like a run's own."""
     settings: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
         "extraction": (run.config.extraction, json.loads(other.attrs["source_settings"])),
         "embedding": (run.config.embedding, other.settings),
@@ -128,7 +129,7 @@ def _few(columns: Sequence[str]) -> str:
     return f"{len(columns)} ({columns[0]} to {columns[-1]})" if columns else "none"
 
 
-def _folder(run: Run, other: Cache) -> Path:
+def folder_of(run: Run, other: Cache) -> Path:
     """Return a folder named after the cache, with its sha256 if another cache has the name."""
     sha256, name = other.sha256, other.folder.resolve().name
     folder = run.folder / "cross" / name

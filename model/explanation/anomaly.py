@@ -1,9 +1,9 @@
-"""Unusual motion, measured by a density of the motion of real videos that never saw a fake."""
+"""Unusual motion and trajectories, by densities of real videos that never saw a fake."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,13 @@ from pipeline.common.files import write_whole
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 ANOMALY = "anomaly.npz"
 UNUSUAL_QUANTILE = 0.95  # of real training videos; more is fake for the control
 MAX_FAMILIAR = 2.0  # times the largest distance of a real training video
 MIN_SPREAD = 0.1  # robust standard deviations; smaller differences are noise
 N_DRIVERS = 3  # descriptors named in a text
-TITLES = [(f"{n} speed" if n in SPEEDS else n).replace("_", " ") for n in NAMES]
-CLIP_TITLES = (*TITLES, *(f"variation of {title}" for title in TITLES))
 
 
 @dataclass(frozen=True)
@@ -62,29 +61,40 @@ class Density:
 
 @dataclass(frozen=True)
 class Anomaly:
-    """Density of usual motion, fitted to the real training videos of each of F folds.
+    """Density of usual descriptors, fitted to the real training videos of each of F folds.
 
-    ``motion`` has the descriptors of a clip, (T-1, K), or of N clips.
+    ``motion`` has the descriptors of a clip, (T, K), or of N clips, in the order of ``names``:
+    those of motion, or another stream's, where NaN is unknown.
     """
 
     clips: tuple[Density, ...]  # of means and standard deviations over time
-    moments: tuple[Density, ...]
+    moments: tuple[Density, ...]  # of single rows; empty if not fitted
     reference: Floats  # ascending distances of real videos from folds without their identities
+    names: tuple[str, ...] = NAMES
 
-    def distances(self, motion: Sequence[npt.NDArray[Any]]) -> Floats:
+    @property
+    def titles(self) -> list[str]:
+        """Titles of the descriptors for people, (K,)."""
+        return [(f"{n} speed" if n in SPEEDS else n).replace("_", " ") for n in self.names]
+
+    @property
+    def clip_titles(self) -> list[str]:
+        """Titles of a clip's means, then of its standard deviations over time, (2K,)."""
+        return [*self.titles, *(f"variation of {title}" for title in self.titles)]
+
+    def distances(self, motion: Iterable[npt.NDArray[Any]]) -> Floats:
         """Return the distances of clips from usual motion, (N,); 1 is usual, NaN is unknown."""
-        x = _clip_descriptors(motion)
+        x = _clip_descriptors(motion, self.names)
         return np.mean([_distances(density, x) for density in self.clips], axis=0)
 
     def by_moment(self, motion: npt.NDArray[Any]) -> Floats:
         """Return the distances of the moments of a clip, (T-1,); 1 is usual, NaN is unknown."""
-        x = _known(motion)
+        x = _known(motion, self.names)
         return np.mean([_distances(density, x) for density in self.moments], axis=0)
 
     def quantile(self, distance: float) -> float:
         """Return the share of real training videos that are less unusual; ties count half."""
-        below, above = (self.reference < distance).sum(), (self.reference > distance).sum()
-        return float(1 + (below - above) / len(self.reference)) / 2
+        return float(share_below(self.reference, distance))
 
     @property
     def threshold(self) -> float:
@@ -102,11 +112,11 @@ class Anomaly:
         Each has a name, a share of the squared distance (they sum to 1), and the distance from the
         median of real clips in robust standard deviations.
         """
-        return _drivers(self.clips, _clip_descriptors(motion), CLIP_TITLES)
+        return _drivers(self.clips, _clip_descriptors(motion, self.names), self.clip_titles)
 
     def drivers_at(self, motion: npt.NDArray[Any], moment: int) -> list[tuple[str, float, float]]:
         """Return the descriptors that make one moment of a clip unusual, as `drivers` does."""
-        return _drivers(self.moments, _known(motion)[[moment]], TITLES)
+        return _drivers(self.moments, _known(motion, self.names)[[moment]], self.titles)
 
     def of_video(self, motion: Sequence[npt.NDArray[Any]]) -> tuple[float | None, str]:
         """Return a video's quantile, None if its motion is unknown, and its drivers as text."""
@@ -127,24 +137,63 @@ def fit_anomaly(
     training: Sequences,
     folds: Sequence[tuple[Indices, Indices]],
 ) -> Anomaly:
-    """Fit a density per fold to its real training clips; fakes are not used.
+    """Fit a density of motion per fold to its real training clips; fakes are not used.
 
     The reference for new videos are its real validation videos, whose identities it did not see.
     """
+    return fit_densities(motion, training, folds, NAMES, moments=True)[0]
+
+
+def fit_densities(
+    clips: Iterable[npt.NDArray[Any]],
+    training: Sequences,
+    folds: Sequence[tuple[Indices, Indices]],
+    names: tuple[str, ...],
+    *,
+    moments: bool = False,
+) -> tuple[Anomaly, Floats]:
+    """Fit a density per fold to the descriptors of N clips; return it and their distances, (N,).
+
+    A distance is that of the fold that did not see the clip; NaN for fakes, and where unknown.
+    With ``moments``, for which the clips are read again, single rows have a density too.
+    """
+    features = _clip_descriptors(clips, names)
+    of_clips, of_moments, distances = [], [], np.full(len(features), np.nan)
+    for seen, unseen in real_folds(training, folds):
+        of_clips.append(_density(features[seen]))
+        distances[unseen] = _distances(of_clips[-1], features[unseen])
+        if moments:
+            assert isinstance(clips, Sequence)
+            rows = np.concatenate([_known(clips[n], names) for n in seen])
+            of_moments.append(_density(rows))
+    reference = real_reference(training, distances)
+    return Anomaly(tuple(of_clips), tuple(of_moments), reference, names), distances
+
+
+def real_folds(
+    training: Sequences, folds: Sequence[tuple[Indices, Indices]]
+) -> list[tuple[Indices, Indices]]:
+    """Return the folds without their fakes: the clips to fit to, and those unseen."""
     real = np.flatnonzero(training.labels == 0)
-    features = _clip_descriptors(motion)
-    clips, moments = [], []
-    distances = np.full(len(motion), np.nan)
-    for train, val in folds:
-        seen, unseen = np.intersect1d(train, real), np.intersect1d(val, real)
-        if training.labels[seen].any() or training.labels[unseen].any():
+    found = [(np.intersect1d(train, real), np.intersect1d(val, real)) for train, val in folds]
+    for rows in found:
+        if training.labels[np.concatenate(rows)].any():
             raise AssertionError("a fake clip is among the real ones")
-        clips.append(_density(features[seen]))
-        moments.append(_density(np.concatenate([_known(motion[n]) for n in seen])))
-        distances[unseen] = _distances(clips[-1], features[unseen])
-    _, _, of_videos = by_video([training.clips[n] for n in real], distances[real])
-    reference = np.sort(of_videos[~np.isnan(of_videos)])
-    return Anomaly(tuple(clips), tuple(moments), reference)
+    return found
+
+
+def real_reference(training: Sequences, values: Floats) -> Floats:
+    """Average values of N clips by real training video; return the known ones, ascending."""
+    real = np.flatnonzero(training.labels == 0)
+    _, _, of_videos = by_video([training.clips[n] for n in real], values[real])
+    return np.sort(of_videos[~np.isnan(of_videos)])
+
+
+def share_below(reference: Floats, values: npt.ArrayLike) -> Floats:
+    """Return the share of an ascending reference below each value; ties count half, NaN is NaN."""
+    values = np.asarray(values, np.float64)
+    sides = [np.searchsorted(reference, values, side) for side in ("left", "right")]
+    return np.where(np.isnan(values), np.nan, np.add(*sides) / (2 * len(reference)))
 
 
 def percent(share: float) -> str:
@@ -159,10 +208,32 @@ def read_motion(cache: Cache, data: Sequences) -> list[npt.NDArray[np.float32]]:
 
 def save_anomaly(folder: Path, anomaly: Anomaly) -> None:
     """Write ``anomaly.npz`` into the folder of a run."""
-    arrays = {"names": np.array(NAMES), "reference": anomaly.reference}
+    write_arrays(folder, arrays_of(anomaly))
+
+
+def arrays_of(anomaly: Anomaly) -> dict[str, npt.NDArray[Any]]:
+    """Return what a file stores of a density."""
+    arrays = {"names": np.array(anomaly.names), "reference": anomaly.reference}
     for kind in ("clips", "moments"):
-        for name in Density.__dataclass_fields__:
-            arrays[f"{kind}_{name}"] = np.stack([getattr(d, name) for d in getattr(anomaly, kind)])
+        if densities := getattr(anomaly, kind):
+            for name in Density.__dataclass_fields__:
+                arrays[f"{kind}_{name}"] = np.stack([getattr(d, name) for d in densities])
+    return arrays
+
+
+def anomaly_of(arrays: Mapping[str, npt.NDArray[Any]]) -> Anomaly:
+    """Return the density that `arrays_of` was given."""
+    names = tuple(arrays["names"].tolist())
+    densities = {}
+    for kind in ("clips", "moments"):
+        keys = [f"{kind}_{name}" for name in Density.__dataclass_fields__]
+        stored = [arrays[key] for key in keys if kind == "clips" or key in arrays]
+        densities[kind] = tuple(Density(*fold) for fold in zip(*stored, strict=True))
+    return Anomaly(**densities, reference=arrays["reference"], names=names)
+
+
+def write_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write ``anomaly.npz`` into the folder of a run."""
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
@@ -172,39 +243,47 @@ def save_anomaly(folder: Path, anomaly: Anomaly) -> None:
 
 
 def load_anomaly(folder: Path) -> Anomaly:
-    """Read what `save_anomaly` wrote; raise `IntegrityError` if it is damaged."""
+    """Read the density of motion of a run; raise `IntegrityError` if it is damaged."""
+    return read_arrays(folder, motion_of)
+
+
+def motion_of(arrays: Mapping[str, npt.NDArray[Any]]) -> Anomaly:
+    """Return the density of motion in ``anomaly.npz``."""
+    anomaly = anomaly_of(arrays)
+    if anomaly.names != NAMES:
+        raise ValueError("it is about other descriptors of motion")
+    return anomaly
+
+
+def read_arrays(folder: Path, read: Callable[[Mapping[str, npt.NDArray[Any]]], T]) -> T:
+    """Read ``anomaly.npz`` of a run; raise `IntegrityError` if it is damaged."""
     path = folder / ANOMALY
     try:
         with np.load(path, allow_pickle=False) as npz:
-            if npz["names"].tolist() != list(NAMES):
-                raise ValueError("it is about other descriptors of motion")
-            densities = {}
-            for kind in ("clips", "moments"):
-                arrays = [npz[f"{kind}_{name}"] for name in Density.__dataclass_fields__]
-                densities[kind] = tuple(Density(*fold) for fold in zip(*arrays, strict=True))
-            return Anomaly(**densities, reference=npz["reference"])
+            return read(npz)
     except Exception as error:  # whatever an arbitrary file makes a parser raise
         raise IntegrityError(f"{path} is damaged: {error}", "fit the run again") from error
 
 
-def _known(motion: npt.NDArray[Any]) -> Floats:
+def _known(descriptors: npt.NDArray[Any], names: Sequence[str]) -> Floats:
     """Return descriptors as float64, NaN where they were not measured.
 
     Unknown motion of the camera is stored as speed 0, and the first two maps have no jerk.
     """
-    x = motion.astype(np.float64)
-    x[:2, NAMES.index("jerk")] = np.nan
-    camera = x[:, NAMES.index("camera")]
-    camera[camera == 0] = np.nan
+    x = descriptors.astype(np.float64)
+    if tuple(names) == NAMES:
+        x[:2, NAMES.index("jerk")] = np.nan
+        camera = x[:, NAMES.index("camera")]
+        camera[camera == 0] = np.nan
     x[~np.isfinite(x)] = np.nan
     return x
 
 
-def _clip_descriptors(motion: Sequence[npt.NDArray[Any]]) -> Floats:
+def _clip_descriptors(clips: Iterable[npt.NDArray[Any]], names: Sequence[str]) -> Floats:
     """Return the means, then the standard deviations of descriptors over time, (N, 2K)."""
-    known = [np.ma.masked_invalid(_known(one)) for one in motion]
+    known = (np.ma.masked_invalid(_known(clip, names)) for clip in clips)
     over_time = [[one.mean(0).filled(np.nan), one.std(0).filled(np.nan)] for one in known]
-    return np.array(over_time).reshape(len(motion), len(CLIP_TITLES))
+    return np.array(over_time).reshape(-1, 2 * len(names))
 
 
 def _density(x: Floats) -> Density:

@@ -124,14 +124,27 @@ def fit_band(
 ) -> Band:
     """Compute the band of moments of real training videos, each by the fold that did not see it."""
     crop_length, temperature = run.ensemble.crop_length, run.config.temperature
-    moments, distances = [], []
-    for n_fold, fold in enumerate(folds):
-        density = replace(anomaly, moments=anomaly.moments[n_fold : n_fold + 1])
+    moments = []
+    for fold in folds:
         for n in fold.val[training.labels[fold.val] == 0]:
             x = training.x[n].clone()  # copied out of a file that may be mapped
             moments.append(span_probabilities(fold.head, x, crop_length, temperature))
-            distances.append(density.by_moment(motion[n]))
-    return Band(QUANTILES, _quantiles(moments), _quantiles(distances))
+    of_motion = band_without_heads(training, [fold.val for fold in folds], motion, anomaly)
+    return replace(of_motion, moments=_quantiles(moments))
+
+
+def band_without_heads(
+    training: Sequences,
+    validation: Sequence[Rows],
+    motion: Sequence[npt.NDArray[Any]],
+    anomaly: Anomaly,
+) -> Band:
+    """Compute the band of motion alone, given the validation clips of each fold."""
+    distances = []
+    for n_fold, val in enumerate(validation):
+        density = replace(anomaly, moments=anomaly.moments[n_fold : n_fold + 1])
+        distances += [density.by_moment(motion[n]) for n in val[training.labels[val] == 0]]
+    return Band(QUANTILES, (np.nan,) * len(QUANTILES), _quantiles(distances))
 
 
 def save_band(folder: Path, band: Band) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from features.backbones import Backbone
-from model.prediction.predict_videos import predict_unordered
+from model.explanation.unusual import UNUSUAL, USUAL
+from model.prediction.predict_videos import Only, predict_unordered
 from model.prediction.results_file import OUTSIDE, ResultRow, ResultsFile
 from model.run.run import UNDECIDABLE, Run
 from pipeline.common.csv_files import first_few
@@ -96,14 +97,14 @@ class Tally:
 
     verdicts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)  # why videos are undecidable
-    n_scored: int = 0  # with a probability
+    n_scored: int = 0  # with a probability, or called unusual or usual
     n_before: int = 0  # predicted by an earlier command
     started: float = field(default_factory=time.monotonic)
 
     def count(self, row: ResultRow) -> None:
         """Count a prediction."""
         self.verdicts[row["verdict"]] += 1
-        self.n_scored += row["probability"] not in (None, "")
+        self.n_scored += row["probability"] not in (None, "") or row["verdict"] in (UNUSUAL, USUAL)
         if row["verdict"] == UNDECIDABLE:
             self.reasons[row["reason"].split(":")[0]] += 1
 
@@ -119,7 +120,9 @@ class Tally:
 
     def __str__(self) -> str:
         n_now = self.verdicts.total() - self.n_before
-        counts = [f"{self.verdicts[name]} {name}" for name in ("fake", "real", UNDECIDABLE)]
+        others = {UNUSUAL, USUAL} & self.verdicts.keys()
+        names = (UNUSUAL, USUAL) if others else ("fake", "real")
+        counts = [f"{self.verdicts[name]} {name}" for name in (*names, UNDECIDABLE)]
         text = f"{self.verdicts.total()} videos: {', '.join(counts)}"
         if self.reasons:
             text += f" ({', '.join(f'{n} {reason}' for reason, n in self.reasons.most_common())})"
@@ -132,15 +135,21 @@ class Tally:
 
 
 def predict_into_file(
-    output: Path, run: Run, listing: Listing, backbone: Backbone, pool: Pool
+    output: Path,
+    run: Run,
+    listing: Listing,
+    backbone: Backbone,
+    pool: Pool,
+    only: Only | None = None,
 ) -> Tally:
     """Predict the videos that a results file lacks, and append a row for each as it is done."""
     tally = Tally()
     videos = [Path(_absolute(path)) for path in listing.paths]
     refused = {Path(_absolute(path)): why for path, why in listing.refused.items()}
-    with ResultsFile(output, run) as results:
+    by_detector = run.config.is_detector and only != "anomaly"
+    with ResultsFile(output, run, by_detector=by_detector) as results:
         missing = results.resume(videos, tally.count_before)
-        predictions = predict_unordered(run, missing, backbone, pool, refused=refused)
+        predictions = predict_unordered(run, missing, backbone, pool, refused=refused, only=only)
         progress = tqdm(
             total=len(videos), initial=tally.n_before, desc="predict", unit="video", disable=None
         )

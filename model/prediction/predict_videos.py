@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,11 @@ from tqdm import tqdm
 
 from features.backbones import Backbone, load_backbone
 from features.embedding import Arrays, embed_clip
+from features.settings import Options
 from features.trajectory import column_names
-from model.explanation.anomaly import MAX_FAMILIAR, Anomaly, load_anomaly, percent
+from model.explanation.anomaly import MAX_FAMILIAR, UNUSUAL_QUANTILE, Anomaly, percent
 from model.explanation.stream_attribution import stream_shares
+from model.explanation.unusual import COMBINED, UNUSUAL, USUAL, Unusual, is_unusual, load_unusual
 from model.run.run import UNDECIDABLE, Run
 from model.run.trained_on import trained_on
 from model.training.sequences import join_streams
@@ -34,6 +37,7 @@ UNFAMILIAR_MOTION_WARNING = (
     f"It moves more than {MAX_FAMILIAR:g} times as far from usual as any real training video: the "
     "detector may not know this kind of video, and what it says of it is a guess."
 )
+Only = Literal["anomaly", "detector"]  # what to compute; both by default
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,10 @@ class Prediction:
     """The verdict on one video; its fields are the columns of ``-o`` and the keys of ``--json``.
 
     Attributes:
-        verdict: ``fake``, ``real`` or ``undecidable``.
+        verdict: ``fake``, ``real`` or ``undecidable``; by scores alone that never saw a fake,
+            ``unusual``, ``usual`` or ``undecidable``, see `is_unusual`.
         probability: probability of being fake; None if there is none.
-        threshold: probability from which a video is called fake.
+        threshold: probability from which a video is called fake; None if no detector was asked.
         clips: number of clips that were scored.
         reason: why it is undecidable, else empty.
         warning: warnings about the run and about this video; usually empty.
@@ -51,12 +56,14 @@ class Prediction:
         strangest: the most unusual motion descriptors, in robust standard deviations.
         streams: stream → its contribution to the log-odds of being fake.
         sha256: of the file; empty if it is unusable.
+        unusual: score that never saw a fake → share of real training videos that are less unusual
+            by it, 0..1; see `model.explanation.unusual`.
     """
 
     path: str
     verdict: str
     probability: float | None
-    threshold: float
+    threshold: float | None
     clips: int
     reason: str
     warning: str
@@ -64,6 +71,7 @@ class Prediction:
     strangest: str = ""
     streams: Mapping[str, float] = field(default_factory=dict)
     sha256: str = ""
+    unusual: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,7 @@ def predict(
     pool: Pool | None = None,
     refused: Mapping[Path, Rejected] | None = None,
     report: Callable[[ExaminedVideo], object] | None = None,
+    only: Only | None = None,
 ) -> Generator[Prediction, None, None]:
     """Predict videos, in the order of their paths; close it to remove temporary files.
 
@@ -136,10 +145,12 @@ def predict(
         pool: where decoding runs instead; ``jobs`` is not used then.
         refused: paths that must not be opened → why; they are undecidable.
         report: called with each examined video, whose clips then have frames.
+        only: ``anomaly``: scores that never saw a fake, and no probability; what a run without a
+            detector does anyway. ``detector``: without those scores.
     """
     pool = pool or LocalPool(jobs)
     unordered = predict_unordered(
-        run, paths, backbone, pool, keep_frames=report is not None, refused=refused
+        run, paths, backbone, pool, keep_frames=report is not None, refused=refused, only=only
     )
     waiting: dict[int, Prediction] = {}
     following = 0
@@ -166,6 +177,7 @@ def predict_unordered(
     keep_frames: bool = False,
     change: Change | None = None,
     refused: Mapping[Path, Rejected] | None = None,
+    only: Only | None = None,
 ) -> Generator[tuple[int, ExaminedVideo], None, None]:
     """Yield the index of a path and its examined video as each is done.
 
@@ -173,10 +185,12 @@ def predict_unordered(
     to remove temporary files.
     """
     refused = refused or {}
-    anomaly = load_anomaly(run.folder)
+    only = only if run.config.is_detector else "anomaly"
+    unusual = load_unusual(run.folder)
+    anomaly = unusual.motion
     for number, path in enumerate(paths):
         if path in refused:
-            yield number, ExaminedVideo(_undecidable(run, path, refused[path]), anomaly)
+            yield number, ExaminedVideo(_undecidable(run, path, refused[path], only), anomaly)
     numbers = [number for number, path in enumerate(paths) if path not in refused]
     usable = [paths[number] for number in numbers]
     settings = Settings.from_json(run.config.extraction)
@@ -191,23 +205,29 @@ def predict_unordered(
     ):
         for n, video in extracted:
             if isinstance(video, Rejected):
-                yield numbers[n], ExaminedVideo(_undecidable(run, usable[n], video), anomaly)
+                yield numbers[n], ExaminedVideo(_undecidable(run, usable[n], video, only), anomaly)
                 continue
             clips = tuple(read_shard(folder, video.shard).values())
             (folder / video.shard).unlink()
             seen = f"sha256:{video.metadata.sha256}" in training_keys
-            examined = _examine(run, usable[n], video.metadata, clips, backbone, anomaly, seen=seen)
-            yield numbers[n], examined
+            yield (
+                numbers[n],
+                _examine(run, usable[n], video.metadata, clips, backbone, unusual, only, seen=seen),
+            )
 
 
 def _undecidable(
-    run: Run, path: Path, why: Rejected, warnings: Sequence[str] = (), sha256: str = ""
+    run: Run,
+    path: Path,
+    why: Rejected,
+    only: Only | None,
+    warnings: Sequence[str] = (),
+    sha256: str = "",
 ) -> Prediction:
     reason = f"{why.reason}: {why.detail}" if why.detail else why.reason
     warning = " ".join([*run.config.warnings, *warnings])
-    return Prediction(
-        str(path), UNDECIDABLE, None, run.config.threshold, 0, reason, warning, sha256=sha256
-    )
+    threshold = None if only == "anomaly" else run.config.threshold
+    return Prediction(str(path), UNDECIDABLE, None, threshold, 0, reason, warning, sha256=sha256)
 
 
 def _examine(
@@ -216,42 +236,65 @@ def _examine(
     metadata: Probe,
     clips: tuple[Arrays, ...],
     backbone: Backbone,
-    anomaly: Anomaly,
+    unusual: Unusual,
+    only: Only | None,
     *,
     seen: bool,
 ) -> ExaminedVideo:
-    embedded = [embed_clip(arrays, backbone, run.config.options) for arrays in clips]
+    options = _options(run, unusual, only)
+    embedded = [embed_clip(arrays, backbone, options) for arrays in clips]
     motion = tuple(arrays["motion"] for arrays in embedded)
-    x = torch.from_numpy(  # (N, L, D) float32
-        np.stack([join_streams(arrays, run.config.streams) for arrays in embedded])
-    )
-    with torch.inference_mode():
-        logits = run.ensemble(x).double().numpy()  # (N,)
-    probability = float(run.probabilities(logits.mean()))
+    rate = Settings.from_json(run.config.extraction).rate(metadata.fps)
+    quantiles = {} if only == "detector" else unusual.of_video(embedded, rate)
     warnings = [SEEN_IN_TRAINING_WARNING] if seen else []
-    if anomaly.is_unfamiliar(motion):
-        warnings.append(UNFAMILIAR_MOTION_WARNING)
     why = Rejected("no number came out")
-    prediction = _undecidable(run, path, why, warnings, metadata.sha256)
-    if not np.isnan(probability):
-        verdict = run.verdict(probability)
-        quantile, strangest = anomaly.of_video(motion)
+    if only == "anomaly":
+        prediction = _undecidable(run, path, why, only, warnings, metadata.sha256)
+        verdict = (UNUSUAL if is_unusual(quantiles) else USUAL) if quantiles else None
+    else:
+        x = torch.from_numpy(  # (N, L, D) float32
+            np.stack([join_streams(arrays, run.config.streams) for arrays in embedded])
+        )
+        with torch.inference_mode():
+            logits = run.ensemble(x).double().numpy()  # (N,)
+        probability = float(run.probabilities(logits.mean()))
+        if unusual.motion.is_unfamiliar(motion):
+            warnings.append(UNFAMILIAR_MOTION_WARNING)
+        prediction = _undecidable(run, path, why, only, warnings, metadata.sha256)
+        verdict = None if np.isnan(probability) else run.verdict(probability)
+        if verdict:
+            prediction = dataclasses.replace(
+                prediction, probability=probability, streams=stream_shares(run, x)
+            )
+    if verdict:
+        quantile, strangest = unusual.motion.of_video(motion)
         prediction = dataclasses.replace(
             prediction,
             verdict=verdict,
-            probability=probability,
             clips=len(clips),
             reason="too close to call" if verdict == UNDECIDABLE else "",
             anomaly=quantile,
             strangest=strangest,
-            streams=stream_shares(run, x),
+            unusual=quantiles,
         )
-    return ExaminedVideo(prediction, anomaly, metadata, clips, motion)
+    return ExaminedVideo(prediction, unusual.motion, metadata, clips, motion)
+
+
+def _options(run: Run, unusual: Unusual, only: Only | None) -> Options:
+    """Return the options to embed a clip: the streams that the head and the scores use."""
+    everything = Options.from_json(run.config.embedding)
+    used = set() if only == "anomaly" else set(run.config.options.streams)
+    if only != "detector":
+        used |= unusual.streams
+    streams = tuple(stream for stream in everything.streams if stream in used)
+    return dataclasses.replace(everything, streams=streams, augment=())
 
 
 def sentence(prediction: Prediction) -> str:
     """Format a prediction as one line, and a line for each warning about the video."""
-    if prediction.probability is None:
+    if prediction.verdict in (UNUSUAL, USUAL):
+        return _unusual_sentence(prediction) + _warning_lines(prediction)
+    if prediction.probability is None or prediction.threshold is None:
         return f"{one_line(prediction.path)}: undecidable ({one_line(prediction.reason)})"
     reason = f" ({prediction.reason})" if prediction.reason else ""
     motion = ""
@@ -260,11 +303,33 @@ def sentence(prediction: Prediction) -> str:
             f"; motion stranger than {percent(prediction.anomaly)} of real training videos "
             f"({prediction.strangest})"
         )
+    others = ""
+    if len(prediction.unusual) > 1:
+        others = f"\n  real training videos that are less unusual: {_shares(prediction)}"
     return (
         f"{one_line(prediction.path)}: {prediction.verdict}{reason}, probability of being fake "
         f"{prediction.probability:.3f} (called fake from {prediction.threshold:.3f} on){motion}"
-        + "".join(f"\n  WARNING: {warning}" for warning in video_warnings(prediction))
+        f"{others}" + _warning_lines(prediction)
     )
+
+
+def _unusual_sentence(prediction: Prediction) -> str:
+    decisive = COMBINED if COMBINED in prediction.unusual else "motion"
+    return (
+        f"{one_line(prediction.path)}: {prediction.verdict}, "
+        f"{percent(prediction.unusual[decisive])} of real training videos are less unusual (called "
+        f"unusual above {percent(UNUSUAL_QUANTILE)}, which does not say whether it is fake)\n"
+        f"  by score: {_shares(prediction)}"
+        + (f"; motion: {prediction.strangest}" if prediction.strangest else "")
+    )
+
+
+def _shares(prediction: Prediction) -> str:
+    return ", ".join(f"{name} {percent(share)}" for name, share in prediction.unusual.items())
+
+
+def _warning_lines(prediction: Prediction) -> str:
+    return "".join(f"\n  WARNING: {warning}" for warning in video_warnings(prediction))
 
 
 def video_warnings(prediction: Prediction) -> list[str]:

@@ -45,11 +45,12 @@ class ResultsFile:
     before it was read; the run's folder and digest.
     """
 
-    def __init__(self, path: Path, run: Run) -> None:
+    def __init__(self, path: Path, run: Run, *, by_detector: bool = True) -> None:
         check_suffix(path)
         self.path = Path(os.path.realpath(path))  # a link stays one when the file is replaced
         self._is_csv = path.suffix.lower() == ".csv"
         self._run_columns = {"run": str(run.folder.resolve()), "run_sha256": digest_of(run)}
+        self._by_detector = by_detector
         self._states: dict[str, FileState] = {}
 
     def __enter__(self) -> "ResultsFile":
@@ -171,6 +172,12 @@ class ResultsFile:
                 f"(sha256 {str(row['run_sha256'])[:12]}), not of {ours['run']} "
                 f"(sha256 {ours['run_sha256'][:12]})",
                 "give another file with -o",
+            )
+        if (row["threshold"] not in (None, "")) != self._by_detector:
+            kind, way_out = ("without", "add") if self._by_detector else ("of", "leave out")
+            raise SettingsError(
+                f"{self.path} holds results {kind} the detector",
+                f"give another file with -o, or {way_out} --only anomaly",
             )
 
 

@@ -121,8 +121,8 @@ def _explain(run: Run, examined: ExaminedVideo, backbone: Backbone, path: Path) 
     ]
     clips.sort(key=lambda clip: float(clip.times[0]))
     scales = colour_scales(clips)
-    curves = curves_of(clips, prediction.threshold, load_band(run.folder))
-    leans_fake = (prediction.probability or 0.0) >= prediction.threshold
+    curves = curves_of(clips, run.config.threshold, load_band(run.folder))
+    leans_fake = (prediction.probability or 0.0) >= run.config.threshold
     moments = find_key_moments(clips, curves, anomaly, fake=leans_fake)
     with whole_file(path) as temporary:
         video = write_evidence_video(clips, scales, temporary, max_bytes=MAX_VIDEO_BYTES)

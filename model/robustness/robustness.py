@@ -196,7 +196,9 @@ def _predict(
             perturb, perturbation=perturbation, settings=settings, n_frames=run.config.frames
         )
     with contextlib.closing(
-        predict_unordered(run, list(usable.values()), backbone, pool, change=change)
+        predict_unordered(
+            run, list(usable.values()), backbone, pool, change=change, only="detector"
+        )
     ) as examined:
         for number, video in examined:
             prediction = video.prediction

@@ -45,7 +45,7 @@ class Config:
     embedding: dict[str, Any]
     widths: dict[str, int]  # stream → number of its features, in the head's order
     training: TrainingSettings
-    n_heads: int  # one per fold
+    n_heads: int  # one per fold; 0 if fitted on real videos alone
     trials: int
     seed: int
     temperature: float  # a probability is the sigmoid of logit / temperature
@@ -58,6 +58,12 @@ class Config:
     threshold_warning: str = ""  # if it cannot guarantee max_fpr
     trajectory: tuple[str, ...] = ()  # its columns, if the head uses it, such as "flow 4 turn"
     strength: float | None = None  # C of the statistics head, chosen on the validation folds
+    n_folds: int = 0  # of a run without heads; temperature, threshold and margin say nothing then
+
+    @property
+    def is_detector(self) -> bool:
+        """Whether there is a head; a run fitted on real videos alone has none."""
+        return self.n_heads > 0
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -197,6 +203,15 @@ def seal(folder: Path) -> None:
     """Write ``SHA256SUMS`` of the files that a verdict depends on."""
     present = [name for name in CHECKSUMMED if (folder / name).is_file()]
     write_sums(folder, {name: sha256_of(folder / name) for name in present})
+
+
+def check_detector(config: Config, folder: Path, what: str) -> None:
+    """Raise `SettingsError` if a run has no detector, which ``what`` needs."""
+    if not config.is_detector:
+        raise SettingsError(
+            f"{what} needs a detector, and {folder} has none: it was fitted on real videos alone",
+            "fit a run on real and fake videos",
+        )
 
 
 def digest_of(run: Run) -> str:

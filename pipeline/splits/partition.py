@@ -104,8 +104,9 @@ def folds(
 ) -> list[tuple[Ints, Ints]]:
     """Return at most k pairs of indices to train and to validate, without a common key.
 
-    Every fold has both labels on both sides. A video validates in one fold, or in none if it
-    straddles; a fold trains on all videos that share no key with those it validates.
+    Every fold has both labels on both sides, or the one that all videos have. A video validates in
+    one fold, or in none if it straddles; a fold trains on all videos that share no key with those
+    it validates.
 
     Raises:
         SettingsError: k is below 2, or the keys do not allow two folds.
@@ -125,12 +126,12 @@ def folds(
         sides = place(members, counts, np.full(n, 1 / n), np.full(M, NO_SIDE))
         inside = members @ np.eye(n)[sides]  # (E, n)
         parts = [inside == 0, inside == members.sum(1)[:, None]]  # training, validation
-        if all((part.T @ counts > 0).all() for part in parts):
+        if all((part.T @ counts > 0)[:, counts.any(0)].all() for part in parts):
             train, val = (part[graph.set_of_video].T for part in parts)  # (n, N)
             return [(np.flatnonzero(t), np.flatnonzero(v)) for t, v in zip(train, val, strict=True)]
     raise SettingsError(
         f"The {M} identities of {len(labels)} videos do not allow two folds "
-        "with real and fake videos on both sides.",
+        f"with {'real and fake ' * (len(set(labels)) > 1)}videos on both sides.",
         "Add videos of other people, or train without cross-validation.",
     )
 

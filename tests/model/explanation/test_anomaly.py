@@ -13,7 +13,6 @@ from model.evaluation.controls import EXPLAINED
 from model.evaluation.evaluation import evaluate
 from model.explanation.anomaly import (
     ANOMALY,
-    CLIP_TITLES,
     fit_anomaly,
     load_anomaly,
     read_motion,
@@ -145,7 +144,7 @@ def test_what_drives_it_is_named_with_its_sign_and_its_share(usual):
 
 def test_the_parts_are_the_mahalanobis_distance(usual):
     (density, *_), rng = usual.clips, np.random.default_rng(2)
-    x = density.centre + rng.normal(size=(20, len(CLIP_TITLES))) * density.scale
+    x = density.centre + rng.normal(size=(20, 2 * len(NAMES))) * density.scale
     x[:5, 3] = np.nan
     away = (x - density.centre) / density.scale - density.mean
     for row, parts in zip(away, density.parts(x), strict=True):
