@@ -82,7 +82,8 @@ def fit_gaussian(x: npt.NDArray[Any]) -> Gaussian:
 
     x = x.astype(np.float32)
     k = min(N_COMPONENTS, max(1, min(x.shape) // 2))
-    pca = PCA(k, random_state=0).fit(x)
+    with np.errstate(invalid="ignore"):  # of equal vectors, whose variance is 0
+        pca = PCA(k, random_state=0).fit(x)
     least = MIN_VARIANCE * float(x.var(0).mean()) + np.finfo(np.float32).tiny
     rest = np.array(max(float(pca.noise_variance_), least), np.float64)
     variances = np.maximum(pca.explained_variance_.astype(np.float64), rest)
