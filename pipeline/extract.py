@@ -325,6 +325,12 @@ def main(
         **settings,  # type: ignore[arg-type]
     )
     corpus = read_corpus(videos, layout, follow_links=follow_links)
+    if not any(video.label for video in corpus):
+        click.echo(
+            "note: there is no fake video: model.fit can then only learn what is usual among real "
+            "ones",
+            err=True,
+        )
     # After all checks of arguments: it may download a model, or compile kernels.
     if isinstance(crop, FaceCrop):
         model = find_model(face_detector)

@@ -177,18 +177,15 @@ def _train(
 
 
 def unusual_controls(run: Run, cache: Cache) -> tuple[list[Control], dict[str, str]]:
-    """Return a control for each score of `Unusual`, and name → why one is absent."""
+    """Return a control for each score of a run, and control → why a cache does not allow it."""
     unusual = load_unusual(run.folder)
     found: dict[tuple[str, ...], dict[str, Floats]] = {}
     available = unusual.available(cache)
     names = (*available, *([COMBINED] if available == unusual.names else []))
     absent = {
-        control: "the cache lacks what it needs"
-        if name in unusual.names
-        else "the run has none: it is of an earlier version, its clips are too short, or its "
-        "embeddings lack what it needs"
-        for name, control in UNUSUAL_SCORES.items()
-        if name not in (*names, COMBINED)
+        UNUSUAL_SCORES[name]: f"{cache.folder} lacks what it needs"
+        for name in unusual.names
+        if name not in available
     }
 
     def score(data: Sequences, name: str) -> Floats:

@@ -46,7 +46,7 @@ def read_corpus(
         SettingsError: a root is missing, a folder has no label, a CSV file or a dataset's list
             cannot be read, roots disagree about a file, or the prescribed splits leak.
         OSError: a folder cannot be read.
-        NothingUsable: there is no video, or there are only real or only fake ones.
+        NothingUsable: there is no video, or no real one.
     """
     guard = _LinkGuard(roots, follow_links)
     by_path: dict[Path, Video] = {}
@@ -68,7 +68,7 @@ def read_corpus(
                     "list it once",
                 )
     videos = sorted(by_path.values(), key=lambda video: os.fsencode(video.path))
-    _check_both_labels(", ".join(map(str, roots)), videos)
+    _check_real_ones(", ".join(map(str, roots)), videos)
     group_keys, given = [video.group_keys for video in videos], [video.given for video in videos]
     if leaks := find_leaks(group_keys, given, [str(video.path) for video in videos]):
         raise SettingsError(
@@ -290,13 +290,13 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - must not follow links, as resolve() does
 
 
-def _check_both_labels(searched: str, videos: Sequence[Video]) -> None:
+def _check_real_ones(searched: str, videos: Sequence[Video]) -> None:
     labels = {v.label for v in videos if looks_like_video(v.path) and not v.leads_to}
     n_outside = sum(bool(video.leads_to) for video in videos)
     if not labels:
         raise _no_video(searched, n_outside)
-    if len(labels) == 1:
-        raise _no_video(searched, n_outside, LABEL_NAMES[1 - labels.pop()])
+    if REAL not in labels:
+        raise _no_video(searched, n_outside, LABEL_NAMES[REAL])
 
 
 def _no_video(searched: str, n_outside: int, label: str = "") -> NothingUsable:

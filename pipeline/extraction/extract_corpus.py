@@ -60,7 +60,7 @@ def extract(
         finished cache; its ``rejected()`` lists every other file and the reason.
 
     Raises:
-        NothingUsable: no real or no fake video is left.
+        NothingUsable: no video is left, or none of a label that the corpus has.
         SettingsError: the folder was begun with other settings or other videos.
         IntegrityError: shards are missing, and their videos or the libraries have changed.
     """
@@ -128,9 +128,11 @@ def _write_cache(
         hashes += [one.hashes for one in metadata.values()]
         if (seconds := shards[task.shard].seconds.get(task.video_id)) is not None:
             timing.append([task.video_id, len(metadata) * task.n_frames, seconds])
-    if {clip.label for clip in clips} != {0, 1}:
+    labels = {video.label for video in videos}
+    if {clip.label for clip in clips} != labels:
+        needed = "real and fake ones are" if len(labels) > 1 else "at least one is"
         raise NothingUsable(
-            f"{len(tasks)} of {len(videos)} files are usable, real and fake ones are needed"
+            f"{len(tasks)} of {len(videos)} files are usable, {needed} needed"
             f" ({tally(rejection.reason for rejection in rejected.values())})",
             f"{folder / 'rejected.csv'} says what is wrong with each",
         )
