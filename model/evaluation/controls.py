@@ -22,6 +22,7 @@ from tqdm import tqdm
 from features.backbones import resolve_device
 from model.explanation.anomaly import UNUSUAL_QUANTILE
 from model.explanation.unusual import COMBINED, load_unusual
+from model.explanation.unusual import EXPLAINED as EXPLAINED_SCORES
 from model.fitting import training_folds
 from model.run.per_video_scores import by_video
 from model.run.run import Run, digest_of
@@ -66,12 +67,11 @@ EXPLAINED = {
     ANOMALY: "How far a video's motion is from that of real training videos; it never saw a fake. "
     "Its scores are distances, not probabilities. A video is called fake if it moves more "
     f"strangely than {100 * UNUSUAL_QUANTILE:g}% of the real training videos.",
-    UNUSUAL_SCORES["trajectory"]: "The same of how the backbone's maps step, cell by cell.",
-    UNUSUAL_SCORES["stall"]: "How unlikely frames and steps are among those of real training "
-    "videos (Ben Hayun et al., 2026). It never saw a fake either.",
-    UNUSUAL_SCORES["d3"]: "How little the length of the embedding's steps changes (Zheng et al., "
-    "2025). It is not trained; real training videos give the threshold.",
-    UNUSUAL_SCORES[COMBINED]: "The mean of the quantiles of all scores that never saw a fake.",
+    **{
+        UNUSUAL_SCORES[name]: f"{text[0].upper()}{text[1:]}; it never saw a fake either."
+        for name, text in EXPLAINED_SCORES.items()
+        if name != "motion"
+    },
     SHUFFLED: "The same head on the same streams, but with the moments of every clip in random "
     "order, in training and in test.",
     ALONE["flow"]: "The same head on the embeddings of optical flow alone.",

@@ -14,7 +14,7 @@ STALL and D3 depend on the time step. A clip is thinned to the whole number of r
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,13 @@ Embedded = Mapping[str, npt.NDArray[Any]]  # of one clip, as `embed_clip` return
 
 SCORES = ("motion", "trajectory", "stall", "d3")
 COMBINED = "combined"  # the mean of the quantiles of all scores
+EXPLAINED = {
+    "motion": "how far the motion descriptors are from those of real videos",
+    "trajectory": "how far the steps of the backbone's maps are from those of real videos",
+    "stall": "how unlikely frames and steps of the embedding are (STALL, Ben Hayun et al., 2026)",
+    "d3": "how little the length of the embedding's steps changes (D3, Zheng et al., 2025)",
+    COMBINED: "the mean of the quantiles above",
+}
 UNUSUAL, USUAL = "unusual", "usual"
 STEPS_PER_SECOND = 8
 MIN_STEPS_PER_SECOND = 6  # of what thinning can give; slower rows have neither STALL nor D3
@@ -86,7 +93,7 @@ class Unusual:
 
     def reference(self, name: str) -> Floats:
         """Return the values of real training videos, ascending; empty if there is no such score."""
-        if density := {"motion": self.motion, "trajectory": self.trajectory}.get(name):
+        if density := self._densities.get(name):
             return density.reference
         return self.references.get(name, np.empty(0))
 
@@ -99,16 +106,13 @@ class Unusual:
 
         ``rate`` is that of the clip's frames per second.
         """
-        found = {"motion": float(self.motion.distances([embedded["motion"]])[0])}
-        if self.trajectory and "trajectory" in embedded:
-            found["trajectory"] = float(self.trajectory.distances([embedded["trajectory"]])[0])
+        found = {
+            name: float(density.distances([embedded[name]])[0])
+            for name, density in self._densities.items()
+            if name in embedded
+        }
         if self.stream in embedded:
-            z = thinned(embedded[self.stream], embedded["rows"], rate)
-            if self.stall:
-                likely = log_likelihoods(self.stall.frames, self.stall.steps, z)
-                found["stall"] = float(unlikelihood(self.stall, likely))
-            if "d3" in self.references:
-                found["d3"] = steadiness(z)
+            found |= self._of_rows(thinned(embedded[self.stream], embedded["rows"], rate))
         return {name: found[name] for name in self.names if name in found}
 
     def of_videos(self, cache: Cache, clips: Sequence[Clip]) -> dict[str, Floats]:
@@ -117,17 +121,33 @@ class Unusual:
         `COMBINED` is among them if the cache has what all scores need; unlike that of `quantiles`
         it is the mean itself.
         """
-        rate_of, keys = _rate_of(cache), self._keys(cache)
-        of_clips = [
-            self.of_clip({key: cache.read(clip, key) for key in keys}, rate_of(clip))
-            for clip in clips
-        ]
         names = self.available(cache)
         found = {
-            name: by_video(clips, np.array([one[name] for one in of_clips]))[2] for name in names
+            name: density.distances(cache.read(clip, name) for clip in clips)
+            for name, density in self._densities.items()
+            if name in names
         }
+        if over_embeddings := [name for name in names if name not in found]:
+            read = _reader(cache, self.stream)
+            of_clips = [self._of_rows(read(clip)) for clip in clips]
+            found |= {name: np.array([one[name] for one in of_clips]) for name in over_embeddings}
+        of_videos = {name: by_video(clips, found[name])[2] for name in names}
         if COMBINED in self.references and names == self.names:
-            found[COMBINED] = self._combined(found)
+            of_videos[COMBINED] = self._combined(of_videos)
+        return of_videos
+
+    @property
+    def _densities(self) -> dict[str, Anomaly]:
+        return {"motion": self.motion} | (
+            {"trajectory": self.trajectory} if self.trajectory else {}
+        )
+
+    def _of_rows(self, z: Floats) -> dict[str, float]:
+        """Return STALL's and D3's value of the thinned embeddings of a clip, (M, D)."""
+        found = {"d3": steadiness(z)}
+        if self.stall:
+            likely = log_likelihoods(self.stall.frames, self.stall.steps, z)
+            found["stall"] = float(unlikelihood(self.stall, likely))
         return found
 
     def _combined(self, values: Mapping[str, Floats]) -> Floats:
@@ -137,16 +157,11 @@ class Unusual:
 
     def available(self, cache: Cache) -> tuple[str, ...]:
         """Return the names of the scores for which a cache has what they need."""
-        keys = self._keys(cache)
-        needed = {"motion": "motion", "trajectory": "trajectory"}
-        return tuple(name for name in self.names if needed.get(name, self.stream) in keys)
-
-    def _keys(self, cache: Cache) -> list[str]:
-        """Return the datasets of a cache that the scores read."""
-        keys = ["motion", "rows"]
-        if self.trajectory and trajectory_names(cache) == self.trajectory.names:
-            keys.append("trajectory")
-        return [*keys, *({self.stream} & set(cache.settings["streams"]))]
+        there = {"motion": True}
+        if self.trajectory:
+            there["trajectory"] = trajectory_names(cache) == self.trajectory.names
+        embedded = self.stream in cache.settings["streams"]
+        return tuple(name for name in self.names if there.get(name, embedded))
 
     def quantiles(self, values: Mapping[str, float]) -> dict[str, float]:
         """Return score → share of real training videos less unusual than a video, and `COMBINED`.
@@ -249,18 +264,13 @@ def _fit_over_embeddings(
     cache: Cache, stream: str, training: Sequences, folds: Sequence[tuple[Indices, Indices]]
 ) -> tuple[Stall | None, Floats, Floats]:
     """Fit STALL; return it, None if all clips are too short, and N values of it and of D3."""
-    rate_of, clips = _rate_of(cache), training.clips
+    read, clips = _reader(cache, stream), training.clips
     pairs = real_folds(training, folds)
     real = np.unique(np.concatenate([rows for pair in pairs for rows in pair]))
     most = max(2, MAX_ROWS_FITTED // len(real))
-
-    def read(n: int) -> Floats:
-        embeddings, rows = (cache.read(clips[n], key) for key in (stream, "rows"))
-        return thinned(embeddings, rows, rate_of(clips[n]))
-
     frames, steps = {}, {}
     for n in real.tolist():
-        z = read(n)
+        z = read(clips[n])
         frames[n], steps[n] = _evenly(z, most), _evenly(steps_of(z), most)
     likely, d3 = np.full((len(clips), 2), np.nan), np.full(len(clips), np.nan)
     gaussians: list[tuple[Gaussian, Gaussian]] = []
@@ -272,7 +282,7 @@ def _fit_over_embeddings(
             fitted = fit_gaussian(of_frames), fit_gaussian(of_steps)
             gaussians.append(fitted)
         for n in unseen.tolist():
-            z = read(n)
+            z = read(clips[n])
             d3[n] = steadiness(z)
             if fitted:
                 likely[n] = log_likelihoods(fitted[:1], fitted[1:], z)
@@ -293,14 +303,19 @@ def _evenly(x: Floats, most: int) -> npt.NDArray[np.float32]:
     return x[rows].astype(np.float32)
 
 
-def _rate_of(cache: Cache) -> Any:
-    """Return a function from a clip to its frames per second.
+def _reader(cache: Cache, stream: str) -> Callable[[Clip], Floats]:
+    """Return a function that reads a clip's thinned embeddings, (M, D).
 
-    The embedding cache has no timestamps: the rate of the file or, if it was resampled, that of the
+    An embedding cache has no timestamps: the rate of the file or, if it was resampled, that of the
     extraction stands for them.
     """
     settings = Settings.from_json(json.loads(cache.attrs["source_settings"]))
-    return lambda clip: settings.rate(clip.fps)
+
+    def read(clip: Clip) -> Floats:
+        embeddings, rows = cache.read(clip, stream), cache.read(clip, "rows")
+        return thinned(embeddings, rows, settings.rate(clip.fps))
+
+    return read
 
 
 def _mean_known(values: Sequence[float]) -> float:

@@ -25,6 +25,7 @@ from model.explanation.exact_split import (
 from model.explanation.explain import explain_clip
 from model.explanation.faithfulness import Faithfulness
 from model.explanation.occlusion_over_time import load_band
+from model.explanation.unusual import EXPLAINED
 from model.prediction.predict_videos import ExaminedVideo, video_warnings
 from model.reports.evidence_video import (
     FAKE_COLOUR,
@@ -179,6 +180,7 @@ def _template_values(
         "warnings": [*run.config.warnings, *video_warnings(examined.prediction)],
         "config": run.config,
         "confusion": confusion_in_test(run),
+        "scores": EXPLAINED,
         "n_reference": len(examined.anomaly.reference),
         "report": report,
         "player": _player_values(report) if report else {},

@@ -115,6 +115,9 @@ def test_the_verdict_is_that_of_predict(detector, unseen, in_process, tmp_path):
     for stream, share in alone.streams.items():
         assert f"{stream}{share:+.2f}" in text
     assert f"more strangely than {int(100 * alone.anomaly + 1e-9)}% of" in text
+    assert len(alone.unusual) > 2
+    for name, share in alone.unusual.items():
+        assert f"{name}{int(100 * share + 1e-9)}%" in text
     for driver in alone.strangest.split(", "):
         assert driver.rsplit(" ", 2)[0] in text
 
