@@ -68,7 +68,8 @@ EXPLAINED = {
     "Its scores are distances, not probabilities. A video is called fake if it moves more "
     f"strangely than {100 * UNUSUAL_QUANTILE:g}% of the real training videos.",
     **{
-        UNUSUAL_SCORES[name]: f"{text[0].upper()}{text[1:]}; it never saw a fake either."
+        UNUSUAL_SCORES[name]: f"{text[0].upper()}{text[1:]}; it never saw a fake either. A video "
+        "too short or too slow for it counts as the median real one."
         for name, text in EXPLAINED_SCORES.items()
         if name != "motion"
     },
@@ -193,7 +194,10 @@ def unusual_controls(run: Run, cache: Cache) -> tuple[list[Control], dict[str, s
         if ids not in found:
             found.clear()  # the scores of one split are asked for one after the other
             found[ids] = unusual.of_videos(cache, data.clips)
-        return found[ids][name]
+        values = found[ids][name]
+        if name == "motion" or not np.isfinite(values).any():
+            return values
+        return np.where(np.isfinite(values), values, np.median(unusual.reference(name)))
 
     controls = [
         Control(

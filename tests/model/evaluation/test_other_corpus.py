@@ -10,11 +10,11 @@ import pytest
 from model.evaluate import main as evaluate_command
 from model.evaluation.controls import (
     ALONE,
-    ANOMALY,
     CONTROLS,
     MEAN_POOL,
     METADATA,
     SHUFFLED,
+    UNUSUAL_SCORES,
     absent_controls,
     control,
     load_controls,
@@ -26,6 +26,8 @@ from model.run.run import load_run, seal
 from model.training.sequences import load_sequences
 from pipeline.common.csv_files import read_csv
 from pipeline.common.errors import SettingsError
+
+NEVER_SAW_A_FAKE = [name for score, name in UNUSUAL_SCORES.items() if score != "trajectory"]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def test_all_videos_of_another_corpus_are_evaluated_by_the_runs_threshold(
     )
     assert found["warnings"] == []
     assert found["cache_sha256"] == elsewhere.sha256
-    assert set(found["controls"]) == {MEAN_POOL, METADATA, ANOMALY, SHUFFLED}
+    assert set(found["controls"]) == {MEAN_POOL, METADATA, *NEVER_SAW_A_FAKE, SHUFFLED}
     assert set(found["absent_controls"]) == set(ALONE.values())
     assert set(found["comparisons"]["all"]) == set(found["controls"])
     assert len(found["verdicts"]) == 2
@@ -131,7 +133,7 @@ def test_the_controls_are_those_that_were_trained_with_the_run(run_folder, elsew
 @pytest.mark.usefixtures("numbers_only")
 def test_controls_can_be_left_out(run_folder, elsewhere):
     evaluation = evaluate_elsewhere(load_run(run_folder), elsewhere, controls=False)
-    assert set(evaluation.metrics) == {DETECTOR, MEAN_POOL, METADATA, ANOMALY}
+    assert set(evaluation.metrics) == {DETECTOR, MEAN_POOL, METADATA, *NEVER_SAW_A_FAKE}
     assert evaluation.absent[SHUFFLED] == "not asked for"
 
 
@@ -155,7 +157,7 @@ def test_without_the_old_cache_it_works_all_the_same(run_folder, elsewhere, run_
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["all"]["accuracy"]["n"] == 24
-    assert set(found["controls"]) == {ANOMALY}
+    assert set(found["controls"]) == set(NEVER_SAW_A_FAKE)
     for name in (MEAN_POOL, METADATA, SHUFFLED):
         assert "what to train it on is not there" in found["absent_controls"][name]
 

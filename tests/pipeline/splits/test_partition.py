@@ -296,7 +296,7 @@ def test_wrong_columns_are_refused():
 
 @quick
 @given(corpora(), st.integers(2, 5))
-def test_folds_share_no_identity_and_have_both_labels(corpus, k):
+def test_folds_share_no_identity_and_have_all_labels(corpus, k):
     ids, labels = corpus
     try:
         parts = folds(ids, labels, k)
@@ -306,7 +306,7 @@ def test_folds_share_no_identity_and_have_both_labels(corpus, k):
     for train, val in parts:
         who_trains = {i for v in train for i in ids[v]}
         assert not who_trains & {i for v in val for i in ids[v]}
-        assert {labels[v] for v in train} == {labels[v] for v in val} == {0, 1}
+        assert {labels[v] for v in train} == {labels[v] for v in val} == set(labels)
     validated = [v for _, val in parts for v in val]
     assert len(validated) == len(set(validated))
 
@@ -331,8 +331,11 @@ def test_linked_actors_give_folds_of_like_size():
 def test_fewer_folds_where_identities_are_few():
     ids = [frozenset({f"p{i // 2}"}) for i in range(6)]
     assert len(folds(ids, [0, 1] * 3, 5)) == 3
-    with pytest.raises(SettingsError, match="do not allow two folds"):
-        folds(ids, [0] * 6, 5)
+    assert len(folds(ids, [0] * 6, 5)) == 3
+    with pytest.raises(SettingsError, match="do not allow two folds with real and fake videos"):
+        folds(ids, [0] * 5 + [1], 5)
+    with pytest.raises(SettingsError, match="do not allow two folds with videos"):
+        folds(ids[:2], [0] * 2, 5)
     with pytest.raises(SettingsError, match="cannot validate"):
         folds(ids, [0, 1] * 3, 1)
 
