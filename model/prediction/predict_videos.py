@@ -103,12 +103,13 @@ def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> B
             f"{run.folder} was trained over {embedding['backbone']} weights from a file",
             "give that file with --weights PATH",
         )
+    described = "trajectory" in run.config.streams or load_unusual(run.folder).trajectory
     backbone = load_backbone(
         embedding["backbone"],
         weights or embedding["weights"],
         device,
         embedding["precision"],
-        embedding.get("depths", ()) if "trajectory" in run.config.streams else (),
+        embedding.get("depths", ()) if described else (),
     )
     if backbone.sha256 != embedding["weights_sha256"]:
         raise IntegrityError(
@@ -242,6 +243,9 @@ def _examine(
     seen: bool,
 ) -> ExaminedVideo:
     options = _options(run, unusual, only)
+    by_head = only != "anomaly" and "trajectory" in run.config.streams
+    if not by_head and (only == "detector" or not unusual.trajectory):
+        backbone = dataclasses.replace(backbone, depths=())
     embedded = [embed_clip(arrays, backbone, options) for arrays in clips]
     motion = tuple(arrays["motion"] for arrays in embedded)
     rate = Settings.from_json(run.config.extraction).rate(metadata.fps)
