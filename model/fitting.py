@@ -17,7 +17,7 @@ from tqdm import tqdm
 from features.backbones import resolve_device
 from model.explanation.anomaly import read_motion
 from model.explanation.occlusion_over_time import band_without_heads, fit_band, save_band
-from model.explanation.unusual import fit_unusual, save_unusual
+from model.explanation.unusual import few_real_warning, fit_unusual, save_unusual
 from model.run.per_video_scores import by_video, write_predictions
 from model.run.plots import plot_training
 from model.run.run import SCHEMA, Config, Run, cache_of, save_run
@@ -142,7 +142,8 @@ def fit(
                 checkpoints=checkpoints,
             )
         ids, labels, logits = by_video(training.clips, fitted.out_of_fold)
-        point = OperatingPoint(temperature=1.0, threshold=1.0)
+        n_real = len({clip.video for clip in training.clips if not clip.label})
+        point = OperatingPoint(temperature=1.0, threshold=1.0, warning=few_real_warning(n_real))
         if has_fakes:
             point = operating_point(labels, logits, max_fpr=max_fpr, abstain=abstain)
         config = Config(

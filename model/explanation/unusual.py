@@ -186,6 +186,17 @@ class Unusual:
         )
 
 
+def few_real_warning(n_real: int) -> str:
+    """Return a warning if `UNUSUAL_QUANTILE` cannot be measured on so few videos, or nothing."""
+    if n_real * (1 - UNUSUAL_QUANTILE) >= 1 - 1e-9:
+        return ""
+    return (
+        f"{100 * UNUSUAL_QUANTILE:g}% of the real training videos cannot be told on {n_real}: real "
+        f"ones will be called unusual more often than {100 * (1 - UNUSUAL_QUANTILE):.2g}% of the "
+        "time."
+    )
+
+
 def is_unusual(quantiles: Mapping[str, float]) -> bool:
     """Return whether a video is more unusual than `UNUSUAL_QUANTILE` of the real ones.
 

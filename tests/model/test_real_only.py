@@ -12,7 +12,7 @@ from model.evaluate import main as evaluate_command
 from model.evaluation.controls import UNUSUAL_SCORES
 from model.explanation.anomaly import UNUSUAL_QUANTILE
 from model.explanation.occlusion_over_time import load_band
-from model.explanation.unusual import COMBINED, load_unusual
+from model.explanation.unusual import COMBINED, few_real_warning, load_unusual
 from model.fit import main as fit_command
 from model.fitting import training_folds
 from model.predict import main as predict_command
@@ -65,6 +65,8 @@ def predict_arguments(chain, run, *paths):
 def test_the_run_says_what_it_is(run, embeddings):
     folder, done = run
     assert "It is no detector: the training split holds real videos alone" in done.stdout
+    assert "WARNING: 95% of the real training videos cannot be told on 8" in done.stderr
+    assert (few_real_warning(19) != "", few_real_warning(20)) == (True, "")
     assert "not evaluated" in done.stdout and "--cache" in done.stdout
     config = read_config(folder)
     assert (config.n_heads, config.n_folds, config.is_detector) == (0, 3, False)
