@@ -130,22 +130,25 @@ def fit(
             plot_tuning(trials, space, folder / "tuning.png")
             n_trials = len(trials)  # the log may hold more, or the time was over
             training = load_training(cache.folder, cache.sha256, settings.streams)
-        to_train = folds if has_fakes else []
-        with tqdm(total=len(to_train), desc="train", unit="fold", disable=None) as bar:
-            fitted = cross_fit(
-                training,
-                to_train,
-                settings,
-                seed=seed,
-                device=device,
-                progress=bar.update,
-                checkpoints=checkpoints,
-            )
+        if has_fakes:
+            with tqdm(total=len(folds), desc="train", unit="fold", disable=None) as bar:
+                fitted = cross_fit(
+                    training,
+                    folds,
+                    settings,
+                    seed=seed,
+                    device=device,
+                    progress=bar.update,
+                    checkpoints=checkpoints,
+                )
+        else:
+            fitted = CrossFit([], settings, np.full(len(training.clips), np.nan))
         ids, labels, logits = by_video(training.clips, fitted.out_of_fold)
         n_real = len({clip.video for clip in training.clips if not clip.label})
         point = OperatingPoint(temperature=1.0, threshold=1.0, warning=few_real_warning(n_real))
         if has_fakes:
             point = operating_point(labels, logits, max_fpr=max_fpr, abstain=abstain)
+        widths = dict(training.widths) if has_fakes else {}
         config = Config(
             schema=SCHEMA,
             cache=str(cache.folder.resolve()),
@@ -153,10 +156,10 @@ def fit(
             frames=int(cache.attrs["frames"]),
             extraction=json.loads(cache.attrs["source_settings"]),
             embedding=cache.settings,
-            widths=dict(training.widths) if has_fakes else {},
+            widths=widths,
             training=settings,
-            n_heads=len(to_train),
-            n_folds=len(folds) - len(to_train),
+            n_heads=len(fitted.folds),
+            n_folds=0 if has_fakes else len(folds),
             trials=n_trials,
             seed=seed,
             temperature=point.temperature,
@@ -172,8 +175,8 @@ def fit(
             },
             leak_warning=leak_warning,
             threshold_warning=point.warning,
-            trajectory=trajectory_columns(cache) if "trajectory" in training.widths else (),
-            strength=fitted.strength,
+            trajectory=trajectory_columns(cache) if "trajectory" in widths else (),
+            strength=fitted.strength if has_fakes else None,
         )
         run = Run(folder, config, fitted.ensemble)
         write_trained_on(folder, training.clips)

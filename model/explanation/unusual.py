@@ -46,7 +46,7 @@ from model.explanation.stall import (
     steps_of,
 )
 from model.run.per_video_scores import by_video
-from model.training.sequences import Sequences
+from model.training.sequences import Sequences, trajectory_columns
 from pipeline.cache import Cache, Clip
 from pipeline.settings import Settings
 
@@ -159,7 +159,7 @@ class Unusual:
         """Return the names of the scores for which a cache has what they need."""
         there = {"motion": True}
         if self.trajectory:
-            there["trajectory"] = trajectory_names(cache) == self.trajectory.names
+            there["trajectory"] = trajectory_columns(cache) == self.trajectory.names
         embedded = self.stream in cache.settings["streams"]
         return tuple(name for name in self.names if there.get(name, embedded))
 
@@ -239,11 +239,6 @@ def unlikelihood(stall: Stall, likely: Floats) -> Floats:
     return 1 - (frames + steps) / 2
 
 
-def trajectory_names(cache: Cache) -> tuple[str, ...]:
-    """Return the names of a cache's trajectory descriptors; older caches have none."""
-    return tuple(json.loads(cache.attrs.get("trajectory", "[]")))
-
-
 def fit_unusual(
     cache: Cache,
     training: Sequences,
@@ -254,7 +249,7 @@ def fit_unusual(
     values: dict[str, Floats] = {}  # score → (N,) by the fold that did not see the clip
     density, values["motion"] = fit_densities(motion, training, folds, NAMES, moments=True)
     trajectory = None
-    if names := trajectory_names(cache):
+    if names := trajectory_columns(cache):
         rows = (cache.read(clip, "trajectory") for clip in training.clips)
         trajectory, values["trajectory"] = fit_densities(rows, training, folds, names)
         if not len(trajectory.reference):

@@ -103,21 +103,22 @@ def backbone_of(run: Run, weights: str | None = None, device: str = "auto") -> B
             f"{run.folder} was trained over {embedding['backbone']} weights from a file",
             "give that file with --weights PATH",
         )
-    described = "trajectory" in run.config.streams or load_unusual(run.folder).trajectory
+    unusual = load_unusual(run.folder)
+    names = run.config.trajectory or (unusual.trajectory.names if unusual.trajectory else ())
     backbone = load_backbone(
         embedding["backbone"],
         weights or embedding["weights"],
         device,
         embedding["precision"],
-        embedding.get("depths", ()) if described else (),
+        embedding.get("depths", ()) if names else (),
     )
     if backbone.sha256 != embedding["weights_sha256"]:
         raise IntegrityError(
             f"these are not the {embedding['backbone']} weights that {run.folder} was trained over",
             f"their sha256 should be {embedding['weights_sha256']}",
         )
-    columns = column_names(run.config.options.streams, backbone.depths)
-    if run.config.trajectory and list(run.config.trajectory) != columns:
+    columns = column_names(_options(run, unusual, None).streams, backbone.depths)
+    if names and list(names) != columns:
         raise IntegrityError(
             f"trajectories have other columns than those that {run.folder} was trained on",
             "embed the corpus again and fit again, or use the version that made the run",

@@ -163,3 +163,14 @@ def test_it_can_be_fitted_again_to_the_same_bytes(run, run_command, tmp_path):
     assert done.exit_code == 0, done.output
     for name in ("anomaly.npz", "band.json", "config.json"):
         assert (tmp_path / "again" / name).read_bytes() == (run[0] / name).read_bytes()
+
+
+def test_the_kind_of_head_that_there_is_not_matters_not(embeddings, run, run_command, tmp_path):
+    """Whatever head is asked for, none is trained."""
+    done = run_command(
+        fit_command, embeddings[0].folder, "-o", tmp_path / "run", "--head", "statistics",
+        "--streams", "trajectory", "--device", "cpu",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    for name in ("anomaly.npz", "band.json", "model.pt"):
+        assert (tmp_path / "run" / name).read_bytes() == (run[0] / name).read_bytes()
