@@ -49,7 +49,7 @@ def main():
             print(f"{name}: {n_train} + {n_val} clips of {n_maps} maps, {device}")
             rows = np.arange(n_train), np.arange(n_train, n_train + n_val)
             for head in ("lstm", "mean"):
-                settings = TrainingSettings(head=head)
+                settings = TrainingSettings(streams=("flow", "motion"), head=head)
                 for workers in (0, 2):
                     compare(cache, rows, settings, device, workers)
 

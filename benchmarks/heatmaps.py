@@ -60,8 +60,7 @@ def main():
             covers = group != "out of fold" and len(curves) < max_curves
             if path not in truth and not covers:
                 continue
-            keys = ("flow", "flow_range", "timestamps", "camera", "frames")
-            arrays = {key: source.read(clip, key) for key in keys}
+            arrays = {key: source.read(clip, key) for key in source.datasets(clip)}
             explained = explain_clip(unseen_run, arrays, backbone, anomaly=anomaly)
             if path in truth:
                 hits.append((clip, box_hits(unseen_run, arrays, explained, clip, truth[path])))
@@ -81,7 +80,7 @@ def by_fold(run):
     training = load_training(cache.folder, cache.sha256, run.config.training.streams)
     folds = training_folds(training, run.config.n_heads, run.config.seed)
     for head, (_, val) in zip(run.ensemble.heads, folds, strict=True):
-        alone = dataclasses.replace(run, ensemble=Ensemble([head], run.ensemble.window).eval())
+        alone = dataclasses.replace(run, ensemble=Ensemble([head], run.ensemble.crop_length).eval())
         for n in val:
             if training.clips[n].label:
                 yield training.clips[n], alone

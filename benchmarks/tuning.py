@@ -34,8 +34,8 @@ def main():
     n_trials = int(sys.argv[2]) if len(sys.argv) > 2 else 20
     seeds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
     held = available_streams(cache)
-    streams = tuple(stream for stream in TrainingSettings().streams if stream in held)
-    start = TrainingSettings(streams=streams, max_epochs=EPOCHS, patience=PATIENCE)
+    streams = tuple(stream for stream in ("flow", "motion") if stream in held)
+    start = TrainingSettings(head="lstm", streams=streams, max_epochs=EPOCHS, patience=PATIENCE)
     data = load_training(cache.folder, cache.sha256, start.streams)
     for scope in SCOPES:
         space = search_space(data.x.shape[1], held, scope=scope)

@@ -102,9 +102,8 @@ def _setting(name: str, kind: "click.ParamType[Any]", text: str) -> Any:
     _setting(
         "--head",
         click.Choice(HEADS),
-        "Temporal model; mean ignores the order of time. statistics: for few videos, a logistic "
-        "regression on mean, spread, extremes and change over time; the folds choose its "
-        "regularisation.",
+        "statistics: a logistic regression on mean, spread, extremes and change over time, whose "
+        "regularisation the folds choose. mean ignores the order of time. The others read it.",
     ),
     _setting(
         "--fusion",

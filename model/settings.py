@@ -18,7 +18,7 @@ Scope = Literal["training", "architecture"]  # which settings tuning searches
 class HeadSettings:
     """Architecture of a head."""
 
-    head: HeadKind = "lstm"  # mean, statistics: a linear model on what they name, over time
+    head: HeadKind = "statistics"  # this and mean: a linear model on what they name, over time
     hidden: int = 64
     layers: int = 1
     bidirectional: bool = False  # LSTM and GRU; the others always are
@@ -35,7 +35,7 @@ class TrainingSettings(HeadSettings):
     batch_size: int = 8
     sequence_length: int = 32  # flow maps in a temporal crop; not of the statistics head
     weight_decay: float = 1e-3
-    streams: tuple[str, ...] = ("flow", "motion")  # joined in this order
+    streams: tuple[str, ...] = ("trajectory",)  # joined in this order
     max_epochs: int = 60  # per fold
     patience: int = 12  # epochs without a better validation loss
 

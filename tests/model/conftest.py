@@ -154,6 +154,7 @@ def easy_corpus():
 
 
 FAST = TrainingSettings(
+    head="lstm",
     hidden=12,
     max_epochs=12,
     patience=4,

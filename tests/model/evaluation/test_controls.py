@@ -64,6 +64,7 @@ def backwards(clip):
 @pytest.mark.slow
 def test_where_only_order_tells_shuffled_time_is_at_chance(backwards, fabricate, tmp_path):
     settings = TrainingSettings(
+        head="lstm",
         hidden=16,
         max_epochs=25,
         patience=25,

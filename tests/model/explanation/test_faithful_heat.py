@@ -57,7 +57,7 @@ def test_covering_the_hottest_cells_takes_the_verdict_away(fitted, sequences, sa
     learned, _ = pairs(sample_videos, LEARNED, rng)
     x = backbone.embed(np.concatenate(learned)).reshape(len(learned), STEPS, -1)
     data = sequences(x, [n % 2 for n in range(len(learned))])
-    shape = TrainingSettings(streams=("flow",), max_epochs=30, sequence_length=STEPS)
+    shape = TrainingSettings(head="lstm", streams=("flow",), max_epochs=30, sequence_length=STEPS)
     trained = cross_fit(data, training_folds(data, 2, 0), shape)
     config = load_run(fitted.folder).config
     config = dataclasses.replace(

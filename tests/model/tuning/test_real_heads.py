@@ -149,7 +149,7 @@ def test_ctrl_c_ends_all_processes_and_the_search_goes_on(small, tmp_path):
         time.sleep(0.05)
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
     found = rows(log)
-    settings = TrainingSettings(max_epochs=1, streams=("flow",))
+    settings = TrainingSettings(head="lstm", max_epochs=1, streams=("flow",))
     fit(
         small, tmp_path / "run", settings=settings, n_folds=2, device="cpu",
         n_trials=len(found) + 1,

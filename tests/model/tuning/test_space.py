@@ -9,7 +9,7 @@ from model.tuning.space import MAX_SEQUENCE_LENGTH, STREAM_SETS, search_space, t
 
 STEPS = 20
 SPACE = search_space(STEPS, ("flow", "motion"))
-START = TrainingSettings()
+START = TrainingSettings(head="lstm", streams=("flow", "motion"))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 300])
@@ -63,6 +63,7 @@ def test_every_head_is_tried():
 
 def test_settings_outside_the_space_become_its_nearest_point():
     settings = TrainingSettings(
+        head="lstm",
         learning_rate=0.5,
         batch_size=100,
         sequence_length=999,

@@ -27,7 +27,7 @@ NARROW = [
 ]
 FOLDS = 3
 TRIALS = 6
-START = TrainingSettings()
+START = TrainingSettings(head="lstm", streams=("flow", "motion"))
 
 
 def hills(settings, fold):
@@ -98,6 +98,8 @@ def test_the_log_has_one_row_per_trial_with_all_that_was_chosen(undisturbed):
     }  # fmt: skip
     for row in found:
         settings = TrainingSettings(
+            head="lstm",
+            streams=("flow", "motion"),
             dropout=float(row["dropout"]),
             hidden=2 ** int(row["log2_hidden"]),
             weight_decay=float(row["weight_decay"]),
