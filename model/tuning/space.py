@@ -16,7 +16,6 @@ LOG2 = "log2_"  # prefix of a dimension that is the logarithm of a setting
 STREAM_SETS = (
     "flow", "motion", "flow+motion", "frames", "flow+frames", "flow+frames+motion",
     "trajectory", "flow+trajectory", "flow+frames+motion+trajectory",
-    "trajectory", "flow+trajectory", "flow+frames+motion+trajectory",
 )  # fmt: skip
 
 
