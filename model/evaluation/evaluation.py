@@ -36,6 +36,7 @@ from pipeline.splits.partition import groups
 
 METRICS = "metrics.json"
 DETECTOR = "detector"
+UNPLOTTED = {UNUSUAL_SCORES[name] for name in SCORES}  # they are plotted combined
 PLOTTED = "test"  # split of the curves and of the verdicts on controls
 ALL = "all"  # stands for all splits of another corpus
 PROBABILITY_METRICS = ("brier", "ece")  # undefined for scores that are not probabilities
@@ -276,7 +277,9 @@ def write_evaluation(
     if plotted and len(set(plotted.labels)) == 2:
         folder, warnings = evaluation.folder, evaluation.warnings
         curves = {
-            name: (plotted.labels, scored.probabilities) for name, scored in plotted.scores.items()
+            name: (plotted.labels, scored.probabilities)
+            for name, scored in plotted.scores.items()
+            if name not in UNPLOTTED
         }
         plot_roc(curves, folder / "roc.png", title, warnings)
         plot_precision_recall(curves, folder / "precision_recall.png", title, warnings)
