@@ -36,7 +36,7 @@ from pipeline.splits.partition import groups
 
 METRICS = "metrics.json"
 DETECTOR = "detector"
-UNPLOTTED = {UNUSUAL_SCORES[name] for name in SCORES}  # they are plotted combined
+UNPLOTTED = {UNUSUAL_SCORES[name] for name in ("trajectory", "stall", "d3")}  # but combined
 PLOTTED = "test"  # split of the curves and of the verdicts on controls
 ALL = "all"  # stands for all splits of another corpus
 PROBABILITY_METRICS = ("brier", "ece")  # undefined for scores that are not probabilities
