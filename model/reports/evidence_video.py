@@ -104,6 +104,16 @@ def draw_panes(clip: ClipEvidence, moment: int, scales: ColourScales) -> dict[st
     return panes
 
 
+def draw_mean_heat(clip: ClipEvidence) -> dict[str, Picture]:
+    """Draw the heat of each stream as a mean over the clip, on the frame in its middle."""
+    frame = clip.arrays["frames"][len(clip.arrays["frames"]) // 2]
+    means = {stream: heat.mean(0) for stream, heat in clip.explanation.heat.items()}
+    return {
+        f"heat-{stream}": _draw_heat(frame, mean, float(np.abs(mean).max()))
+        for stream, mean in means.items()
+    }
+
+
 def flow_colours(grey: npt.NDArray[np.uint8]) -> Picture:
     """Colour a flow map, (H, W) uint8."""
     colours: Any = cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)

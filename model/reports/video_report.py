@@ -36,6 +36,7 @@ from model.reports.evidence_video import (
     EvidenceVideo,
     Picture,
     colour_scales,
+    draw_mean_heat,
     draw_panes,
     flow_colours,
     resize,
@@ -64,6 +65,7 @@ class VideoReport:
 
     clips: Sequence[ClipEvidence]  # ordered by time
     curves: Sequence[Curve]
+    where: Mapping[str, str]  # title → data URI, heat over the first clip
     key_moments: Sequence[tuple[KeyMoment, Mapping[str, str]]]  # with stills: title → data URI
     scales: ColourScales
     video: EvidenceVideo
@@ -132,6 +134,7 @@ def _explain(run: Run, examined: ExaminedVideo, backbone: Backbone, path: Path) 
     return VideoReport(
         clips,
         curves,
+        {TITLES[name]: _data_uri(picture) for name, picture in draw_mean_heat(clips[0]).items()},
         list(zip(moments, stills, strict=True)),
         scales,
         video,

@@ -339,7 +339,7 @@ def test_the_command_fits_tunes_evaluates_and_reports(small, run_command, tmp_pa
     done = run_command(
         fit_command, small.folder, "-o", out, "--tune", 1, "--max-epochs", 2, "--folds", 2,
         "--pooling", "attention", "--bidirectional", "--layers", 2, "--device", "cpu",
-        "--cases", 0,
+        "--head", "lstm", "--streams", "flow,motion", "--cases", 0,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert f"report: {out / 'report.html'}" in done.stdout

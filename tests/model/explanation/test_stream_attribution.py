@@ -18,7 +18,7 @@ X = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 9, 9)).astype(np.f
 def a_run(fitted, fusion) -> Run:
     """A run with untrained heads over three streams."""
     torch.manual_seed(0)
-    heads = [Head(WIDTHS, HeadSettings(hidden=8, fusion=fusion)) for _ in range(2)]
+    heads = [Head(WIDTHS, HeadSettings("lstm", hidden=8, fusion=fusion)) for _ in range(2)]
     for head in heads:
         head.standardise_by(X * 2 + 1, torch.arange(3))
     config = dataclasses.replace(load_run(fitted.folder).config, widths=WIDTHS, temperature=0.5)

@@ -67,6 +67,7 @@ def test_pages_nobody_asked_for_are_left_out_where_weights_are_missing(
 
 def test_the_report_that_training_writes_leads_to_pages_too(chain, tmp_path, run_command):
     untrained = ("--learning-rate", 1e-9, "--max-epochs", 1, "--folds", 2, "--no-controls")
+    untrained += ("--head", "lstm", "--streams", "flow,motion")
     run = tmp_path / "run"
     command = (chain.cache.folder, "-o", run, "--weights", chain.weights, *untrained)
     done = run_command(fit_command, *command, "--device", "cpu", "--cases", 1)

@@ -61,14 +61,14 @@ def test_last_pooling_takes_the_last_step_of_each_direction(kind, bidirectional)
 
 def test_streams_that_are_fused_late_do_not_meet_before_their_logits():
     torch.manual_seed(0)
-    head = Head(WIDTHS, HeadSettings(hidden=8, dropout=0.0, fusion="late")).eval()
+    head = Head(WIDTHS, HeadSettings("lstm", hidden=8, dropout=0.0, fusion="late")).eval()
     x = torch.randn(3, 7, 5)
     flow, motion = head.branches[0](x[..., :3]), head.branches[1](x[..., 3:])
     torch.testing.assert_close(head(x), (flow + motion) / 2)
 
 
 def test_features_are_standardised_by_the_training_clips():
-    head = Head({"flow": 2}, HeadSettings(hidden=4))
+    head = Head({"flow": 2}, HeadSettings("lstm", hidden=4))
     x = torch.randn(150, 4, 2) * torch.tensor([3.0, 0.01]) + torch.tensor([10.0, -1.0])
     x[130:] = 1e6  # not among the training clips
     head.standardise_by(x, torch.arange(130))
@@ -79,7 +79,7 @@ def test_features_are_standardised_by_the_training_clips():
 
 def test_a_feature_that_never_varied_in_training_cannot_take_over_a_verdict():
     torch.manual_seed(0)
-    head = Head({"flow": 6}, HeadSettings(hidden=16, dropout=0.0)).eval()
+    head = Head({"flow": 6}, HeadSettings("lstm", hidden=16, dropout=0.0)).eval()
     x = torch.randn(40, 10, 6)
     x[..., 0] = 0  # a dead channel
     head.standardise_by(x, torch.arange(40))
@@ -111,7 +111,7 @@ def test_a_clip_gets_the_mean_of_its_crops():
 
 def test_an_ensemble_is_the_mean_of_its_heads():
     torch.manual_seed(0)
-    heads = [Head(WIDTHS, HeadSettings(hidden=8)) for _ in range(3)]
+    heads = [Head(WIDTHS, HeadSettings("lstm", hidden=8)) for _ in range(3)]
     ensemble = Ensemble(heads, crop_length=4).eval()
     x = torch.randn(6, 10, 5)
     expected = sum(clip_logits(head, x, 4) for head in heads) / 3
@@ -121,7 +121,7 @@ def test_an_ensemble_is_the_mean_of_its_heads():
 def test_a_verdict_does_not_depend_on_what_else_is_judged_with_it():
     torch.manual_seed(0)
     ensemble = Ensemble(
-        [Head(WIDTHS, HeadSettings(hidden=8)) for _ in range(2)], crop_length=4
+        [Head(WIDTHS, HeadSettings("lstm", hidden=8)) for _ in range(2)], crop_length=4
     ).eval()
     x = torch.randn(6, 10, 5)
     alone = torch.cat([ensemble(clip[None]) for clip in x])

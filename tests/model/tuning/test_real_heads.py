@@ -129,7 +129,8 @@ def children_of(pid):
 def test_ctrl_c_ends_all_processes_and_the_search_goes_on(small, tmp_path):
     command = [
         sys.executable, "-m", "model.fit", small.folder, "-o", tmp_path / "run", "--jobs", "2",
-        "--max-epochs", "1", "--streams", "flow", "--device", "cpu", "--folds", "2",
+        "--head", "lstm", "--max-epochs", "1", "--streams", "flow", "--device", "cpu",
+        "--folds", "2",
     ]  # fmt: skip
     process = subprocess.Popen(
         [*command, "--tune", "500"], stderr=subprocess.PIPE, text=True, start_new_session=True
