@@ -2,10 +2,12 @@
 
 Embeds the flow maps of the videos of a folder, one clip at a time on all cores, with the motion
 descriptors, in turn with a plain loop over torchvision's own model: float32, batches of 32,
-PyTorch's default memory format. Prints medians, the lowest cosine similarity of embeddings, and
-the time for reading the cache. WEIGHTS are ``random:0`` or the path of a state dict.
+PyTorch's default memory format. Prints medians, the lowest cosine similarity of embeddings, the
+time for reading the cache, and what trajectories add to embedding in float32. WEIGHTS are
+``random:0`` or the path of a state dict.
 """
 
+import dataclasses
 import sys
 import tempfile
 import time
@@ -47,9 +49,11 @@ def compare(cache, name, weights):
     kind = architecture(name)
     plain = Plain(kind, load_model(kind, weights)[0])
     clips = cache.clips[:ROUNDS]
-    backbone = load_backbone(name, weights, "cpu", "auto")
+    backbone = load_backbone(name, weights, "cpu", "auto", depths=())
     backbone = checked_on(backbone, cache, FLOW)
-    plain_seconds, our_seconds, read_seconds, similarities = [], [], [], []
+    tracking = load_backbone(name, weights, "cpu")
+    exact = dataclasses.replace(tracking, depths=())
+    plain_seconds, our_seconds, read_seconds, similarities, added = [], [], [], [], []
     for clip in [clips[0], *clips]:  # the first warms up
         begin = time.perf_counter()
         arrays = {key: cache.read(clip, key) for key in KEYS}
@@ -61,6 +65,12 @@ def compare(cache, name, weights):
         begin = time.perf_counter()
         embeddings = embed_clip(arrays, backbone, FLOW)["flow"].astype(np.float32)
         our_seconds.append(time.perf_counter() - begin)
+        seconds = []
+        for network in (exact, tracking):
+            begin = time.perf_counter()
+            embed_clip(arrays, network, FLOW)
+            seconds.append(time.perf_counter() - begin)
+        added.append(seconds[1] / seconds[0] - 1)
         lengths = np.linalg.norm(embeddings, axis=1) * np.linalg.norm(expected, axis=1)
         similarities.append(((embeddings * expected).sum(1) / lengths).min())
     ours, theirs, reading = (
@@ -71,7 +81,8 @@ def compare(cache, name, weights):
         f"{name}, {backbone.precision}: {np.median(ours) / n * 1e3:.1f} ms "
         f"{'a map' if kind.window == 1 else 'a window'}, plain {np.median(theirs) / n * 1e3:.1f}, "
         f"ratio {np.median(theirs / ours):.2f}; cosine similarity {min(similarities):.5f} or more; "
-        f"reading {np.median(reading / ours):.1%} of the time",
+        f"reading {np.median(reading / ours):.1%} of the time; "
+        f"trajectories add {np.median(added[1:]):.0%} to float32",
         flush=True,
     )
 

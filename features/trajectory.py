@@ -91,12 +91,12 @@ class Trajectory:
             if n_before:
                 z = torch.cat([self._last[number], z])
             inside = face_cells(self.face, *of_depth.shape[1:3]).to(z.device)
-            steps = _cell_steps(z, seconds.to(z))
-            rows.append(_describe(z, steps, seconds.to(z), inside)[n_before:])
+            of_cells, whole = _steps(z, seconds.to(z))
+            rows.append(_describe(of_cells, whole, inside)[n_before:])
             last.append(z[-2:].clone())
             if self._keep_cells:
-                of_cells = torch.stack(steps, dim=-1)[n_before:].cpu().numpy()
-                cells.append(of_cells.reshape(n_new, *of_depth.shape[1:3], 3))
+                kept = torch.stack(of_cells, dim=-1)[n_before:].cpu().numpy()
+                cells.append(kept.reshape(n_new, *of_depth.shape[1:3], 3))
         self._rows.append(torch.cat(rows, dim=1))
         self._cells.append(cells)
         self._last, self._n = last, self._n + n_new
@@ -114,37 +114,42 @@ class Trajectory:
         return [np.concatenate(of_depth) for of_depth in zip(*self._cells, strict=True)]
 
 
-def _cell_steps(
+def _steps(
     z: torch.Tensor, seconds: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return length, turn and change of each cell's steps, (m, cells) each, as `COLUMNS` has them.
+) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """Return length, turn and change, as `COLUMNS` has them, of cells and of the whole map.
 
-    NaN where undefined.
+    Of maps (m, cells, C): (m, cells) each, and (m, 1) each; NaN where undefined.
     """
-    length, turn, change = (z.new_full(z.shape[:2], torch.nan) for _ in range(3))
-    if len(z) > 1:
-        steps = z.diff(dim=0)  # (m-1, cells, C)
-        far = steps.norm(dim=2)  # (m-1, cells)
-        length[1:] = _relative(far, z.norm(dim=2)) / seconds[:, None]
-        change[2:] = length[1:].diff(dim=0).abs()
-        products = (steps[1:] * steps[:-1]).sum(2)  # (m-2, cells)
-        turn[2:] = _angle(products, far, length[1:])
+    steps = z.diff(dim=0)  # (m-1, cells, C)
+    far, sizes = steps.norm(dim=2), z.norm(dim=2)  # (m-1, cells), (m, cells)
+    products = (steps[1:] * steps[:-1]).sum(2)  # (m-2, cells)
+    whole = far.norm(dim=1, keepdim=True), sizes.norm(dim=1, keepdim=True)
+    return (
+        _quantities(far, sizes, products, seconds),
+        _quantities(*whole, products.sum(1, keepdim=True), seconds),
+    )
+
+
+def _quantities(
+    far: torch.Tensor, sizes: torch.Tensor, products: torch.Tensor, seconds: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    length, turn, change = (torch.full_like(sizes, torch.nan) for _ in range(3))
+    length[1:] = _relative(far, sizes) / seconds[:, None]
+    change[2:] = length[1:].diff(dim=0).abs()
+    turn[2:] = _angle(products, far, length[1:])
     return length, turn, change
 
 
 def _describe(
-    z: torch.Tensor,
-    cells: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    seconds: torch.Tensor,
-    inside: torch.Tensor,
+    cells: Sequence[torch.Tensor], whole: Sequence[torch.Tensor], inside: torch.Tensor
 ) -> torch.Tensor:
-    """Describe the steps between maps (m, cells, C): (m, COLUMNS)."""
-    whole = _cell_steps(z.flatten(1)[:, None], seconds)  # the map as one cell
+    """Describe m maps from what `_steps` returns: (m, COLUMNS)."""
     length, turn, change = cells
     turn_mean = turn.nanmean(1)
     sharpest = turn.nan_to_num(-1).amax(1)
     columns = (
-        *(of_map[:, 0] for of_map in whole),
+        *(quantity[:, 0] for quantity in whole),
         length.mean(1),
         length.std(1, correction=0),
         length.amax(1),
