@@ -133,6 +133,8 @@ def describe(cache: Cache) -> str:
     if cache.stage == "extract":
         lines.append(f"flow maximum  {_flow_quantiles(cache)}")
     for key, value in sorted(cache.attrs.items()):
+        if key == "trajectory" and (names := json.loads(value)):
+            value = f"{len(names)} columns, {names[0]} to {names[-1]}"
         if key not in ("schema", "stage", "settings"):
             lines.append(f"{key:13} {value}")
     lines.append(f"settings      {json.dumps(cache.settings)}")
