@@ -86,16 +86,12 @@ def chosen_depths(
 
 
 class WithMaps(nn.Module):
-    """A network that also returns its results at some depths, as `Depth.cells` of each.
-
-    It shares the weights of the network. Its call gives (embeddings, map, map ...).
-    """
+    """A network that also returns its results at some depths; it shares the network's weights."""
 
     def __init__(self, model: nn.Module, depths: Sequence[Depth]) -> None:
         super().__init__()
         tensors = (*model.parameters(), *model.buffers())
         self.model = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-        self._depths = tuple(depths)
         self._kept = []
         for depth in depths:
             parent, _, name = depth.path.rpartition(".")
@@ -104,7 +100,7 @@ class WithMaps(nn.Module):
             self._kept.append(kept)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return embeddings, (n, D), and a map of each depth as its module returned it."""
+        """Return embeddings, (n, D), and the result at each depth as its module returns it."""
         embeddings = self.model(x)
         return embeddings, *(kept.result for kept in self._kept)
 
