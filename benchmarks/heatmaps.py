@@ -1,14 +1,16 @@
 """Location and faithfulness of heatmaps.
 
-``python -m benchmarks.heatmaps CLIPS RUN WEIGHTS CORPUS...`` takes a cache of clips of demo corpora
-(data.demo), a run over its embeddings, the backbone's weights (a file, or imagenet), and the
-corpora. No head explains a video that it trained on.
+``python -m benchmarks.heatmaps CLIPS RUN WEIGHTS [CORPUS...]`` takes a cache of clips, a run over
+its embeddings, the backbone's weights (a file, or imagenet), and demo corpora (data.demo), if it is
+of such. No head explains a video that it trained on.
 
-Prints the share of hottest cells, of the hottest fifth, and of all cells (chance) whose middle lies
-in the box of the swapped face: means over videos, with a 95% bootstrap interval over linked videos;
-the same of rankings without a network. Then the log-odds of the verdict that remain when the
-hottest or random cells are covered (deletion) or alone are shown (insertion), and times. The
-environment variables ``LIMIT=N`` and ``CURVES=N`` limit the videos of a group and the curves.
+Prints the share of hottest cells, of the hottest fifth, and of all cells (chance) that are
+manipulated: in a demo corpus those whose middle lies in the box of the swapped face, else those
+where a fake differs from its original, frame by frame. Means over videos, with a 95% bootstrap
+interval over linked videos; the same of rankings without a network. Then the fall of the verdict's
+log-odds if the hottest or random cells are covered; without trajectories also how they remain when
+more cells are covered (deletion) or alone are shown (insertion); and times. The environment
+variables ``LIMIT=N`` and ``CURVES=N`` limit the videos of a group and the curves.
 """
 
 import dataclasses
@@ -17,9 +19,11 @@ import os
 import resource
 import sys
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from features.embedding import embed_clip, half, stream_images
@@ -39,6 +43,10 @@ from pipeline.splits.partition import groups
 
 SHARES = (0.1, 0.2, 0.4, 0.6)  # of cells covered, or shown
 HOTTEST = 0.2  # share of cells
+WAYS = ("hottest", "random")
+BLUR = 2.0  # pixels; differences of compression are smaller than this
+MIN_DIFFERENCE = 6.0  # grey levels
+SHARE_OF_LARGEST = 0.25  # of a clip's largest differences, less than which is no manipulation
 
 
 def main():
@@ -54,20 +62,33 @@ def main():
     limit = int(os.environ.get("LIMIT", "0")) or None
     max_curves = int(os.environ.get("CURVES", "1000"))
     for group, parts in (("out of fold", by_fold(run)), ("test and holdout", unseen(run))):
-        hits, curves = [], []
+        hits, curves, falls = [], [], []
         for clip, unseen_run in islice(parts, limit):
             path = str(Path(names[clip.video]).resolve())
             covers = group != "out of fold" and len(curves) < max_curves
-            if path not in truth and not covers:
+            covers &= "trajectory" not in run.config.streams
+            original = original_of(clip, source) if path not in truth else None
+            if path not in truth and not original and not covers:
                 continue
             arrays = {key: source.read(clip, key) for key in source.datasets(clip)}
-            explained = explain_clip(unseen_run, arrays, backbone, anomaly=anomaly)
+            explained = explain_clip(
+                unseen_run, arrays, backbone, anomaly=anomaly, faithfulness=True
+            )
+            falls += explained.faithfulness.items()
             if path in truth:
-                hits.append((clip, box_hits(unseen_run, arrays, explained, clip, truth[path])))
+                found = partial(inside, arrays, clip, truth[path])
+                hits.append((clip, shares_in(unseen_run, arrays, explained, found)))
+            elif original:
+                found = partial(by_share, differing(source, clip, original))
+                hits.append((clip, shares_in(unseen_run, arrays, explained, found)))
             if covers:
                 curves.append(covering_curve(unseen_run, arrays, explained, backbone))
         print(f"\n{group}: {len(hits)} fakes")
         print_hits(hits)
+        for stream in dict.fromkeys(stream for stream, _ in falls):
+            of_stream = [found for name, found in falls if name == stream]
+            ways = {way: np.median([getattr(f, way) for f in of_stream]) for way in WAYS}
+            print(f"{stream}: median fall of the log-odds, a fifth covered: {ways}")
         if curves:
             print(f"\nremaining log-odds of the verdict, {group}: {len(curves)} clips")
             print_curves(curves)
@@ -92,6 +113,35 @@ def unseen(run):
             yield clip, run
 
 
+def original_of(clip, source):
+    """Return the real clip that a fake was made from, if it is in the cache, else None."""
+    real = (c for c in source.clips if clip.original and not c.label)
+    return next((c for c in real if clip.original in (c.original, c.video)), None)
+
+
+def differing(source, clip, original):
+    """Return where the frames of a fake differ from its original's: (T-1, H, W) bool."""
+    fake, real = (source.read(c, "frames")[1:] for c in (clip, original))
+    (x, y, w, h), (left, top, across, down) = (source.read(c, "crop") for c in (clip, original))
+    height, width = fake.shape[1:3]
+    scale = np.array([across / w, down / h])
+    offset = np.array([(left - x) / w * width, (top - y) / h * height])
+    move = np.column_stack([np.diag(scale), offset]).astype(np.float32)
+    difference = []
+    for one, other in zip(fake, real, strict=True):
+        warped = cv2.warpAffine(other, move, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        apart = cv2.absdiff(one, warped).max(2).astype(np.float32)
+        difference.append(cv2.GaussianBlur(apart, (0, 0), BLUR))
+    found = np.stack(difference)
+    return found > max(MIN_DIFFERENCE, SHARE_OF_LARGEST * np.quantile(found, 0.99))
+
+
+def by_share(region, shape):
+    """Return the cells of which more than half are in a region: (T-1, H, W) to (T-1, h, w)."""
+    maps = [cv2.resize(m, shape[::-1], interpolation=cv2.INTER_AREA) for m in np.float32(region)]
+    return np.stack(maps) > 0.5
+
+
 def inside(arrays, clip, box, shape):
     """Return which cells have their middle in the box of a map's second frame: (T-1, h, w) bool."""
     height, width = shape
@@ -105,11 +155,11 @@ def inside(arrays, clip, box, shape):
     return in_y[:, :, None] & in_x[:, None, :]
 
 
-def box_hits(run, arrays, explained, clip, box):
+def shares_in(run, arrays, explained, truth_at):
     """Return ranking → (hottest cell, hottest fifth, chance) of one video."""
     hits = {}
     for stream, heat in explained.heat.items():
-        truth = inside(arrays, clip, box, heat.shape[1:])
+        truth = truth_at(heat.shape[1:])
         if not truth.any():
             continue
         images = stream_images(arrays, stream, run.config.options)
