@@ -30,7 +30,18 @@ def detector_of(crop: FaceCrop, model: bytes) -> Detector:
 
 
 def _yunet(model: bytes) -> Detector:
-    """Load YuNet (Wu, Peng, Yu, "YuNet: a tiny millisecond-level face detector", 2023)."""
+    detect = yunet(model)
+    return lambda frame: detect(frame)[:, [0, 1, 2, 3, 14]]
+
+
+@functools.lru_cache(maxsize=1)
+def yunet(model: bytes) -> Detector:
+    """Load YuNet (Wu, Peng, Yu, "YuNet: a tiny millisecond-level face detector", 2023).
+
+    Returns:
+        a function from a frame to (N, 15): box; x and y of the eyes, the nose and the corners of
+        the mouth, in pixels; score.
+    """
     content, no_config = np.frombuffer(model, np.uint8), np.zeros(0, np.uint8)
     with _without_warnings():
         network = cv2.FaceDetectorYN.create(
@@ -40,10 +51,8 @@ def _yunet(model: bytes) -> Detector:
     def detect(frame: npt.NDArray[np.uint8]) -> Detections:
         with _without_warnings():
             network.setInputSize((frame.shape[1], frame.shape[0]))
-            faces = network.detect(frame)[1]  # (N, 15): box, five landmarks, score
-        if faces is None:
-            return np.zeros((0, 5))
-        return np.asarray(faces, np.float64)[:, [0, 1, 2, 3, 14]]
+            faces = network.detect(frame)[1]
+        return np.zeros((0, 15)) if faces is None else np.asarray(faces, np.float64)
 
     return detect
 
