@@ -97,13 +97,11 @@ class Renderer:
         whole_mask[y0:y1, x0:x1] = mask
         part = self._drawn(t, to_part, size)
         for look in self.change.looks:
-            part = look(part, t, to_part)
-        before = original[y0:y1, x0:x1].astype(np.float32)
-        part -= before
-        part *= (mask.astype(np.float32) / 255)[..., None]
-        part += before
+            part = look(part.astype(np.float32, copy=False), t, to_part)
+        if part.dtype != np.uint8:
+            part = cv2.add(part, 0.0, dtype=cv2.CV_8U)  # rounded and clipped
         picture = original.copy()
-        picture[y0:y1, x0:x1] = np.clip(np.rint(part), 0, 255)
+        picture[y0:y1, x0:x1] = _blended(part, original[y0:y1, x0:x1], mask)
         return picture, whole_mask
 
     def _mask(self, to_part: Floats, size: tuple[int, int], share: float) -> Mask:
@@ -113,29 +111,32 @@ class Renderer:
         mask = cv2.warpAffine(self.mask, from_canvas[:2], size, flags=cv2.INTER_LINEAR)
         return np.rint(mask * (255 * share)).astype(np.uint8)
 
-    def _drawn(self, t: int, to_part: Floats, size: tuple[int, int]) -> Part:
-        """Take a part from the source frames."""
+    def _drawn(self, t: int, to_part: Floats, size: tuple[int, int]) -> Any:
+        """Take a part from the source frames, (h, w, 3) uint8 or float32."""
         change, source = self.change, self.change.donor or self.clip
         motion = IDENTITY if change.motion is None else change.motion[t]
         moved = motion @ np.linalg.inv(to_part)  # part → head, as drawn
         displaced = self._displacement(t, to_part, size) if change.fields else None
-        drawn: Any = None
-        for at, weight in change.sources or ((np.array([t]), np.ones(1)),):
-            n = min(t, len(at) - 1)
-            pose = source.poses[at[n]]
-            taken = _taken(source.frames[at[n]], pose @ moved, pose, displaced, size)
-            if weight[n] == 1:
-                drawn = taken.astype(np.float32) if drawn is None else drawn + taken
-            else:
-                drawn = (0 if drawn is None else drawn) + taken * np.float32(weight[n])
-        return drawn
+        how = cv2.INTER_LINEAR if change.region == "whole" else cv2.INTER_CUBIC
+        weights: dict[int, float] = {}  # by frame
+        for at, weight in change.sources:
+            weights[int(at[t])] = weights.get(int(at[t]), 0.0) + float(weight[t])
+        total: Any = None
+        for n, weight in (weights or {t: 1.0}).items():
+            pose = source.poses[n]
+            taken = _taken(source.frames[n], pose @ moved, pose, displaced, size, how)
+            if weight == 1:
+                return taken
+            taken = taken * np.float32(weight)
+            total = taken if total is None else total + taken
+        return total
 
     def _displacement(self, t: int, to_part: Floats, size: tuple[int, int]) -> Any:
         """Return the sum of all fields at the part's pixels, (h, w, 2), in head coordinates."""
-        total = sum(one(t) for one in self.change.fields)
-        from_grid = to_part @ _from_grid(len(total))  # type: ignore[arg-type]
+        total = np.sum([one(t) for one in self.change.fields], axis=0)  # (G, G, 2)
+        from_grid = to_part @ _from_grid(len(total))
         return cv2.warpAffine(
-            total,  # type: ignore[call-overload]
+            total,
             from_grid[:2],
             size,
             flags=cv2.INTER_LINEAR,
@@ -144,7 +145,7 @@ class Renderer:
 
 
 def _taken(
-    frame: Picture, from_part: Floats, pose: Floats, displaced: Any, size: tuple[int, int]
+    frame: Picture, from_part: Floats, pose: Floats, displaced: Any, size: tuple[int, int], how: int
 ) -> Any:
     """Interpolate a part of the given size in a frame; ``displaced`` is in head coordinates."""
     if displaced is None:
@@ -152,7 +153,7 @@ def _taken(
             frame,
             from_part[:2],
             size,
-            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            flags=how | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
     width, height = size
@@ -161,7 +162,14 @@ def _taken(
     for axis in (0, 1):
         a, b, c = from_part[axis].astype(np.float32)
         places[..., axis] += (a * x + c) + (b * y)[:, None]
-    return cv2.remap(frame, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(frame, places, None, how, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _blended(part: Any, original: Picture, mask: Mask) -> Any:
+    if mask.min() == 255:
+        return part
+    weight = mask * np.float32(1 / 255)
+    return cv2.blendLinear(part, np.ascontiguousarray(original), weight, 1 - weight)
 
 
 def _shift(x: float, y: float) -> Floats:

@@ -6,6 +6,7 @@ points from the left eye to the right one, y down. A pose is an affine map from 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +35,8 @@ class Clip:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def within_shot(self, times: Floats | Ints) -> Floats | Ints:
-        """Clip times of other frames, (T,), to the shot of each frame."""
+    def within_shot(self, times: Any) -> Any:
+        """Clip times of other frames, (T,), in frames, to the shot of each frame."""
         first = np.searchsorted(self.shots, self.shots, "left")
         last = np.searchsorted(self.shots, self.shots, "right") - 1
         return np.clip(times, first, last)

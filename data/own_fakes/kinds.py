@@ -126,7 +126,8 @@ def flicker(change: Change, clip: Clip, rng: Rng, strength: float) -> Change:
         height, width = part.shape[:2]
         light = noise.standard_normal((5, 5, 3), np.float32) * np.float32(0.4)
         light += noise.standard_normal((5, 5, 1), np.float32)
-        part += np.float32(coarse) * cv2.resize(light, (width, height), interpolation=cv2.INTER_CUBIC)
+        light = cv2.resize(light, (width, height), interpolation=cv2.INTER_CUBIC)
+        part += np.float32(coarse) * light
         rows, columns = (max(2, round(side / grain)) for side in (height, width))
         structure = noise.standard_normal((rows, columns), np.float32) * np.float32(fine)
         part += cv2.resize(structure, (width, height))[..., None]
@@ -138,7 +139,10 @@ def flicker(change: Change, clip: Clip, rng: Rng, strength: float) -> Change:
 def whole(change: Change, clip: Clip, rng: Rng, strength: float) -> Change:
     """Make the whole picture anew: its textures boil and swim, as in generated video."""
     n = len(clip)
-    swims = [_swimming(rng, n, cells, tau) for cells, tau in ((4, rng.uniform(4, 12)), (10, rng.uniform(1, 5)))]
+    swims = [
+        _swimming(rng, n, 4, rng.uniform(4, 12)),
+        _swimming(rng, n, 10, rng.uniform(1, 5)),
+    ]
     sizes = strength * np.array([rng.uniform(0.002, 0.008), rng.uniform(0.001, 0.004)]) * 2 * REACH
 
     def field(t: int) -> np.ndarray:
@@ -151,11 +155,9 @@ def whole(change: Change, clip: Clip, rng: Rng, strength: float) -> Change:
         height, width = part.shape[:2]
         small = cv2.resize(part, (width // 3, height // 3), interpolation=cv2.INTER_AREA)
         base = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-        amount = keep + boil * (amounts(t)[..., :1])
-        part -= base
-        part *= cv2.resize(np.clip(amount, 0, 2), (width, height))[..., None]
-        part += base
-        return part
+        amount = keep + boil * (amounts(t)[..., 0])
+        weight = cv2.resize(np.clip(amount, 0, 2), (width, height))
+        return cv2.blendLinear(part, base, weight, 1 - weight)  # type: ignore[return-value]
 
     return replace(change, region="whole").displaced(field).seen_as(look)
 
@@ -171,7 +173,8 @@ ON_A_FACE: dict[str, Kind] = {
     "flicker": flicker,
 }
 KINDS = ("blend", "drift", "lag", "smooth", "swap", "mouth", "soft", "flicker", "whole")
-# Chance of each kind to join another one, in the order in which they are applied:
+MAX_COMPANIONS = 2
+# Chance of each kind to join another one:
 COMPANIONS = {"blend": 0.25, "drift": 0.4, "lag": 0.15, "smooth": 0.2, "soft": 0.2, "flicker": 0.2}
 
 
@@ -179,8 +182,9 @@ def draw_mixture(first: str, kinds: tuple[str, ...], rng: Rng) -> tuple[str, ...
     """Return a kind and those that join it, in the order of `KINDS`."""
     if first == "whole":
         return ("whole",)
-    joining = {kind for kind, chance in COMPANIONS.items() if rng.random() < chance}
-    return tuple(kind for kind in KINDS if kind == first or kind in joining & set(kinds))
+    joining = [kind for kind, chance in COMPANIONS.items() if rng.random() < chance]
+    joining = [kind for kind in rng.permutation(joining) if kind in kinds and kind != first]
+    return tuple(kind for kind in KINDS if kind in (first, *joining[:MAX_COMPANIONS]))
 
 
 def _similarity(x: float, y: float, scale: float, angle: float) -> Floats:

@@ -21,10 +21,10 @@ from pipeline.video.resize import shrunk
 
 Frames = Sequence[npt.NDArray[np.uint8]]  # (H, W, 3), RGB
 Floats = npt.NDArray[np.float64]
-Points = npt.NDArray[np.complex128]  # x + iy: a similarity is a product and a sum
+Points = npt.NDArray[np.complexfloating[Any, Any]]  # x + iy: a similarity is a product and a sum
 
-LOOKS_PER_SECOND = 8.0
-SEARCHED_SIDE = 480  # pixels, the longer side of a frame that is searched
+LOOKS_PER_SECOND = 6.0
+SEARCHED_SIDE = 400  # pixels, the longer side of a frame that is searched
 MIN_EYE_DISTANCE = 12.0  # pixels; a smaller face has no motion of its own
 MAX_GAP = 0.6  # seconds without a detection, after which the face counts as gone
 RAMP = 0.2  # seconds in which a face that comes or goes is blended in or out
@@ -32,9 +32,8 @@ SMOOTHING = 0.35  # seconds, sigma of what detections add to the tracks
 MAX_JUMP = 0.15  # of the eyes' distance; a detection further off is dropped
 # Optical flow:
 TRACKED_EYE_DISTANCE = 36.0  # pixels to which faces are shrunk
-GRID = np.array(
-    [complex(x, y) for x in np.linspace(-1, 1, 9) for y in np.linspace(-1, 1, 9) if x * x + y * y < 1]
-)  # fmt: skip
+SQUARE = np.add.outer(1j * np.linspace(-1, 1, 9), np.linspace(-1, 1, 9))
+GRID = SQUARE[np.abs(SQUARE) < 1]  # of points that are tracked
 GRID_SIZE = (0.9, 1.1)  # half-axes of the grid, of the eyes' distance
 REACH = 1.9  # half the side of the tracked part, of the eyes' distance
 MIN_TRACKED = 0.5  # share of the grid; below it, the picture was cut
@@ -77,7 +76,7 @@ def follow_face(frames: Frames, rate: float, model: bytes) -> Face:
             present[before : before + gap] = True
     rough = _interpolated(at, found, len(frames))  # (T, 5)
     if np.median(np.abs(rough[:, 1] - rough[:, 0])) < MIN_EYE_DISTANCE:
-        raise Rejected("face too small", f"its eyes are less than {MIN_EYE_DISTANCE:g} pixels apart")
+        raise Rejected("face too small", f"its eyes are less than {MIN_EYE_DISTANCE:g} px apart")
     factors, shifts, shots = _tracks(frames, rough, present)
     points = rough.copy()
     for shot in np.unique(shots):
@@ -91,14 +90,11 @@ def follow_face(frames: Frames, rate: float, model: bytes) -> Face:
         points[inside] = local * factors[inside, None] + shifts[inside, None]
     if not present.any():
         raise Rejected("face leaves", "it cannot be followed")
-    return Face(
-        np.stack([points.real, points.imag], axis=2), _ramps(present, RAMP * rate), shots
-    )  # fmt: skip
+    pairs = np.stack([points.real, points.imag], axis=2)
+    return Face(pairs, _ramps(present, RAMP * rate), shots)
 
 
-def _detections(
-    frames: Frames, rate: float, model: bytes
-) -> tuple[npt.NDArray[np.int64], Points]:
+def _detections(frames: Frames, rate: float, model: bytes) -> tuple[npt.NDArray[np.int64], Points]:
     """Return in which frames one face was found, and its points."""
     detect = yunet(model)
     height, width = frames[0].shape[:2]

@@ -22,6 +22,7 @@ SIDE = round(2 * REACH * PIXELS_PER_UNIT)
 CIRCLE = np.exp(2j * np.pi * np.arange(48) / 48)
 SHARES = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)  # of a self-blended image
 SOFTNESS = (0.04, 0.2)  # sigma of a mask's edge, of the eyes' distance
+FAINTEST = 0.04  # share; less is nothing, so that a mask ends where one sees it end
 ELASTICITY = (0.0, 0.12)  # displacement of a mask's edge, of the eyes' distance
 ELASTIC_SIGMA = 0.3  # of the eyes' distance, over which displacements are alike
 
@@ -70,7 +71,8 @@ def mouth(points: Polygon, rng: Rng) -> Polygon:
     """Return an oval about the mouth, down to the chin or not."""
     middle = points[3:].mean(axis=0)
     half = np.linalg.norm(points[4] - points[3]) / 2
-    across, above, below = half + rng.uniform(0.12, 0.4), rng.uniform(0.25, 0.4), rng.uniform(0.35, 0.7)
+    across = half + rng.uniform(0.12, 0.4)
+    above, below = rng.uniform(0.25, 0.4), rng.uniform(0.35, 0.7)
     y = np.where(CIRCLE.imag < 0, above, below) * CIRCLE.imag
     return middle + np.stack([across * CIRCLE.real, y], axis=1)
 
@@ -91,6 +93,7 @@ def draw_mask(region: Region, points: Polygon, rng: Rng) -> Canvas:
     canvas = _elastic(canvas, rng)
     sigma = float(rng.uniform(*SOFTNESS)) * PIXELS_PER_UNIT
     canvas = cv2.GaussianBlur(canvas, (0, 0), sigma)  # type: ignore[assignment]
+    canvas = np.maximum(0, canvas - FAINTEST) / np.float32(1 - FAINTEST)
     canvas[[0, -1]] = 0
     canvas[:, [0, -1]] = 0
     return canvas

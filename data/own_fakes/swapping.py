@@ -17,12 +17,13 @@ def matching_frames(clip: Clip, donor: Clip) -> Ints:
     cost = np.linalg.norm(shapes[:, None] - others[None, known], axis=2)  # (T, D)
     n = len(known)
     steps = np.arange(-MAX_SKIP, MAX_SKIP + 1)
+    costs = JUMP_COST * np.minimum(abs(steps - 1), abs(steps + 1))
     best = cost[0]
     came_from = np.zeros((len(shapes), n), np.int64)
     for t in range(1, len(shapes)):
         before = np.arange(n)[:, None] - steps  # (D, S)
         valid = (before >= 0) & (before < n)
-        options = best[np.clip(before, 0, n - 1)] + JUMP_COST * np.minimum(abs(steps - 1), abs(steps + 1))
+        options = best[np.clip(before, 0, n - 1)] + costs
         options[~valid] = np.inf
         choice = options.argmin(axis=1)
         came_from[t] = before[np.arange(n), choice]

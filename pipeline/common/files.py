@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-_TEMPORARY = re.compile(r"\.(.+\.(h5|csv|json|png|pt|html|jsonl|md|mp4|mkv)|SHA256SUMS)\.[a-z0-9_]{8}")
+_TEMPORARY = re.compile(
+    r"\.(.+\.(h5|csv|json|png|pt|html|jsonl|md|mp4|mkv)|SHA256SUMS)\.[a-z0-9_]{8}"
+)
 
 
 def sha256_of(path: Path) -> str:

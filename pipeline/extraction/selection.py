@@ -46,6 +46,19 @@ def select(
     return Selection(usable, rejected, n_frames, copies)
 
 
+def not_to_be_opened(videos: Iterable[Video]) -> dict[str, Rejected]:
+    """Return the files, by path, that are no videos by their extension, and links out."""
+    rejected = {}
+    for video in videos:
+        if not looks_like_video(video.path):
+            detail = f"by its extension {video.path.suffix!r}"
+            rejected[str(video.path)] = Rejected("not a video", detail)
+        if video.leads_to:
+            detail = f"a link to {video.leads_to}"
+            rejected[str(video.path)] = Rejected("outside the corpus", detail)
+    return rejected
+
+
 def tally(reasons: Iterable[str]) -> str:
     """Return how often each reason occurs."""
     return ", ".join(f"{n} {reason}" for reason, n in Counter(reasons).most_common())
@@ -54,16 +67,7 @@ def tally(reasons: Iterable[str]) -> str:
 def _probe_all(
     videos: Sequence[Video], workspace: CacheInProgress, settings: Settings, pool: Pool
 ) -> tuple[dict[str, Probe], dict[str, Rejected]]:
-    rejected = {
-        str(video.path): Rejected("not a video", f"by its extension {video.path.suffix!r}")
-        for video in videos
-        if not looks_like_video(video.path)
-    }
-    rejected |= {
-        str(video.path): Rejected("outside the corpus", f"a link to {video.leads_to}")
-        for video in videos
-        if video.leads_to
-    }
+    rejected = not_to_be_opened(videos)
     paths = [video.path for video in videos if str(video.path) not in rejected]
     new = [
         path
