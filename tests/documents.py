@@ -40,6 +40,8 @@ CHANGED = [  # pattern, what is put in its place, why; in this order
 NOT_RUN = {  # a pattern of whole commands: why
     r"git clone .*": "needs a network, and installs; the tests run in what it makes",
     r"make .*": "hours in all; make demo is the commands of the README on more videos",
+    r"python -m data\.fakes .*": "no face is found in a texture; tests/data/own_fakes makes some",
+    r"python -m pipeline\.extract data/own/.*": "it lists what was not made, for the same reason",
     r"python -m data\.demo .*": "tests/data/test_demo.py makes smaller ones",
     r"for i in 1 2 3 4 5; do.*": "five trainings; tests/pipeline/test_split.py makes folds",
     r"source \S+/activate": "the tests run in that environment",
@@ -57,7 +59,7 @@ DOCUMENTS += sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("doc
 MODULES = [
     *("pipeline.extract", "pipeline.split", "pipeline.audit", "pipeline.inspect", "pipeline.pack"),
     *("pipeline.doctor", "features.embed", "model.fit", "model.evaluate", "model.predict"),
-    "data.demo",
+    *("data.demo", "data.fakes"),
 ]
 ABOUT_VIDEOS = re.compile(r"python -m pipeline\.(?!.*-resnet18)")  # needs neither network nor run
 

@@ -122,12 +122,12 @@ class Renderer:
         for at, weight in change.sources:
             weights[int(at[t])] = weights.get(int(at[t]), 0.0) + float(weight[t])
         total: Any = None
-        for n, weight in (weights or {t: 1.0}).items():
+        for n, share in (weights or {t: 1.0}).items():
             pose = source.poses[n]
             taken = _taken(source.frames[n], pose @ moved, pose, displaced, size, how)
-            if weight == 1:
+            if share == 1:
                 return taken
-            taken = taken * np.float32(weight)
+            taken = taken * np.float32(share)
             total = taken if total is None else total + taken
         return total
 

@@ -18,6 +18,7 @@ from data.own_fakes.making import (
     Member,
     finished,
     make_family,
+    remember,
 )
 from data.own_fakes.settings import FakeSettings
 from pipeline.cache.index import check_same_settings
@@ -196,13 +197,23 @@ def _made(
     families: Sequence[Family], rejected: dict[str, Rejected], pool: Pool
 ) -> dict[str, list[Member]]:
     """Make all families that are not finished, the longest first."""
-    made = {family.path: members for family in families if (members := finished(family))}
-    left = [family for family in families if family.path not in made]
+    made: dict[str, list[Member]] = {}
+    left: list[Family] = []
+    for family in families:
+        before = finished(family)
+        if before is None:
+            left.append(family)
+        elif isinstance(before, Rejected):
+            rejected[family.path] = before
+        else:
+            made[family.path] = before
     left.sort(key=lambda family: -family.time_limit)
     with Progress("make", len(left)) as progress:
         for family, result in pool.run(make_family, left, lambda family: family.time_limit):
             if isinstance(result, Rejected):
                 rejected[family.path] = result
+                if not result.temporary:
+                    remember(family, rejected=result.args)
             else:
                 made[family.path] = result
             progress.update(family.path, result)

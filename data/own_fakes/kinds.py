@@ -172,7 +172,17 @@ ON_A_FACE: dict[str, Kind] = {
     "soft": soft,
     "flicker": flicker,
 }
-KINDS = ("blend", "drift", "lag", "smooth", "swap", "mouth", "soft", "flicker", "whole")
+KINDS = (
+    "swap",
+    "blend",
+    "drift",
+    "lag",
+    "smooth",
+    "mouth",
+    "soft",
+    "flicker",
+    "whole",
+)  # as applied
 MAX_COMPANIONS = 2
 # Chance of each kind to join another one:
 COMPANIONS = {"blend": 0.25, "drift": 0.4, "lag": 0.15, "smooth": 0.2, "soft": 0.2, "flicker": 0.2}

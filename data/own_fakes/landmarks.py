@@ -85,7 +85,7 @@ def follow_face(frames: Frames, rate: float, model: bytes) -> Face:
         if not len(looks):
             present[inside] = False
             continue
-        local = (found[looks] - shifts[at[looks], None]) / factors[at[looks], None]
+        local: Points = (found[looks] - shifts[at[looks], None]) / factors[at[looks], None]
         local = _smoothed(at[looks] / rate, local, inside / rate)
         points[inside] = local * factors[inside, None] + shifts[inside, None]
     if not present.any():

@@ -87,19 +87,29 @@ class Family:
         return np.random.default_rng(list(hashlib.sha256(text.encode()).digest()))
 
 
-def finished(family: Family) -> list[Member] | None:
-    """Return the members if they were all made before."""
+def finished(family: Family) -> list[Member] | Rejected | None:
+    """Return the members if they were all made before, or why they could not be made."""
     out = Path(family.out)
     try:
         recipe = json.loads((out / RECIPES / f"{family.id}.json").read_text())
     except (OSError, ValueError):
         return None
+    if recipe["recipe"] != family.recipe:
+        return None
+    if "rejected" in recipe:
+        return Rejected(*recipe["rejected"])
     members = [Member(**m | {"kinds": tuple(m["kinds"])}) for m in recipe["members"]]
     whole = all(
         stamp_of(out / m.path) == m.stamp and (not m.mask or (out / m.mask).is_file())
         for m in members
     )
-    return members if whole and recipe["recipe"] == family.recipe else None
+    return members if whole else None
+
+
+def remember(family: Family, **result: object) -> None:
+    """Note the result of a family for runs that follow."""
+    text = json.dumps({"recipe": family.recipe} | result, indent=1)
+    write_whole(Path(family.out, RECIPES, f"{family.id}.json"), lambda path: path.write_text(text))
 
 
 def make_family(family: Family) -> list[Member]:
@@ -139,8 +149,7 @@ def make_family(family: Family) -> list[Member]:
         Member(name, chosen, mask, maker.donor_id if "swap" in chosen else "", stamp_of(out / name))
         for name, chosen, mask in zip(names, kinds, ["", *masks], strict=True)
     ]
-    text = json.dumps({"recipe": family.recipe, "members": [vars(m) for m in members]}, indent=1)
-    write_whole(out / RECIPES / f"{family.id}.json", lambda path: path.write_text(text))
+    remember(family, members=[vars(member) for member in members])
     return members
 
 

@@ -6,6 +6,7 @@ from data.own_fakes.clip import Clip, Floats, Ints
 
 JUMP_COST = 0.02  # of a step in the donor's clip that differs from one frame, per frame
 MAX_SKIP = 3  # frames of the donor's clip from one moment to the next
+GAINS = (0.6, 1.6)  # smallest and largest change of contrast
 N_COLOUR_FRAMES = 8
 COLOUR_SPOTS = 12  # points along a side of the grid over the face where colours are compared
 
@@ -52,7 +53,7 @@ def matched_colours(clip: Clip, donor: Clip) -> tuple[Floats, Floats]:
     Reinhard et al., "Color transfer between images", 2001, channel by channel.
     """
     wanted, given = _colours_of(clip), _colours_of(donor)
-    gain = np.clip(wanted.std(axis=0) / np.maximum(given.std(axis=0), 1), 0.5, 2)
+    gain = np.clip(wanted.std(axis=0) / np.maximum(given.std(axis=0), 1), *GAINS)
     return np.diag(gain), wanted.mean(axis=0) - gain * given.mean(axis=0)
 
 
