@@ -227,7 +227,18 @@ def _write_lists(
     videos: Mapping[str, Video],
     probes: Mapping[str, Probe],
 ) -> None:
-    people = {probes[path].sha256[:16]: _people(videos[path], probes[path]) for path in probes}
+    swapped = {
+        video
+        for path, members in made.items()
+        for member in members
+        if member.donor
+        for video in (probes[path].sha256[:16], member.donor)
+    }
+    people = {}  # by id
+    for path, video in videos.items():
+        if path in probes:
+            name = probes[path].sha256[:16]
+            people[name] = _people(video, name, named=name in swapped)
     rows = []
     for path in sorted(made, key=lambda path: probes[path].sha256):
         video, members = videos[path], made[path]
@@ -254,6 +265,7 @@ def _write_lists(
     )
 
 
-def _people(video: Video, probe: Probe) -> tuple[str, ...]:
-    """Return who is in a video; without a name, its own id."""
-    return video.identities or (video.original or f"video:{probe.sha256[:16]}",)
+def _people(video: Video, name: str, *, named: bool) -> tuple[str, ...]:
+    """Return who is in a video; if nobody is known, a name only where a swap needs one."""
+    unknown = (video.original or f"video:{name}",) if named or video.original else ()
+    return video.identities or unknown

@@ -63,7 +63,7 @@ def no_detector(faces):
         yield
 
 
-SETTINGS = FakeSettings(per_video=3)
+SETTINGS = FakeSettings(per_video=5)
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +176,9 @@ def test_the_list_is_a_corpus_in_which_pairs_and_swapped_people_are_linked(made)
     assert [video.label for video in videos].count(REAL) == PEOPLE
     assert [video.label for video in videos].count(FAKE) == PEOPLE * SETTINGS.per_video
     rows = {row["path"]: row for row in read_csv(made.list)}
+    swaps = [row["identity"] for row in rows.values() if "swap" in row["manipulation"]]
+    linked = {name.removeprefix("video:") for pair in swaps for name in pair.split(";")}
+    assert linked
     for path, family in made.families.items():
         for member in family:
             row = rows[member.path]
@@ -183,7 +186,12 @@ def test_the_list_is_a_corpus_in_which_pairs_and_swapped_people_are_linked(made)
             assert row["source"] == Path(path).parent.parent.name
             assert row["made_from"] == path
             assert row["manipulation"] == ("own:" + "+".join(member.kinds)) * bool(member.kinds)
-            assert len(row["identity"].split(";")) == 1 + ("swap" in member.kinds)
+            people = [name for name in row["identity"].split(";") if name]
+            if "swap" in member.kinds:
+                assert len(people) == 2
+                assert member.donor in row["identity"]
+            else:  # nobody is known; summaries of caches go on to say so
+                assert len(people) == (row["path"][5:21] in linked)
     originals = [video.original for video in videos]
     assert len(set(originals)) == PEOPLE and all(originals)
 
@@ -223,7 +231,7 @@ def test_paths_and_order_do_not_matter_to_the_bytes(made, real, in_process, tmp_
 
 
 def test_another_seed_makes_other_fakes(made, real, in_process, tmp_path, contents):
-    settings = FakeSettings(per_video=3, seed=1)
+    settings = FakeSettings(per_video=5, seed=1)
     other = make_fakes(read_corpus([real]), tmp_path / "own", settings, b"", in_process)
     assert not set(contents(other.folder / "fake").values()) & set(
         contents(made.folder / "fake").values()
@@ -273,7 +281,7 @@ def test_a_family_that_fails_leaves_no_file(real, in_process, tmp_path, monkeypa
 def test_other_settings_and_other_folders_are_refused(made, real, in_process, tmp_path):
     with pytest.raises(SettingsError, match="seed was 0, now 1"):
         make_fakes(
-            read_corpus([real]), made.folder, FakeSettings(per_video=3, seed=1), b"", in_process
+            read_corpus([real]), made.folder, FakeSettings(per_video=5, seed=1), b"", in_process
         )
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(SettingsError, match="something else"):
