@@ -87,8 +87,11 @@ def main():
         print_hits(hits)
         for stream in dict.fromkeys(stream for stream, _ in falls):
             of_stream = [found for name, found in falls if name == stream]
-            ways = {way: np.median([getattr(f, way) for f in of_stream]) for way in WAYS}
-            print(f"{stream}: median fall of the log-odds, a fifth covered: {ways}")
+            hottest, random = (np.median([getattr(f, way) for f in of_stream]) for way in WAYS)
+            print(
+                f"{stream}, a fifth covered: median fall of the log-odds {hottest:.3f} (hottest), "
+                f"{random:.3f} (random)"
+            )
         if curves:
             print(f"\nremaining log-odds of the verdict, {group}: {len(curves)} clips")
             print_curves(curves)
@@ -115,7 +118,7 @@ def unseen(run):
 
 def original_of(clip, source):
     """Return the real clip that a fake was made from, if it is in the cache, else None."""
-    real = (c for c in source.clips if clip.original and not c.label)
+    real = (c for c in source.clips if clip.original and clip.label and not c.label)
     return next((c for c in real if clip.original in (c.original, c.video)), None)
 
 
