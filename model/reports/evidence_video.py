@@ -109,8 +109,7 @@ def draw_mean_heat(clip: ClipEvidence) -> dict[str, Picture]:
     frame = clip.arrays["frames"][len(clip.arrays["frames"]) // 2]
     means = {stream: heat.mean(0) for stream, heat in clip.explanation.heat.items()}
     return {
-        f"heat-{stream}": _draw_heat(frame, mean, float(np.abs(mean).max()))
-        for stream, mean in means.items()
+        stream: _draw_heat(frame, mean, float(np.abs(mean).max())) for stream, mean in means.items()
     }
 
 

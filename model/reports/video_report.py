@@ -65,7 +65,7 @@ class VideoReport:
 
     clips: Sequence[ClipEvidence]  # ordered by time
     curves: Sequence[Curve]
-    where: Mapping[str, str]  # title → data URI, heat over the first clip
+    where: Mapping[str, str]  # title → data URI, heat over the first clip, if it is faithful
     key_moments: Sequence[tuple[KeyMoment, Mapping[str, str]]]  # with stills: title → data URI
     scales: ColourScales
     video: EvidenceVideo
@@ -134,13 +134,23 @@ def _explain(run: Run, examined: ExaminedVideo, backbone: Backbone, path: Path) 
     return VideoReport(
         clips,
         curves,
-        {TITLES[name]: _data_uri(picture) for name, picture in draw_mean_heat(clips[0]).items()},
+        _where(clips),
         list(zip(moments, stills, strict=True)),
         scales,
         video,
         drivers,
         _parts(run, [clip.explanation.split for clip in clips]),
     )
+
+
+def _where(clips: Sequence[ClipEvidence]) -> dict[str, str]:
+    """Draw the heat of each stream whose hottest cells matter more than random ones."""
+    found = _mean_faithfulness(clips)
+    return {
+        TITLES[f"heat-{stream}"]: _data_uri(picture)
+        for stream, picture in draw_mean_heat(clips[0]).items()
+        if found[stream].hottest > found[stream].random
+    }
 
 
 def _parts(run: Run, splits: Sequence[Split | None]) -> Parts | None:
