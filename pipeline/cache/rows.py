@@ -9,6 +9,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.corpus.labelled_video import FAKE, OWN
+
 Row = TypeVar("Row")
 BLOCK_ROWS = 4096  # read at once, and in one chunk on disk
 _NUMBER_KINDS: dict[Any, str] = {int: "i", float: "f"}  # else text, "S"
@@ -53,6 +55,11 @@ class Clip:
         """Keys shared with the videos that must be on the same side of a split."""
         keys = (*self.identities, self.original, self.footage, f"sha256:{self.source_sha256}")
         return tuple(filter(None, keys))
+
+    @property
+    def is_own_fake(self) -> bool:
+        """Whether data.fakes made it; all other fakes are called real fakes."""
+        return self.label == FAKE and self.manipulation.startswith(OWN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 REAL, FAKE = 0, 1
 LABELS = {"0": REAL, "real": REAL, "1": FAKE, "fake": FAKE}  # in a CSV file
 LABEL_NAMES = ("real", "fake")  # by label
+OWN = "own:"  # begins the manipulation of a fake that data.fakes made: own:blend+drift
 SPLITS = ("train", "test", "val", "holdout")
 _EXTENSIONS = """
     3g2 3gp 264 265 asf avi divx f4v flv gif h264 hevc ivf m2ts m2v m4v mjpeg mjpg mkv mov mp4 mpe
@@ -33,6 +34,23 @@ class Video:
     def group_keys(self) -> tuple[str, ...]:
         """Identities and original, which must not be on two sides of a split."""
         return (*self.identities, *([self.original] if self.original else []))
+
+    @property
+    def is_own_fake(self) -> bool:
+        """Whether data.fakes made it; all other fakes are called real fakes."""
+        return self.label == FAKE and self.manipulation.startswith(OWN)
+
+
+def own_kinds(manipulation: str) -> tuple[str, ...]:
+    """Return the kinds in the manipulation of an own fake; none of another one.
+
+    Example:
+        >>> own_kinds("own:blend+drift"), own_kinds("Deepfakes")
+        (('blend', 'drift'), ())
+    """
+    if not manipulation.startswith(OWN):
+        return ()
+    return tuple(filter(None, manipulation.removeprefix(OWN).split("+")))
 
 
 def looks_like_video(path: Path) -> bool:

@@ -42,24 +42,34 @@ def by_kind(videos: Sequence[Counted]) -> str:
 
 
 def split_rows(videos: Sequence[Counted], splits: Sequence[str | None]) -> list[dict[str, Any]]:
-    """Count ``real``, ``fake`` and ``identities`` of each ``split`` with videos; empty: dropped."""
+    """Count videos and ``identities`` of each ``split`` with videos; empty: dropped.
+
+    ``fake`` leaves out own fakes, which are ``own``.
+    """
     rows = []
     for split in (*SPLITS, ""):
         here = [video for video, s in zip(videos, splits, strict=True) if (s or "") == split]
         labels = Counter(video.label for video in here)
+        own = sum(video.is_own_fake for video in here)
         if here:
-            n = {"real": labels[REAL], "fake": labels[FAKE], "identities": len(identities(here))}
+            n = {"real": labels[REAL], "fake": labels[FAKE] - own, "own": own}
+            n["identities"] = len(identities(here))
             rows.append({"split": split} | n)
     return rows
 
 
 def by_split(videos: Sequence[Counted], splits: Sequence[str | None]) -> str:
-    """Format `split_rows`."""
+    """Format `split_rows`, with a column of own fakes if there are any."""
+    counted = split_rows(videos, splits)
+    columns = {"real": "real", "fake": "fake", "own": "own fakes", "identities": "identities"}
+    if any(row["own"] for row in counted):
+        columns["fake"] = "real fakes"
+    else:
+        del columns["own"]
     rows = [
-        [row["split"] or "none (dropped)", row["real"], row["fake"], row["identities"]]
-        for row in split_rows(videos, splits)
+        [row["split"] or "none (dropped)", *(row[column] for column in columns)] for row in counted
     ]
-    return table(["split", "real", "fake", "identities"], rows)
+    return table(["split", *columns.values()], rows)
 
 
 def split_lines(
@@ -68,10 +78,18 @@ def split_lines(
     """Summarise a split in one line a side; ``how`` has the fields of `Splitting`."""
     lines = []
     rows = {row["split"]: row for row in split_rows(videos, splits)}
+    has_own = any(row["own"] for row in rows.values())
+    why = "they share identities with two sides, or the holdout is full"
+    if has_own and any(row["fake"] for row in rows.values()):
+        why += ", or they are not what this split trains or tests on"
     for split in (*SPLITS, ""):
-        name = split or "in no split (they share identities with two sides, or the holdout is full)"
+        name = split or f"in no split ({why})"
         if split in rows:
-            lines.append(f"  {name}: {rows[split]['real']} real, {rows[split]['fake']} fake")
+            n = rows[split]
+            fakes = (
+                f"{n['fake']} real fakes, {n['own']} own fakes" if has_own else f"{n['fake']} fake"
+            )
+            lines.append(f"  {name}: {n['real']} real, {fakes}")
         elif split in ("test", "val", "holdout") and how[split] and how["by"] == "identity":
             lines.append(f"  {name}: none, the identities do not allow it")
     return lines

@@ -2,18 +2,19 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import click
 import cloup
 
-from pipeline.splits.protocols import Splitting
+from pipeline.splits.protocols import Splitting, TrainOn
 
 SPLIT_HELP = """
 How to split. identity: by the shares below. official: as FaceForensics++, Celeb-DF and DFDC
 publish it, without train and val videos that leak into test. published: the same with its leaks.
-fold:I/K: test on fold I of K. leave-out:NAME: test on this manipulation, train on the others.
-test-on:SOURCE: test on this source, train on the others.
+fold:I/K: test on fold I of K. leave-out:NAME: test on this manipulation, or with own:KIND on all
+own fakes that contain this kind, and train on the others. test-on:SOURCE: test on this source,
+train on the others.
 """
 
 
@@ -21,8 +22,17 @@ def splitting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a split to a command, which gets one `Splitting`."""
 
     @functools.wraps(command)
-    def parsed(split: str, test: float, val: float, holdout: int, seed: int, **others: Any) -> Any:
-        return command(splitting=Splitting(split, test, val, holdout, seed), **others)
+    def parsed(
+        split: str,
+        test: float,
+        val: float,
+        holdout: int,
+        seed: int,
+        train_on: TrainOn | None,
+        **others: Any,
+    ) -> Any:
+        splitting = Splitting(split, test, val, holdout, seed, train_on)
+        return command(splitting=splitting, **others)
 
     return cloup.option_group(
         "Splits (no identity is on two sides)",
@@ -54,5 +64,11 @@ def splitting_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=int,
             default=Splitting.seed,
             help="Another seed, another split.",
+        ),
+        cloup.option(
+            "--train-on",
+            type=click.Choice(get_args(TrainOn)),
+            help="Fakes to train on where data.fakes made some: own, real (all others) or all. "
+            "Tests are on real ones where there are any.  [default: own]",
         ),
     )(parsed)

@@ -1,16 +1,19 @@
 """Protocols of splitting: by identity, as published, or across manipulations or sources.
 
 Videos that share a group key are on one side, except with ``published``.
+
+Where there are own fakes and real ones, the own ones train and the real ones test, each beside the
+real videos that are encoded like them.
 """
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pipeline.common.errors import SettingsError
-from pipeline.corpus.labelled_video import FAKE, Video
-from pipeline.splits.partition import folds, partition
+from pipeline.corpus.labelled_video import FAKE, OWN, Video, own_kinds
+from pipeline.splits.partition import folds, groups, partition
 
 if TYPE_CHECKING:  # splitting itself knows no HDF5
     from pipeline.cache import Clip
@@ -20,6 +23,7 @@ Splits = list[str | None]  # None for a dropped video
 
 UNPARAMETRISED = ("identity", "official", "published")
 PARAMETRISED = ("fold", "leave-out", "test-on")  # "fold:1/5", "leave-out:NAME", "test-on:SOURCE"
+TrainOn = Literal["own", "real", "all"]  # fakes
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,9 @@ class Splitting:
     """Settings of a split.
 
     ``by`` is ``identity``; ``official`` or ``published``, as datasets publish it, without or with
-    its leaks; ``fold:2/5``; ``leave-out:Face2Face``, to test on one manipulation and train on the
-    others; or ``test-on:celebdf``, the same with sources.
+    its leaks; ``fold:2/5``; ``leave-out:Face2Face``, to test on one manipulation (or on all own
+    fakes with ``own:drift`` among their kinds) and train on the others; or ``test-on:celebdf``, the
+    same with sources.
     """
 
     by: str = "identity"
@@ -36,6 +41,7 @@ class Splitting:
     val: float = 0.0
     holdout: int = 1  # videos of each label besides
     seed: int = 0
+    train_on: TrainOn | None = None  # own fakes if there are any
 
     def __post_init__(self) -> None:
         name, _, parameter = self.by.partition(":")
@@ -74,14 +80,19 @@ def split_videos(videos: Videos, names: Sequence[str], how: Splitting) -> Splits
         SettingsError: the videos, their group keys or the fractions do not allow the split.
     """
     name, _, parameter = how.by.partition(":")
+    fakes = {n for n, video in enumerate(videos) if video.label == FAKE}
+    given = [video.given for video in videos]
     if name == "fold":
-        return _fold(videos, how)
+        return _fold(videos, how, _roles(videos, how, fakes, fakes))
     if name == "leave-out":
-        return _leave_out(videos, names, how, parameter)
+        left_out = _left_out(videos, fakes, parameter)
+        roles = _roles(videos, how, fakes - left_out, left_out)
+        return _divide(videos, names, how, given, roles)
     if name == "test-on":
-        return _test_on(videos, names, how, parameter)
+        return _test_on(videos, names, how, parameter, fakes)
+    roles = _roles(videos, how, fakes, fakes).and_also(n for n, split in enumerate(given) if split)
     if name == "identity":
-        return _partition(videos, names, how, [video.given for video in videos])
+        return _divide(videos, names, how, given, roles)
     if not any(video.official for video in videos):
         raise SettingsError(
             "no video here is in an official split",
@@ -89,10 +100,82 @@ def split_videos(videos: Videos, names: Sequence[str], how: Splitting) -> Splits
             "List_of_testing_videos.txt, dataset.json",
         )
     published = [video.given or video.official for video in videos]
-    splits = _partition(videos, names, how, published)
+    splits = _divide(videos, names, how, published, roles)
     if name == "published":
-        return [split or own for split, own in zip(published, splits, strict=True)]
+        splits = [split or own for split, own in zip(published, splits, strict=True)]
+        return roles.applied(splits)
     return splits
+
+
+@dataclass(frozen=True)
+class _Roles:
+    """Rows that may train or validate, and rows that may be tested or held out."""
+
+    train: frozenset[int]
+    test: frozenset[int]
+
+    def and_also(self, rows: Iterable[int]) -> "_Roles":
+        """Allow rows on every side."""
+        rows = frozenset(rows)
+        return _Roles(self.train | rows, self.test | rows)
+
+    def applied(self, splits: Sequence[str | None]) -> Splits:
+        """Drop the videos that are on a side where they may not be."""
+        allowed = {"train": self.train, "val": self.train, "test": self.test, "holdout": self.test}
+        return [s if s and n in allowed[s] else None for n, s in enumerate(splits)]
+
+
+def _roles(videos: Videos, how: Splitting, to_train: set[int], to_test: set[int]) -> _Roles:
+    """Choose from fakes to train and to test: by default own ones train, and real ones test.
+
+    Real videos do both. But where some are originals of own fakes, encoded again like them, and
+    others are not, each trains or tests only beside the fakes that are encoded like it.
+    """
+    own = {n for n, video in enumerate(videos) if video.is_own_fake}
+    fakes = {n for n, video in enumerate(videos) if video.label == FAKE}
+    if how.train_on == "real":
+        train = to_train - own or to_train
+    elif how.train_on == "all":
+        train = to_train
+    else:
+        train = to_train & own or to_train
+    test = to_test - own or to_test
+    originals = {videos[n].original for n in own} - {""}
+    real = {n for n in range(len(videos)) if n not in fakes}
+    like_own = {n for n in real if videos[n].original in originals}
+    others = real - like_own
+
+    def beside(chosen: set[int]) -> frozenset[int]:
+        if not (own and fakes - own and like_own and others):
+            return frozenset(chosen | real)
+        reals = (like_own if chosen & own else set()) | (others if chosen - own else set())
+        return frozenset(chosen | reals)
+
+    return _Roles(beside(train), beside(test))
+
+
+def _divide(
+    videos: Videos, names: Sequence[str], how: Splitting, fixed: Sequence[str | None], roles: _Roles
+) -> Splits:
+    """Split what may be tested, then what may train beside it; people without the latter test."""
+    if len(roles.train) == len(roles.test) == len(videos):
+        return _partition(videos, names, how, fixed)
+    component = groups([video.group_keys for video in videos]).tolist()
+    may_train = {component[n] for n in roles.train}
+    pinned = [
+        split or ("test" if component[n] not in may_train else "") for n, split in enumerate(fixed)
+    ]
+    first = _partition(videos, names, how, pinned, sorted(roles.test))
+    side_of_key = {key: s for n, s in enumerate(first) if s for key in videos[n].group_keys}
+    rows = set(roles.test)
+    for n in roles.train - roles.test:
+        sides = {side_of_key.get(key, fixed[n]) for key in videos[n].group_keys}
+        if not fixed[n] or sides <= {fixed[n]}:  # else it leaks
+            rows.add(n)
+    pinned = [first[n] if n in roles.test else split for n, split in enumerate(fixed)]
+    rest = dataclasses.replace(how, test=0.0, holdout=0)
+    second = _partition(videos, names, rest, pinned, sorted(rows))
+    return roles.applied([first[n] if n in roles.test else split for n, split in enumerate(second)])
 
 
 def _partition(
@@ -131,60 +214,62 @@ def _leaking(videos: Videos, fixed: Sequence[str | None], rows: Collection[int])
     return leaking
 
 
-def _fold(videos: Videos, how: Splitting) -> Splits:
+def _fold(videos: Videos, how: Splitting, roles: _Roles) -> Splits:
     number, of = how.fold
+    rows = sorted(roles.test)
     pairs = folds(
-        [video.group_keys for video in videos], [video.label for video in videos], of, seed=how.seed
-    )
+        [videos[row].group_keys for row in rows], [videos[row].label for row in rows], of,
+        seed=how.seed,
+    )  # fmt: skip
     if len(pairs) < of:
         raise SettingsError(
             f"these identities allow {len(pairs)} folds, not {of}", f"use fold:1/{len(pairs)}"
         )
-    train, test = (rows.tolist() for rows in pairs[number - 1])
-    split_of = dict.fromkeys(train, "train") | dict.fromkeys(test, "test")
+    _, test = pairs[number - 1]
+    tested = {rows[n] for n in test.tolist()}
+    keys = {key for row in tested for key in videos[row].group_keys}
+    train = {n for n in roles.train - tested if keys.isdisjoint(videos[n].group_keys)}
+    split_of = dict.fromkeys(train, "train") | dict.fromkeys(tested, "test")
     return [split_of.get(row) for row in range(len(videos))]
 
 
-def _leave_out(videos: Videos, names: Sequence[str], how: Splitting, left_out: str) -> Splits:
-    """Test on the fakes of one manipulation only, and train on the others only."""
-    _check_present(
-        left_out, {video.manipulation for video in videos if video.label == FAKE}, "manipulation"
-    )
-    tested = {n for n, v in enumerate(videos) if v.label != FAKE or v.manipulation == left_out}
-    given = [video.given for video in videos]
-    first = _partition(videos, names, how, given, sorted(tested))
-    fixed = [first[n] if n in tested else split for n, split in enumerate(given)]
-    without_holdout = dataclasses.replace(how, holdout=0)
-    second = _partition(videos, names, without_holdout, fixed)
-    splits: Splits = []
-    for n, video in enumerate(videos):
-        split = first[n] if n in tested else second[n]
-        allowed = ("test", "holdout") if n in tested else ("train", "val")
-        splits.append(split if video.label != FAKE or split in allowed else None)
-    return splits
+def _left_out(videos: Videos, fakes: set[int], name: str) -> set[int]:
+    """Return the fakes of one manipulation, or the own fakes with all kinds of ``own:KIND``."""
+    kinds = set(own_kinds(name))
+    if kinds:
+        left_out = {n for n in fakes if kinds <= set(own_kinds(videos[n].manipulation))}
+    else:
+        left_out = {n for n in fakes if videos[n].manipulation == name}
+    if not left_out or left_out == fakes:
+        present = {v.manipulation for v in videos if v.label == FAKE and not v.is_own_fake}
+        for n in fakes:
+            present |= {OWN + kind for kind in own_kinds(videos[n].manipulation)}
+        raise _cannot_test_on(name, present, "manipulation")
+    return left_out
 
 
-def _test_on(videos: Videos, names: Sequence[str], how: Splitting, source: str) -> Splits:
+def _test_on(
+    videos: Videos, names: Sequence[str], how: Splitting, source: str, fakes: set[int]
+) -> Splits:
     """Test on all of one source; drop others that share a group key with it."""
-    _check_present(source, {video.source for video in videos}, "source")
-    tested = {key for video in videos if video.source == source for key in video.group_keys}
-    rows = [
-        n
-        for n, video in enumerate(videos)
-        if video.source != source and tested.isdisjoint(video.group_keys)
-    ]
+    present = {video.source for video in videos}
+    if source not in present or len(present) < 2:
+        raise _cannot_test_on(source, present, "source")
+    tested = {n for n, video in enumerate(videos) if video.source == source}
+    roles = _roles(videos, how, fakes - tested, fakes & tested)
+    keys = {key for n in tested for key in videos[n].group_keys}
+    rows = [n for n in sorted(roles.train - tested) if keys.isdisjoint(videos[n].group_keys)]
     given = [video.given for video in videos]
     splits = _partition(videos, names, dataclasses.replace(how, test=0.0), given, rows)
     return [
-        "test" if video.source == source else split
-        for video, split in zip(videos, splits, strict=True)
+        ("test" if n in roles.test else None) if n in tested else split
+        for n, split in enumerate(splits)
     ]
 
 
-def _check_present(name: str, present: Collection[str], what: str) -> None:
-    if name not in present or len(present) < 2:
-        listed = ", ".join(sorted(present)) or "none"
-        raise SettingsError(
-            f"cannot test on the {what} {name!r} and train on others: there is {listed}",
-            f"name one {what} of two or more",
-        )
+def _cannot_test_on(name: str, present: Collection[str], what: str) -> SettingsError:
+    listed = ", ".join(sorted(present)) or "none"
+    return SettingsError(
+        f"cannot test on the {what} {name!r} and train on others: there is {listed}",
+        f"name one {what} of two or more",
+    )

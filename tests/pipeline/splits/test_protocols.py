@@ -70,6 +70,9 @@ def celebs(people=10):
     return videos
 
 
+MIXED = ("A", "B", "own:blend", "own:drift", "own:blend+drift")
+
+
 @st.composite
 def corpora(draw):
     n = draw(st.integers(4, 30))
@@ -81,9 +84,9 @@ def corpora(draw):
             Path(f"{i}.mp4"),
             draw(st.integers(0, 1)),
             draw(ties),
-            draw(st.sampled_from(["", "", "", "train", "test"])),
+            draw(st.sampled_from(["", "", "", "train", "val", "test"])),
             draw(st.sampled_from(["one", "two"])),
-            draw(st.sampled_from(["A", "B"])),
+            draw(st.sampled_from(MIXED)),
             original=draw(st.sampled_from(["", "o1", "o2"])),
             official=draw(sides),
         )
@@ -91,31 +94,61 @@ def corpora(draw):
     ]
 
 
-@settings(deadline=None, max_examples=20)
-@given(
-    corpora(),
-    st.sampled_from(["identity", "official", "leave-out:A", "test-on:one", "fold:1/2"]),
-    st.integers(0, 2),
+PROTOCOLS = st.sampled_from(
+    ["identity", "official", "leave-out:A", "leave-out:own:drift", "test-on:one", "fold:1/2"]
 )
-def test_nothing_straddles_whatever_the_protocol(videos, by, seed):
+TRAIN_ON = st.sampled_from([None, "own", "real", "all"])
+
+
+@settings(deadline=None, max_examples=60)
+@given(corpora(), PROTOCOLS, st.sampled_from([0.0, 0.2]), TRAIN_ON, st.integers(0, 2))
+def test_nothing_straddles_whatever_the_protocol(videos, by, val, train_on, seed):
+    options = {"val": val, "train_on": train_on, "seed": seed}
     try:
-        splits = split(videos, by, seed=seed)
+        splits = split(videos, by, **options)
     except SettingsError:
         return
     assert leaks(videos, splits) == []
-    assert splits == split(videos, by, seed=seed)
+    assert splits == split(videos, by, **options)
+
+
+@settings(deadline=None, max_examples=60)
+@given(corpora(), st.sampled_from(["identity", "official", "fold:1/2"]), st.integers(0, 2))
+def test_own_fakes_train_and_real_ones_test_whoever_is_in_them(videos, by, seed):
+    videos = [dataclasses.replace(video, given="") for video in videos]
+    try:
+        splits = split(videos, by, val=0.0 if by == "fold:1/2" else 0.2, seed=seed)
+    except SettingsError:
+        return
+    fakes = [(v.is_own_fake, s) for v, s in zip(videos, splits, strict=True) if v.label == FAKE]
+    if {own for own, _ in fakes} == {True, False}:
+        assert {s for own, s in fakes if own} <= {"train", "val", None}
+        assert {s for own, s in fakes if not own} <= {"test", "holdout", None}
+
+
+@settings(deadline=None, max_examples=20)
+@given(corpora(), st.sampled_from(["identity", "official", "published", "fold:1/2"]), TRAIN_ON)
+def test_a_corpus_of_own_fakes_alone_is_split_as_any_other(videos, by, train_on):
+    def split_as(manipulation):
+        of_one = [dataclasses.replace(v, manipulation=manipulation) for v in videos]
+        try:
+            return split(of_one, by, train_on=train_on)
+        except SettingsError:
+            return None
+
+    assert split_as("own:blend") == split_as("Deepfakes")
 
 
 @settings(deadline=None, max_examples=20)
 @given(corpora())
-def test_of_splits_that_contradict_test_wins(videos):
+def test_of_splits_that_contradict_test_wins_and_then_validation(videos):
     splits = split(videos)
-    tested = {tie for v in videos if v.given == "test" for tie in v.group_keys}
-    for video, side in zip(videos, splits, strict=True):
-        if video.given == "test":
-            assert side == "test"
-        elif video.given:
-            assert side == (None if tested & set(video.group_keys) else video.given)
+    taken = set()
+    for given_side in ("test", "val", "train"):
+        here = [(v, s) for v, s in zip(videos, splits, strict=True) if v.given == given_side]
+        for video, side in here:
+            assert side == (None if taken & set(video.group_keys) else given_side)
+        taken |= {tie for video, side in here if side for tie in video.group_keys}
 
 
 def test_an_official_split_without_leaks_is_applied_as_it_is():
@@ -177,6 +210,98 @@ def test_a_manipulation_left_out_is_only_tested():
     assert {s for v, s in zip(videos, splits, strict=True) if v.label == REAL} >= {"train", "test"}
 
 
+def own_fakes(videos, kinds=("blend", "drift", "blend+drift")):
+    """Real videos encoded again, and own fakes of them, as data.fakes lists them."""
+    made = []
+    for v in videos:
+        if v.label == REAL:
+            name = f"real/{v.path.stem}.mp4"
+            again = dataclasses.replace(v, path=Path(name), original=f"videos:{name}", official="")
+            made.append(again)
+            made += [
+                dataclasses.replace(
+                    again,
+                    path=Path(f"fake/{v.path.stem}-{n}.mp4"),
+                    label=FAKE,
+                    manipulation=f"own:{kind}",
+                )
+                for n, kind in enumerate(kinds)
+            ]
+    return made
+
+
+def sides(videos, splits, chosen):
+    return Counter(s for v, s in zip(videos, splits, strict=True) if chosen(v))
+
+
+def is_encoded_again(video):
+    return video.original.startswith("videos:")
+
+
+@pytest.mark.parametrize("by", ["identity", "official", "fold:1/4"])
+def test_real_videos_train_or_test_beside_the_fakes_that_are_encoded_like_them(by):
+    videos = [*ffpp(), *own_fakes(ffpp())]
+    splits = split(videos, by)
+    assert leaks(videos, splits) == []
+    again = sides(videos, splits, lambda v: v.label == REAL and is_encoded_again(v))
+    other = sides(videos, splits, lambda v: v.label == REAL and not is_encoded_again(v))
+    assert {"train"} <= set(again) <= {"train", "val", None}
+    assert other["test"] > 0
+    assert set(other) <= {"test", "holdout", None}
+    assert sides(videos, splits, lambda v: v.is_own_fake)["train"] == 3 * again["train"]
+
+
+def test_people_without_own_fakes_all_test_and_those_with_them_all_train():
+    others = celebs()
+    videos = [*own_fakes(ffpp(8, official=False)), *others]
+    splits = split(videos)
+    assert set(splits[: -len(others)]) == {"train"}
+    assert set(splits[-len(others) :]) == {"test"}
+
+
+def test_own_fakes_are_validated_on_and_real_ones_held_out():
+    videos = [*ffpp(official=False), *own_fakes(ffpp(official=False))]
+    splits = split(videos, val=0.2)
+    assert leaks(videos, splits) == []
+    assert sides(videos, splits, lambda v: True)["holdout"] == 2
+    assert sides(videos, splits, lambda v: v.is_own_fake).keys() >= {"train", "val"}
+
+
+@pytest.mark.parametrize(
+    "train_on,own,real",
+    [("own", {"train"}, set()), ("real", set(), {"train"}), ("all", {"train"}, {"train"})],
+)
+def test_it_can_be_chosen_which_fakes_train(train_on, own, real):
+    videos = [*ffpp(), *own_fakes(ffpp())]
+    splits = split(videos, train_on=train_on)
+    assert leaks(videos, splits) == []
+    of_own = sides(videos, splits, lambda v: v.is_own_fake)
+    of_real = sides(videos, splits, lambda v: v.label == FAKE and not v.is_own_fake)
+    assert set(of_own) - {None} == own
+    assert set(of_real) - {None} == real | {"test", "holdout"}
+
+
+def test_splits_that_a_csv_file_prescribes_win_over_the_rule():
+    videos = [*ffpp(2, official=False), *own_fakes(ffpp(2, official=False))]
+    videos = [
+        dataclasses.replace(v, given="train" if v.identities[0] < "ffpp:002" else "test")
+        for v in videos
+    ]
+    assert split(videos) == [video.given for video in videos]
+
+
+@pytest.mark.parametrize("others", [[], ffpp(official=False)])
+def test_an_own_kind_left_out_is_only_tested_also_where_it_is_mixed(others):
+    videos = [*others, *own_fakes(ffpp(official=False))]
+    splits = split(videos, "leave-out:own:drift")
+    assert leaks(videos, splits) == []
+    with_drift = sides(videos, splits, lambda v: "drift" in v.manipulation)
+    without = sides(videos, splits, lambda v: v.manipulation == "own:blend")
+    assert set(with_drift) - {None} == {"test", "holdout"}
+    assert set(without) - {None} == {"train"}
+    assert set(sides(videos, splits, lambda v: v.manipulation in MANIPULATIONS)) <= {None}
+
+
 def test_one_source_tests_and_the_others_train():
     videos = [*ffpp(8), *celebs()]
     tied = Video(Path("x.mp4"), REAL, ("celebdf:id1", "ffpp:strange"), source="ffpp")
@@ -191,6 +316,7 @@ def test_one_source_tests_and_the_others_train():
     "by,match",
     [
         ("leave-out:Deepfake", "there is .*Deepfakes"),
+        ("leave-out:own:drift", "there is .*Deepfakes"),
         ("test-on:dfd", "there is ffpp"),
         ("fold:1/30", "allow .* folds"),
     ],
