@@ -185,7 +185,8 @@ def _improve(problem: _Problem, sides: Ints, steps: int) -> tuple[Ints, float]:
             best, least, idle = now, loss, 0
         else:
             idle += 1
-        if idle > MAX_IDLE_MOVES or not movable.any():
+        moves = movable & (now[:, None] != range(S))
+        if idle > MAX_IDLE_MOVES or not moves.any():
             if least > least_before - 1e-9:
                 break
             now, movable, idle, least_before = best, free, 0, least
@@ -197,9 +198,7 @@ def _improve(problem: _Problem, sides: Ints, steps: int) -> tuple[Ints, float]:
         after = np.broadcast_to(kept, (M, S, S, 2)).copy()  # by key and its new side
         after[row, :, now] -= leave[row, now][:, None]
         after[:, range(S), range(S)] += join
-        losses = np.where(
-            movable & (now[:, None] != range(S)), _loss(after, total, problem), np.inf
-        )
+        losses = np.where(moves, _loss(after, total, problem), np.inf)
         key, side = np.unravel_index(losses.argmin(), losses.shape)
         now, movable = now.copy(), movable.copy()
         now[key], movable[key] = side, False

@@ -162,8 +162,9 @@ def _divide(
         return _partition(videos, names, how, fixed)
     component = groups([video.group_keys for video in videos]).tolist()
     may_train = {component[n] for n in roles.train}
-    pinned = [
-        split or ("test" if component[n] not in may_train else "") for n, split in enumerate(fixed)
+    pinned: Splits = [
+        split or ("test" if component[n] not in may_train else None)
+        for n, split in enumerate(fixed)
     ]
     first = _partition(videos, names, how, pinned, sorted(roles.test))
     side_of_key = {key: s for n, s in enumerate(first) if s for key in videos[n].group_keys}

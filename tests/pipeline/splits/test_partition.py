@@ -347,3 +347,11 @@ def test_groups_are_chains_of_shared_identities():
     ids = [{"a"}, {"x"}, {"a", "b"}, (), {"b", "c"}, (), {"c"}]
     assert groups(ids).tolist() == [0, 1, 0, 2, 0, 3, 0]
     assert groups([]).tolist() == []
+
+
+def test_fixed_splits_are_kept_where_nothing_else_could_move():
+    keys = [{"ann"}, {"cy"}, {"ann", "bo"}, {"bo", "cy"}, {"di"}]
+    fixed = ["val", "val", None, None, "train"]
+    splits = partition(keys, [0, 0, 1, 0, 1], test=0, val=0, holdout=0, fixed=fixed)
+    assert splits[:2] == ["val", "val"]
+    assert not find_leaks(keys, splits)
