@@ -39,6 +39,7 @@ from pipeline.cache import Cache, check_same_settings
 from pipeline.common.csv_files import write_csv
 from pipeline.common.errors import NothingUsable, SettingsError
 from pipeline.common.files import try_lock, write_whole
+from pipeline.corpus.tables import kinds_of_own_fakes
 from pipeline.splits.partition import folds as identity_folds
 
 TRIALS, BEGUN, CHECKPOINTS = "trials.csv", "begun.json", "checkpoints"
@@ -177,6 +178,9 @@ def fit(
             threshold_warning=point.warning,
             trajectory=trajectory_columns(cache) if "trajectory" in widths else (),
             strength=fitted.strength if has_fakes else None,
+            own_kinds=kinds_of_own_fakes(training.clips),
+            saw_real_fakes=not has_fakes
+            or any(clip.label and not clip.is_own_fake for clip in training.clips),
         )
         run = Run(folder, config, fitted.ensemble)
         write_trained_on(folder, training.clips)

@@ -20,6 +20,12 @@ from model.evaluation.controls import (
     Control,
     load_or_train_controls,
 )
+from model.evaluation.own_fakes import (
+    TESTED_ON_OWN_FAKES,
+    apart,
+    on_own_fakes,
+    only_own_fakes,
+)
 from model.evaluation.per_video import VideoResult, video_results
 from model.run.per_video_scores import score_videos, unseen_splits
 from model.run.plots import plot_precision_recall, plot_reliability, plot_roc
@@ -72,6 +78,9 @@ class Scores:
 class Evaluation:
     """Metrics of a run on unseen videos, and everything a report shows beside them.
 
+    Where there are own fakes, a split has a result on these, ``test on own fakes``, apart from that
+    on real ones.
+
     ``metrics``: detector or control → split → metric → `Metric`; ``confusion`` → four counts.
     """
 
@@ -102,9 +111,11 @@ class Evaluation:
     @property
     def verdicts(self) -> list[str]:
         """Sentences on whether the detector beats its most important controls."""
-        comparisons = self.comparisons.get(PLOTTED) or self.comparisons.get(ALL, {})
+        result = plotted(self.comparisons)
+        comparisons = self.comparisons.get(result, {})
+        where = "" if result in (PLOTTED, ALL) else f"{result.capitalize()}: "
         return [
-            sentence(name, comparisons[name], meaning=meaning, otherwise=otherwise)
+            where + sentence(name, comparisons[name], meaning=meaning, otherwise=otherwise)
             for name, (meaning, otherwise) in CONTROL_VERDICTS.items()
             if name in comparisons
         ]
@@ -147,8 +158,10 @@ def evaluate(
             scores[split] = score(run, cache, (split,), split, trained)
             bar.update()
     n_dropped = len({clip.video for clip in cache.clips if not clip.split})
-    evaluation = compare_scores(run, cache, run.folder, scores, absent, n_dropped)
-    write_evaluation(evaluation, cache, scores.get(PLOTTED), "test split")
+    results = results_apart(scores, cache)
+    evaluation = compare_scores(run, cache, run.folder, results, absent, n_dropped)
+    title = "test split" if PLOTTED in results else f"{PLOTTED} split, own fakes"
+    write_evaluation(evaluation, cache, results.get(plotted(results)), title)
     return evaluation
 
 
@@ -181,6 +194,35 @@ def score(
         else:
             absent[control.name] = f"no number came out for some video of {name}"
     return Scores(list(clips.values()), scores, absent, probabilities, distances)
+
+
+def plotted(results: Mapping[str, Any]) -> str:
+    """Return the result that curves and verdicts on controls are of: on real fakes, if on any."""
+    names = (PLOTTED, ALL, on_own_fakes(PLOTTED), on_own_fakes(ALL))
+    return next((name for name in names if name in results), PLOTTED)
+
+
+def results_apart(scores: Mapping[str, Scores], cache: Cache) -> dict[str, Scores]:
+    """Return the scores of each split on real fakes and on own ones, with the same real videos."""
+    clip_of = {clip.video: clip for clip in cache.clips}
+    results = {}
+    for split, found in scores.items():
+        videos = list(found.probabilities)
+        for name, mask in apart(split, [clip_of[video] for video in videos]).items():
+            chosen = {video for video, is_in in zip(videos, mask, strict=True) if is_in}
+            rows = [n for n, clip in enumerate(found.clips) if clip.video in chosen]
+            results[name] = Scores(
+                [found.clips[n] for n in rows],
+                {
+                    key: dataclasses.replace(scored, probabilities=scored.probabilities[rows])
+                    for key, scored in found.scores.items()
+                    if rows
+                },
+                found.absent,
+                {video: found.probabilities[video] for video in videos if video in chosen},
+                {video: d for video, d in found.distances.items() if video in chosen},
+            )
+    return results
 
 
 def _of_videos(data: Sequences, videos: set[str]) -> Sequences:
@@ -246,7 +288,10 @@ def compare_scores(
         ],
         caution=nobody_known(cache.clips),
         leak_warning=run.config.leak_warning,
-        warnings=run.config.warnings,
+        warnings=[
+            *run.config.warnings,
+            *([TESTED_ON_OWN_FAKES] if only_own_fakes(scores) else []),
+        ],
     )
 
 

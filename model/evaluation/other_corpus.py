@@ -14,6 +14,8 @@ from model.evaluation.evaluation import (
     METRICS,
     Evaluation,
     compare_scores,
+    plotted,
+    results_apart,
     score,
     write_evaluation,
 )
@@ -37,6 +39,7 @@ MAY_DIFFER = {  # settings that change neither a pixel nor an embedding of a vid
         "min_frames",
         "frames",
         "clips",
+        "own_fakes",
     },
     "embedding": {"source_sha256", "streams", "augment", "weights", "depths"},
 }
@@ -82,8 +85,10 @@ def evaluate_elsewhere(
         splits = sorted({clip.split for clip in other.clips})
         scores = score(run, other, splits, ALL, trained)
         bar.update()
-    evaluation = compare_scores(run, other, folder, {ALL: scores}, absent)
-    write_evaluation(evaluation, other, scores, f"all of {folder.name}")
+    results = results_apart({ALL: scores}, other)
+    evaluation = compare_scores(run, other, folder, results, absent)
+    title = f"all of {folder.name}" + ("" if ALL in results else ", own fakes")
+    write_evaluation(evaluation, other, results[plotted(results)], title)
     rows = [
         [
             *(video.id, video.split, LABEL_NAMES.index(video.label)),

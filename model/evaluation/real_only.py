@@ -11,6 +11,7 @@ import numpy as np
 from model.evaluation.controls import unusual_controls
 from model.evaluation.evaluation import ALL, METRICS, PROBABILITY_METRICS
 from model.evaluation.other_corpus import check_made_alike, folder_of
+from model.evaluation.own_fakes import TESTED_ON_OWN_FAKES, apart, only_own_fakes
 from model.run.per_video_scores import UNSEEN, by_video
 from model.run.run import Run
 from model.run.trained_on import check_unseen
@@ -88,21 +89,25 @@ def evaluate_real_only(run: Run, cache: Cache, *, allow_leaks: bool = False) -> 
         ids, of_videos, _ = by_video(data.clips, np.zeros(len(data.clips)))
         clips = {clip.video: clip for clip in data.clips}
         linked = groups([clips[video].group_keys for video in ids])
-        coverage[split] = {"videos": len(ids), "fake": int(of_videos.sum())}
-        metrics[split] = {}
+        results = apart(split, [clips[video] for video in ids])
+        for result, rows in results.items():
+            coverage[result] = {"videos": int(rows.sum()), "fake": int(of_videos[rows].sum())}
+            metrics[result] = {}
         for control in controls:
             values = control.score(data)
-            known = np.isfinite(values)
-            if known.any():
-                found = all_metrics(
-                    of_videos[known], values[known], control.threshold, linked[known]
-                )
-                metrics[split][control.name] = {
-                    name: metric
-                    for name, metric in found.items()
-                    if name not in PROBABILITY_METRICS
-                }
-    warnings = list(dict.fromkeys([*run.config.warnings, *filter(None, [leak_warning])]))
+            for result, rows in results.items():
+                known = np.isfinite(values) & rows
+                if known.any():
+                    found = all_metrics(
+                        of_videos[known], values[known], control.threshold, linked[known]
+                    )
+                    metrics[result][control.name] = {
+                        name: metric
+                        for name, metric in found.items()
+                        if name not in PROBABILITY_METRICS
+                    }
+    on_own = TESTED_ON_OWN_FAKES if only_own_fakes(metrics) else ""
+    warnings = list(dict.fromkeys([*run.config.warnings, *filter(None, [leak_warning, on_own])]))
     evaluation = RealOnlyEvaluation(folder, metrics, coverage, absent, warnings)
     _write(evaluation, cache)
     return evaluation

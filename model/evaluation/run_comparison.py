@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from model.evaluation.own_fakes import TESTED_ON_OWN_FAKES, apart, only_own_fakes
 from model.run.per_video_scores import score_videos
 from model.run.run import Run, cache_of
 from model.run.trained_on import check_unseen
@@ -37,6 +38,8 @@ class RunComparison:
 def compare_runs(a: Run, b: Run, *, allow_leaks: bool = False) -> RunComparison:
     """Compare two runs on their common test split; videos are matched by the sha256 of their files.
 
+    If that has own fakes and real ones, the own ones are left out.
+
     Args:
         a: trained run whose cache is at its recorded path.
         b: another one, with other settings, streams or embeddings.
@@ -51,6 +54,9 @@ def compare_runs(a: Run, b: Run, *, allow_leaks: bool = False) -> RunComparison:
     tests: list[dict[str, Clip]] = [
         {clip.source_sha256: clip for clip in cache.clips if clip.split == TEST} for cache in caches
     ]
+    names = [apart(TEST, list(test.values())) for test in tests]
+    if any(len(results) > 1 for results in names):  # real fakes alone: no number is of both
+        tests = [{k: c for k, c in test.items() if not c.is_own_fake} for test in tests]
     warnings = [
         check_unseen(
             run.folder, test.values(), f"the test split of {other.folder}", allow=allow_leaks
@@ -75,7 +81,8 @@ def compare_runs(a: Run, b: Run, *, allow_leaks: bool = False) -> RunComparison:
         Scored(probabilities[1][scored], b.config.threshold),
         groups([clip.group_keys for clip in clips]),
     )
-    all_warnings = [*a.config.warnings, *b.config.warnings, *filter(None, warnings)]
+    on_own = TESTED_ON_OWN_FAKES if any(map(only_own_fakes, names)) else ""
+    all_warnings = [*a.config.warnings, *b.config.warnings, *filter(None, [*warnings, on_own])]
     return RunComparison(
         (str(a.folder), str(b.folder)),
         len(keys),

@@ -85,6 +85,7 @@ def _run_facts(run: Run) -> dict[str, str]:
         "backbone": f"{embedding['backbone']}, {weights}",
         "sha256 of its weights": embedding["weights_sha256"],
         "trained on": str(config.extraction["corpus"]),
+        **({"fakes": config.fakes_trained_on} if config.fakes_trained_on else {}),
         "sha256 of the training cache": config.cache_sha256,
         "threshold": f"{config.threshold:.6f}, {config.threshold_rule}",
         "versions": _join(_versions()),

@@ -11,7 +11,7 @@ from typing import Any
 
 from model.evaluation.controls import EXPLAINED
 from model.evaluation.evaluation import DETECTOR, Evaluation
-from model.evaluation.per_video import OUT_OF_FOLD, WRONG, VideoResult, worst_mistakes
+from model.evaluation.per_video import ENSEMBLE, OUT_OF_FOLD, WRONG, VideoResult, worst_mistakes
 from model.reports.summary import CONFUSION, PARTS, SHOWN, chance, headline
 from model.robustness.table import for_report
 from model.run.per_video_scores import PREDICTIONS, UNSEEN
@@ -79,6 +79,7 @@ def _template_values(run: Run, evaluation: Evaluation) -> dict[str, Any]:
         "curves": _images(evaluation.folder, CURVES),
         "training": _images(evaluation.folder, TRAINING),
         "mistakes": worst_mistakes(evaluation.videos, N_MISTAKES),
+        "n_scored": sum(video.scored_by == ENSEMBLE for video in evaluation.videos),
         "n_wrong": len(worst_mistakes(evaluation.videos, len(evaluation.videos))),
         "cases": pages,
         "more_cases": "python -m model.evaluate "

@@ -24,6 +24,7 @@ SHOWN = (
     "accuracy_decided",
 )
 COMPARED = ("auc_roc", "auc_p_value", "accuracy")  # of the detector and its controls
+MAX_NAME = 40  # characters of a manipulation or source
 PARTS = {"by_manipulation": "manipulation, against all real videos", "by_source": "source"}
 
 
@@ -91,13 +92,12 @@ def _controls(evaluation: Evaluation, split: str) -> list[str]:
 def _parts(parts: Mapping[str, Part], title: str) -> list[str]:
     if not parts:
         return []
-    lines = [
-        f"  by {title}",
-        f"  {'':18}{'real':>6}{'fake':>6}  {'auc_roc':22}{'fakes called fake':22}reals called fake",
-    ]
+    width = max(18, *(1 + len(name[-MAX_NAME:]) for name in parts))
+    columns = f"{'real':>6}{'fake':>6}  {'auc_roc':22}{'fakes called fake':22}reals called fake"
+    lines = [f"  by {title}", f"  {'':{width}}{columns}"]
     for name, part in parts.items():
         lines.append(
-            f"  {name[-17:]:18}{part.real:>6}{part.fake:>6}  {part.auc_roc!s:22}"
+            f"  {name[-MAX_NAME:]:{width}}{part.real:>6}{part.fake:>6}  {part.auc_roc!s:22}"
             f"{part.fakes_called_fake!s:22}{part.reals_called_fake}"
         )
     return lines

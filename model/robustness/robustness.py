@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from features.backbones import Backbone
+from model.evaluation.own_fakes import TESTED_ON_OWN_FAKES, apart, only_own_fakes
 from model.prediction.predict_videos import predict_unordered
 from model.robustness.perturbations import PERTURBATIONS, Perturbation, perturb
 from model.run.per_video_scores import PREDICTIONS, unseen_splits
@@ -91,6 +92,11 @@ def sweep(
     cache = cache_of(run, cache)
     split = unseen_splits(cache)[0]
     clips = list({clip.video: clip for clip in cache.clips if clip.split == split}.values())
+    results = apart(split, clips)  # real fakes first: no number is of both
+    clips = [
+        clip for clip, chosen in zip(clips, next(iter(results.values())), strict=True) if chosen
+    ]
+    on_own = [TESTED_ON_OWN_FAKES] if only_own_fakes(results) else []
     files = find_videos(cache, clips, folder, pool)
     lost = Counter(problem for problem in files.values() if isinstance(problem, str))
     if lost.total() == len(clips):
@@ -115,6 +121,7 @@ def sweep(
             copies = [copy for one in perturbations for copy in scores.get(one, [])]
             write_csv(run.folder / SCORES, header, map(dataclasses.astuple, copies))
     result = _result(run, split, clips, {name: scores[name] for name in perturbations}, lost)
+    result = dataclasses.replace(result, warnings=[*result.warnings, *on_own])
     _write_json(run, provenance | dataclasses.asdict(result))
     points = {
         f"{name} ({outcome.scored})": (outcome.auc_roc, outcome.accuracy)

@@ -58,6 +58,8 @@ class Config:
     threshold_warning: str = ""  # if it cannot guarantee max_fpr
     trajectory: tuple[str, ...] = ()  # its columns, if the head uses it, such as "flow 4 turn"
     strength: float | None = None  # C of the statistics head, chosen on the validation folds
+    own_kinds: tuple[str, ...] = ()  # of the own fakes that it was trained on
+    saw_real_fakes: bool = True  # whether it was trained on others, if it was on any
     n_folds: int = 0  # of a run without heads; temperature, threshold and margin say nothing then
 
     @property
@@ -80,9 +82,23 @@ class Config:
 
     @property
     def warnings(self) -> list[str]:
-        """Warnings for every result: untrained backbone, leaking split, doubtful threshold."""
-        warnings = (weights_warning(self.embedding), self.leak_warning, self.threshold_warning)
+        """Warnings for every result: on backbone, leaks, threshold, and own fakes alone."""
+        only_own = f"It was {self.fakes_trained_on}." if not self.saw_real_fakes else ""
+        warnings = (
+            *(weights_warning(self.embedding), self.leak_warning, self.threshold_warning),
+            only_own,
+        )
         return [warning for warning in warnings if warning]
+
+    @property
+    def fakes_trained_on(self) -> str:
+        """What fakes it was trained on, if own ones are among them; else empty."""
+        if not self.own_kinds:
+            return ""
+        own = f"trained on fakes made of real videos, by: {', '.join(self.own_kinds)}"
+        return (
+            f"{own}; and on real fakes" if self.saw_real_fakes else f"{own}; never saw a deepfake"
+        )
 
     @property
     def threshold_rule(self) -> str:
@@ -128,7 +144,8 @@ def read_config(folder: Path) -> Config:
             )
         training = values.pop("training")
         training = TrainingSettings(**training | {"streams": tuple(training["streams"])})
-        values["trajectory"] = tuple(values.get("trajectory", ()))
+        for key in ("trajectory", "own_kinds"):
+            values[key] = tuple(values.get(key, ()))
         return Config(training=training, **values)
     except SettingsError:
         raise

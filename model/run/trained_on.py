@@ -6,16 +6,21 @@ from pathlib import Path
 from pipeline.cache import Clip
 from pipeline.common.csv_files import first_few, read_csv, write_csv
 from pipeline.common.errors import IntegrityError, SettingsError
+from pipeline.corpus.labelled_video import own_kinds
 
 TRAINING = "training.csv"
 MAX_KEYS_IN_MESSAGE = 5
 
 
 def write_trained_on(folder: Path, clips: Iterable[Clip]) -> None:
-    """Write ``training.csv``: one row per training video and group key."""
-    keys_of_video = {clip.video: clip.group_keys for clip in clips}
-    rows = [[video, key] for video, keys in keys_of_video.items() for key in keys]
-    write_csv(folder / TRAINING, ["id", "tie"], rows)
+    """Write ``training.csv``: one row per training video and group key, and kinds of own fakes."""
+    videos = {clip.video: clip for clip in clips}
+    rows = [
+        [clip.video, key, "+".join(own_kinds(clip.manipulation)) if clip.is_own_fake else ""]
+        for clip in videos.values()
+        for key in clip.group_keys
+    ]
+    write_csv(folder / TRAINING, ["id", "tie", "own_kinds"], rows)
 
 
 def trained_on(folder: Path) -> set[str]:

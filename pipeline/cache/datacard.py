@@ -9,7 +9,7 @@ from pipeline.cache.layout import DATACARD
 from pipeline.cache.rows import Clip
 from pipeline.common.files import write_whole
 from pipeline.corpus.labelled_video import FAKE, REAL
-from pipeline.corpus.tables import by_kind, by_split, identities, table
+from pipeline.corpus.tables import by_kind, by_split, identities, kinds_of_own_fakes, table
 
 MIN_CAMERA_KNOWN = 0.9  # share of a clip's maps
 MIXED_RATES = 1.02  # highest frame rate over lowest
@@ -69,6 +69,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
 def caveats(clips: Sequence[Clip], extraction: Mapping[str, Any]) -> list[str]:
     """Return what to know before training on clips, in sentences without capital and full stop."""
     sentences = [
+        _own_fakes(clips),
         nobody_known(clips),
         _mixed_rates(clips, extraction["fps"]),
         _predicts_label(clips, "source"),
@@ -79,6 +80,21 @@ def caveats(clips: Sequence[Clip], extraction: Mapping[str, Any]) -> list[str]:
         _label_noise(clips),
     ]
     return [sentence for sentence in sentences if sentence]
+
+
+def _own_fakes(clips: Sequence[Clip]) -> str:
+    """Say which fakes were made here, and what they can tell."""
+    fakes = {clip.video: clip for clip in clips if clip.label == FAKE}
+    own = [clip for clip in fakes.values() if clip.is_own_fake]
+    if not own:
+        return ""
+    made = f"made of real videos by data.fakes, by: {', '.join(kinds_of_own_fakes(own))}"
+    if len(own) == len(fakes):
+        return (
+            f"all {len(own)} fakes are own fakes, {made}; results on them do not tell how a "
+            "detector does on real fakes"
+        )
+    return f"{len(own)} of {len(fakes)} fakes are own fakes, {made}; results on them are apart"
 
 
 def nobody_known(clips: Sequence[Clip]) -> str:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pipeline.corpus.labelled_video import FAKE, REAL, SPLITS, Video
+from pipeline.corpus.labelled_video import FAKE, REAL, SPLITS, Video, own_kinds
 
 if TYPE_CHECKING:  # a corpus knows no HDF5
     from pipeline.cache import Clip
@@ -93,6 +93,12 @@ def split_lines(
         elif split in ("test", "val", "holdout") and how[split] and how["by"] == "identity":
             lines.append(f"  {name}: none, the identities do not allow it")
     return lines
+
+
+def kinds_of_own_fakes(videos: Iterable[Counted]) -> tuple[str, ...]:
+    """Return the kinds in any of the own fakes, sorted."""
+    own = (video.manipulation for video in videos if video.is_own_fake)
+    return tuple(sorted({kind for manipulation in own for kind in own_kinds(manipulation)}))
 
 
 def identities(videos: Iterable[Counted]) -> set[str]:
