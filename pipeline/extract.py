@@ -1,12 +1,15 @@
 """Command that extracts videos into a cache."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Literal, get_args
 
 import click
 import cloup
 
+from data.own_fakes.for_a_cache import make_for_cache, recorded
+from data.own_fakes.settings import FakeSettings
 from pipeline import farneback
 from pipeline.cache import DATACARD, Cache, readable_cache
 from pipeline.cache.datacard import caveats
@@ -101,6 +104,16 @@ def parse_request(
         "--follow-links",
         is_flag=True,
         help="Follow symbolic links out of the given folders instead of rejecting them.",
+    ),
+)
+@cloup.option_group(
+    "Fakes of one's own",
+    cloup.option(
+        "--own-fakes",
+        metavar="K",
+        type=click.IntRange(1, 99),
+        help="Extract K fakes made of each real video, and it itself encoded like them, as "
+        "data.fakes makes them; the videos are removed in the end.",
     ),
 )
 @cloup.option_group(
@@ -284,6 +297,7 @@ def main(
     videos: tuple[Path, ...],
     layout: str,
     follow_links: bool,
+    own_fakes: int | None,
     output: Path | None,
     jobs: int | None,
     ray: str | None,
@@ -310,11 +324,14 @@ def main(
     run the same command again to resume.
 
     \b
-    Example:
+    Examples:
       python -m pipeline.extract data/DFD_REAL data/DFD_FAKE -o caches/dfd
+      python -m pipeline.extract data/DFD_REAL --own-fakes 2 -o caches/own
     """
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output'.")
+    if own_fakes and dry_run:
+        raise click.UsageError("--dry-run cannot tell what --own-fakes makes: use data.fakes first")
     chosen = Settings(
         width=size[0],
         height=size[1],
@@ -325,7 +342,7 @@ def main(
         **settings,  # type: ignore[arg-type]
     )
     corpus = read_corpus(videos, layout, follow_links=follow_links)
-    if not any(video.label for video in corpus):
+    if not own_fakes and not any(video.label for video in corpus):
         click.echo(
             "note: there is no fake video: model.fit can then only learn what is usual among real "
             "ones",
@@ -340,6 +357,12 @@ def main(
     if not ray or flow_backend == "auto":  # another one need only be on the nodes
         flow_backend = farneback.resolve(flow_backend)
     chosen = dataclasses.replace(chosen, crop=crop, flow_backend=flow_backend)
+    make = None
+    if own_fakes:
+        fakes = FakeSettings(per_video=own_fakes, seed=splitting.seed)
+        yunet = find_model("yunet" if face_detector in ("auto", "haar") else face_detector)
+        chosen = dataclasses.replace(chosen, own_fakes=recorded(fakes, yunet.sha256))
+        make = functools.partial(make_for_cache, settings=fakes, model=yunet.content)
     limits = Limits(timeout, memory * 10**6)
     pool: LocalPool | RayPool = LocalPool(jobs, limits)
     if ray:
@@ -354,7 +377,7 @@ def main(
     existing = readable_cache(output, "extract")
     was_finished = existing is not None and not existing.missing()
     with pool:
-        cache = extract(corpus, output, chosen, pool)
+        cache = extract(corpus, output, chosen, pool, make)
     if was_finished:
         click.echo(f"{output} was finished before; remove it to extract these videos anew")
     click.echo(summary(cache))

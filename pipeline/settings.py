@@ -33,6 +33,7 @@ class Settings:
     shard_size: int | None = None  # videos; None: depends on their number
     splitting: Splitting = dataclasses.field(default_factory=Splitting)
     seed: int = 0  # of the order of clips
+    own_fakes: dict[str, Any] | None = None  # settings and seed of fakes made for it, kept nowhere
 
     def __post_init__(self) -> None:
         if min(self.width, self.height) < 32:
@@ -73,6 +74,7 @@ class Settings:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Settings":
         """Return the settings that a cache stores; ignore unknown keys."""
+        values = {"own_fakes": None} | values  # caches made before do not have it
         fields = {field.name: values[field.name] for field in dataclasses.fields(cls)}
         crop = fields["crop"]
         if crop is not None:

@@ -27,7 +27,7 @@ from pipeline.common.errors import NothingUsable, Rejected, SettingsError
 from pipeline.common.files import remove_temporaries, try_lock, write_whole
 from pipeline.common.progress import Progress
 from pipeline.common.versions import versions
-from pipeline.corpus.labelled_video import LABEL_NAMES, Video
+from pipeline.corpus.labelled_video import LABEL_NAMES, OWN, Video
 from pipeline.extraction.selection import not_to_be_opened, tally
 from pipeline.extraction.time_limits import seconds_to_probe
 from pipeline.splits.partition import groups
@@ -42,7 +42,6 @@ COLUMNS = (
     *("path", "label", "identity", "split", "source", "manipulation", "original"),
     *("mask", "made_from"),
 )
-PREFIX = "own:"  # of a manipulation: own:blend+drift
 MAKING_VERSION = 1  # rises when the same settings give other fakes
 
 
@@ -251,7 +250,7 @@ def _write_lists(
                     "identity": ";".join(dict.fromkeys(shown)),
                     "split": video.given,
                     "source": video.source,
-                    "manipulation": PREFIX + "+".join(member.kinds) if member.kinds else "",
+                    "manipulation": OWN + "+".join(member.kinds) if member.kinds else "",
                     "original": members[0].path,
                     "mask": member.mask,
                     "made_from": path,

@@ -24,7 +24,7 @@ SHOWN = (
     "accuracy_decided",
 )
 COMPARED = ("auc_roc", "auc_p_value", "accuracy")  # of the detector and its controls
-MAX_NAME = 40  # characters of a manipulation or source
+MAX_NAME = 21  # characters of a manipulation or source
 PARTS = {"by_manipulation": "manipulation, against all real videos", "by_source": "source"}
 
 

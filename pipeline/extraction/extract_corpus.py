@@ -4,8 +4,10 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +22,9 @@ from pipeline.cache import (
     write_index,
 )
 from pipeline.cache.datacard import write_datacard
-from pipeline.cache.in_progress import CacheInProgress, remove_work
+from pipeline.cache.in_progress import WORK, CacheInProgress, remove_work
 from pipeline.common.csv_files import write_csv
-from pipeline.common.errors import NothingUsable
+from pipeline.common.errors import NothingUsable, Rejected
 from pipeline.common.versions import versions
 from pipeline.corpus.labelled_video import Video
 from pipeline.extraction.clips import ClipMetadata
@@ -42,6 +44,19 @@ from pipeline.video.fingerprint import Thumbnails, same_footage
 from pipeline.workers.local import LocalPool, Pool
 
 STAGE = "extract"
+MADE = f"{WORK}/made"  # videos made for a cache, until it is finished
+
+
+@dataclass(frozen=True)
+class MadeVideos:
+    """Videos made from those of a corpus, to be extracted in their place."""
+
+    videos: Sequence[Video]
+    made_from: Mapping[str, str]  # path → that of the video it was made from
+    rejected: Mapping[str, Rejected]  # of the corpus, by path
+
+
+Make: TypeAlias = Callable[[Sequence[Video], Path, Pool], MadeVideos]  # into a folder; resumable
 
 
 def extract(
@@ -49,12 +64,15 @@ def extract(
     folder: Path,
     settings: Settings,
     pool: Pool | None = None,
+    make: Make | None = None,
 ) -> Cache:
     """Extract a corpus into a cache of frames and flow maps, or finish one that was begun.
 
     Args:
         videos: corpus, see `pipeline.corpus.reading.read_corpus`.
         pool: by default one process per core.
+        make: makes the videos that are extracted, which are removed in the end; the settings must
+            say how.
 
     Returns:
         finished cache; its ``rejected()`` lists every other file and the reason.
@@ -66,16 +84,20 @@ def extract(
     """
     if pool is None:
         with LocalPool() as pool:
-            return extract(videos, folder, settings, pool)
+            return extract(videos, folder, settings, pool, make)
     all_settings = dataclasses.asdict(settings) | {"corpus": _digest(videos)}
     if finished := finished_cache(folder, STAGE, all_settings):
         remove_work(folder)
         return finished
     with CacheInProgress(folder, all_settings) as workspace:
+        made = MadeVideos(videos, {}, {})
+        if make:
+            made = make(videos, folder / MADE, pool)
         if incomplete := readable_cache(folder, STAGE):
             repair_cache(incomplete, workspace, settings, pool)
         else:
-            selection = select(videos, workspace, settings, pool)
+            selection = select(made.videos, workspace, settings, pool)
+            selection.rejected.update(made.rejected)
             plan = plan_shards(
                 assign_to_shards(selection.usable, settings),
                 settings.videos_per_shard(len(selection.usable)),
@@ -85,7 +107,7 @@ def extract(
             )
             shards, failed = extract_shards(plan, workspace, pool)
             selection.rejected.update(failed)
-            _write_cache(videos, selection, plan, shards, workspace, settings)
+            _write_cache(made, selection, plan, shards, workspace, settings)
     return Cache(folder, STAGE)
 
 
@@ -98,7 +120,7 @@ def _digest(videos: Sequence[Video]) -> str:
 
 
 def _write_cache(
-    videos: Sequence[Video],
+    made: MadeVideos,
     selection: Selection,
     plan: Mapping[str, Sequence[VideoTask]],
     shards: Mapping[str, WrittenFile],
@@ -106,7 +128,7 @@ def _write_cache(
     settings: Settings,
 ) -> None:
     """Split the clips, and write the files beside the shards, the index last."""
-    folder, rejected = workspace.folder, selection.rejected
+    folder, rejected, videos = workspace.folder, selection.rejected, made.videos
     write_csv(
         folder / "rejected.csv",
         ["path", "reason", "detail"],
@@ -142,7 +164,12 @@ def _write_cache(
 
     clips = _with_footage(clips, same_footage(hashes, thumbnails))
     clips = split_clips(clips, settings.splitting)
-    write_csv(folder / "names.csv", ["id", "path"], [[task.video_id, task.path] for task in tasks])
+    names = [[task.video_id, task.path] for task in tasks]
+    header = ["id", "path"]
+    if made.made_from:
+        header.append("made_from")
+        names = [[video, path, made.made_from.get(path, "")] for video, path in names]
+    write_csv(folder / "names.csv", header, names)
     write_csv(folder / TIMING, ["id", "frames", "seconds"], timing)
     attrs: dict[str, str | int | float] = {
         "frames": selection.n_frames,
