@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from model.statistics.metrics import Labels, Metric, Scores, auc_roc, with_intervals
 from pipeline.cache import Clip
+from pipeline.corpus.labelled_video import OWN, own_kinds
 
 UNSTATED = "unstated"
 
@@ -29,9 +30,11 @@ def by_manipulation(
 ) -> dict[str, Part]:
     """Return results on the fakes of each manipulation with all real videos.
 
-    ``clips`` has one clip of each of V videos. With one manipulation there are no results.
+    ``clips`` has one clip of each of V videos. With one manipulation there are no results. Of own
+    fakes there is one for each kind, on all fakes that contain it: ``own:blend`` has those of
+    ``own:blend+drift`` too.
     """
-    values = [clip.manipulation or UNSTATED if clip.label else "" for clip in clips]
+    values = [_manipulations(clip) for clip in clips]
     real = np.array([not clip.label for clip in clips])
     return {
         name: _part(clips, probabilities, threshold, groups, rows | real)
@@ -39,21 +42,30 @@ def by_manipulation(
     }
 
 
+def _manipulations(clip: Clip) -> list[str]:
+    if not clip.label:
+        return []
+    kinds = own_kinds(clip.manipulation)
+    return [OWN + kind for kind in kinds] or [clip.manipulation or UNSTATED]
+
+
 def by_source(
     clips: Sequence[Clip], probabilities: Scores, threshold: float, groups: Labels
 ) -> dict[str, Part]:
     """Return results on the videos of each source; arguments as in `by_manipulation`."""
-    values = [clip.source or UNSTATED for clip in clips]
+    values = [[clip.source or UNSTATED] for clip in clips]
     return {
         name: _part(clips, probabilities, threshold, groups, rows)
         for name, rows in _rows(values).items()
     }
 
 
-def _rows(values: list[str]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Return value → (V,) mask, for non-empty values; empty if there is only one."""
-    names = sorted(set(values) - {""})
-    return {name: np.array(values) == name for name in names} if len(names) > 1 else {}
+def _rows(values: list[list[str]]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return value → (V,) mask of the videos that have it; empty if there is only one."""
+    names = sorted({value for of_video in values for value in of_video})
+    if len(names) < 2:
+        return {}
+    return {name: np.array([name in of_video for of_video in values]) for name in names}
 
 
 def _part(

@@ -9,7 +9,14 @@ from pipeline.cache.layout import DATACARD
 from pipeline.cache.rows import Clip
 from pipeline.common.files import write_whole
 from pipeline.corpus.labelled_video import FAKE, REAL
-from pipeline.corpus.tables import by_kind, by_split, identities, kinds_of_own_fakes, table
+from pipeline.corpus.tables import (
+    by_kind,
+    by_split,
+    identities,
+    kinds_of_own_fakes,
+    own_fakes_by_kind,
+    table,
+)
 
 MIN_CAMERA_KNOWN = 0.9  # share of a clip's maps
 MIXED_RATES = 1.02  # highest frame rate over lowest
@@ -26,6 +33,7 @@ def write_datacard(
     """Write the data card from the settings of both stages and the attributes of the index."""
     videos = list({clip.video: clip for clip in clips}.values())
     splitting = extraction["splitting"]
+    own = own_fakes_by_kind(videos)
     rejected = json.loads(attrs["rejected"])
     versions = json.loads(attrs["versions"])
     listed = [f"- {s[0].upper()}{s[1:]}." for s in caveats(clips, extraction)]
@@ -36,13 +44,15 @@ def write_datacard(
         "## Videos",
         by_kind(videos),
         "Counts are of videos. `-`: its names do not say.",
+        f"Kinds of own fakes, one or several in each: {own}." if own else "",
         "## Who is in them",
         f"{len(identities(videos))} identities; nobody is known in "
         f"{sum(not video.identities for video in videos)} videos.",
         "## Splits",
         by_split(videos, [video.split for video in videos]),
         f"By `{splitting['by']}`: test {splitting['test']:g}, val {splitting['val']:g}, holdout "
-        f"{splitting['holdout']} of each label, seed {splitting['seed']}. Nobody, no original, no "
+        f"{splitting['holdout']} of each label, seed {splitting['seed']}. "
+        f"{_train_on(videos, splitting)}Nobody, no original, no "
         "recording and no file is on two sides, unless the split is `published`; what would be is "
         "dropped.",
         "## Rejected files",
@@ -56,6 +66,14 @@ def write_datacard(
     ]
     text = "\n\n".join(section for section in sections if section) + "\n"
     write_whole(folder / DATACARD, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _train_on(videos: Sequence[Clip], splitting: Mapping[str, Any]) -> str:
+    """Say which fakes train where there are own and real ones."""
+    if len({video.is_own_fake for video in videos if video.label}) < 2:
+        return ""
+    train = splitting.get("train_on") or "own"
+    return f"Fakes that train: {train}; the real ones test, each beside real videos like it. "
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

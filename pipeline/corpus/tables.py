@@ -29,10 +29,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def by_kind(videos: Sequence[Counted]) -> str:
-    """Count videos by source, manipulation, compression and label."""
+    """Count videos by source, manipulation, compression and label; own fakes of all kinds as one.
+
+    `own_fakes_by_kind` counts these.
+    """
     kinds: dict[tuple[str, str, str], Counter[int]] = {}
     for video in videos:
-        kind = (video.source, video.manipulation, video.compression)
+        manipulation = "own fakes" if video.is_own_fake else video.manipulation
+        kind = (video.source, manipulation, video.compression)
         kinds.setdefault(kind, Counter())[video.label] += 1
     rows = [
         [*(part or "-" for part in kind), labels[REAL], labels[FAKE]]
@@ -99,6 +103,13 @@ def kinds_of_own_fakes(videos: Iterable[Counted]) -> tuple[str, ...]:
     """Return the kinds in any of the own fakes, sorted."""
     own = (video.manipulation for video in videos if video.is_own_fake)
     return tuple(sorted({kind for manipulation in own for kind in own_kinds(manipulation)}))
+
+
+def own_fakes_by_kind(videos: Iterable[Counted]) -> str:
+    """Count own fakes that contain each kind, such as ``2 blend, 1 drift``."""
+    own = (video.manipulation for video in videos if video.is_own_fake)
+    counts = Counter(kind for manipulation in own for kind in own_kinds(manipulation))
+    return ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items()))
 
 
 def identities(videos: Iterable[Counted]) -> set[str]:

@@ -93,8 +93,12 @@ def test_a_test_on_own_fakes_alone_says_so_wherever_a_number_is(only_own):
         assert NEVER in text
     for line in headline(evaluation).splitlines():
         assert "AUC" not in line or "on own fakes" in line
-    assert "own:blend+drift" in metrics["by_manipulation"]["test on own fakes"]
-    assert "own:blend+drift" in table(evaluation)
+    kinds = metrics["by_manipulation"]["test on own fakes"]
+    assert set(kinds) == {"own:blend", "own:drift"}
+    tested = [c for c in Cache(only_own.config.cache).clips if c.split == "test" and c.label]
+    assert kinds["own:drift"]["fake"] == sum("drift" in c.manipulation for c in tested)
+    assert kinds["own:drift"]["real"] == kinds["own:blend"]["real"] == len(tested)
+    assert "own:drift" in table(evaluation)
 
 
 def test_a_test_on_real_fakes_is_a_test_as_any_other_of_a_run_that_saw_none(on_real):

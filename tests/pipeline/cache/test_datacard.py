@@ -42,6 +42,23 @@ def test_clips_of_one_video_count_once(tmp_path):
     assert "| dfd    | -            | -           |    1 |    1 |" in text
 
 
+def test_own_fakes_are_counted_apart_and_by_kind(tmp_path):
+    fakes = ("own:blend", "own:blend+drift", "Deepfakes")
+    clips = [clip(0), *(clip(n + 1, 1, manipulation=name) for n, name in enumerate(fakes))]
+    attrs = {"frames": 20, "rejected": "{}", "versions": "{}"}
+    write_datacard(tmp_path, clips, extraction=AS_IS, attrs=attrs)
+    text = (tmp_path / "datacard.md").read_text()
+    assert "| dfd    | own fakes    | -           |    0 |    2 |" in text
+    assert "Kinds of own fakes, one or several in each: 2 blend, 1 drift." in text
+    assert "| train |    1 |          1 |         2 |          4 |" in text
+    assert "2 of 3 fakes are own fakes, made of real videos by data.fakes, by: blend, drift" in text
+    assert "Fakes that train: own;" in text
+    write_datacard(tmp_path, clips[:3], extraction=AS_IS, attrs=attrs)
+    text = (tmp_path / "datacard.md").read_text()
+    assert "results on them do not tell how a detector does on real fakes" in text
+    assert "Fakes that train" not in text
+
+
 SOUND = [clip(0), clip(1, 1)]
 
 
