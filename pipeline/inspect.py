@@ -114,8 +114,11 @@ def describe(cache: Cache) -> str:
     lines = [f"{cache.folder}  ({cache.stage} stage)", "", "clips"]
     splits = {clip.split for clip in cache.clips}
     for split in [s for s in ("train", "val", "test", "holdout", "") if s in splits]:
-        labels = Counter(LABEL_NAMES[clip.label] for clip in cache.clips if clip.split == split)
-        lines.append(f"  {split or 'no split':9} {labels['real']:6} real {labels['fake']:6} fake")
+        here = [clip for clip in cache.clips if clip.split == split]
+        labels = Counter(LABEL_NAMES[clip.label] for clip in here)
+        line = f"  {split or 'no split':9} {labels['real']:6} real {labels['fake']:6} fake"
+        own = sum(clip.is_own_fake for clip in here)
+        lines.append(f"{line}, {own} of them own fakes" if own else line)
     videos = len({clip.video for clip in cache.clips})
     people = len(identities(cache.clips))
     lines.append(f"  {len(cache.clips)} clips of {videos} videos, {people} identities")

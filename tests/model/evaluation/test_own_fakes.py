@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from features.motion import NAMES
 from model.evaluation.evaluation import evaluate
 from model.evaluation.other_corpus import evaluate_elsewhere
 from model.evaluation.own_fakes import TESTED_ON_OWN_FAKES, apart
+from model.evaluation.real_only import evaluate_real_only
 from model.evaluation.run_comparison import compare_runs
 from model.fitting import fit
 from model.reports.run_report import write_report
@@ -155,6 +157,27 @@ def test_another_corpus_of_own_fakes_is_named_as_well(on_real, fabricate, easy_c
     found = evaluate_elsewhere(on_real, fabricate(strangers, x), controls=False, device="cpu")
     assert list(found.coverage) == ["all on own fakes"]
     assert TESTED_ON_OWN_FAKES in found.warnings
+
+
+def test_scores_that_never_saw_a_fake_are_apart_as_well(fabricate, easy_corpus, quick, tmp_path):
+    clips, x = easy_corpus(24)
+    rng = np.random.default_rng(0)
+    kept = [n for n, c in enumerate(clips) if not c.label or n // 2 % 8 < 2]
+    named = with_fakes(clips, lambda n: "Deepfakes" if n // 16 % 2 else "own:blend")
+    motion = rng.normal(size=(len(kept), x.shape[1], len(NAMES)))
+    cache = fabricate([named[n] for n in kept], x[kept], motion=motion)
+    run = fit(cache, tmp_path / "run", settings=quick, device="cpu")
+    found = evaluate_real_only(run, cache)
+    fakes = [c for c in cache.clips if c.label and c.split == "test"]
+    n_own = sum(c.is_own_fake for c in fakes)
+    assert 0 < n_own < len(fakes)
+    assert {name: n["fake"] for name, n in found.coverage.items()} == {
+        "test": len(fakes) - n_own,
+        "test on own fakes": n_own,
+    }
+    for result in found.metrics.values():
+        assert result["motion anomaly"]["auc_roc"].value is not None
+    assert "test on own fakes: " in str(found)
 
 
 def test_a_run_knows_what_fakes_it_was_trained_on(only_own, fitted, make):

@@ -1,6 +1,7 @@
 """A cache is whole or refused: sound files, readable by anybody, and what is no cache is named."""
 
 import dataclasses
+import json
 import pickle
 import shutil
 
@@ -14,6 +15,7 @@ from pipeline.cache.layout import SCHEMA
 from pipeline.common.csv_files import write_csv
 from pipeline.common.errors import SettingsError
 from pipeline.common.files import sha256_of, write_whole
+from pipeline.settings import Settings
 from tests.pipeline.cache.conftest import SETTINGS, arrays, clip, make
 
 # ------------------------------------------------------------------------------------ round trip
@@ -211,3 +213,15 @@ def test_names_and_rejects_are_read_back(folder):
 def test_a_cache_without_them_has_none(folder):
     cache = Cache(folder)
     assert (cache.names(), cache.rejected()) == ({}, [])
+
+
+def test_a_cache_made_before_some_settings_were_there_is_the_same_with_their_defaults(tmp_path):
+    now = json.loads(json.dumps(dataclasses.asdict(Settings())))
+    before = {key: value for key, value in now.items() if key != "own_fakes"}
+    before["splitting"] = {k: v for k, v in now["splitting"].items() if k != "train_on"}
+    check_same_settings(tmp_path, before, now)
+    assert Settings.from_json(before) == Settings()
+    with pytest.raises(SettingsError, match="train_on was None, now 'all'"):
+        check_same_settings(
+            tmp_path, before, now | {"splitting": now["splitting"] | {"train_on": "all"}}
+        )
