@@ -6,9 +6,6 @@ from pathlib import Path
 import click
 import cloup
 
-from data.own_fakes.corpus import FakeCorpus, make_fakes
-from data.own_fakes.kinds import KINDS
-from data.own_fakes.settings import FakeSettings
 from pipeline.common.cli import Command, log_json_option, some_of
 from pipeline.common.errors import TooManyRejects
 from pipeline.corpus import layouts
@@ -16,6 +13,9 @@ from pipeline.corpus.labelled_video import REAL
 from pipeline.corpus.reading import read_corpus
 from pipeline.extraction.selection import tally
 from pipeline.faces import find_model
+from pipeline.own_fakes.corpus import FakeCorpus, make_fakes
+from pipeline.own_fakes.kinds import KINDS
+from pipeline.own_fakes.settings import FakeSettings
 from pipeline.workers.local import DEFAULT_LIMITS, Limits, LocalPool
 
 DEFAULTS = FakeSettings()

@@ -8,8 +8,6 @@ from typing import Literal, get_args
 import click
 import cloup
 
-from data.own_fakes.for_a_cache import make_for_cache, recorded
-from data.own_fakes.settings import FakeSettings
 from pipeline import farneback
 from pipeline.cache import DATACARD, Cache, readable_cache
 from pipeline.cache.datacard import caveats
@@ -22,6 +20,8 @@ from pipeline.extraction.estimate import estimate_extraction
 from pipeline.extraction.extract_corpus import extract
 from pipeline.extraction.selection import tally
 from pipeline.faces import FaceCrop, NoFace, SeveralFaces, find_model
+from pipeline.own_fakes.for_a_cache import make_for_cache, recorded
+from pipeline.own_fakes.settings import FakeSettings
 from pipeline.settings import Settings
 from pipeline.splits.options import splitting_options
 from pipeline.splits.protocols import Splitting

@@ -40,7 +40,7 @@ CHANGED = [  # pattern, what is put in its place, why; in this order
 NOT_RUN = {  # a pattern of whole commands: why
     r"git clone .*": "needs a network, and installs; the tests run in what it makes",
     r"make .*": "hours in all; make demo is the commands of the README on more videos",
-    r"python -m data\.fakes .*": "no face is found in a texture; tests/data/own_fakes makes some",
+    r"python -m data\.fakes .*": "a texture has no face; tests/pipeline/own_fakes makes some",
     r"python -m pipeline\.extract (data/own/|.* --own-fakes).*": "for the same reason",
     r"python -m .* (caches|runs)/ann .*": "it goes on from what is not made, for the same reason",
     r"python -m model\.fit caches/ann-.*": "likewise",

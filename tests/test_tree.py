@@ -18,7 +18,7 @@ ORDER = [
     "pipeline/workers",
     "pipeline/extraction",
     "pipeline/viewing",
-    "data/own_fakes",
+    "pipeline/own_fakes",
     "pipeline",  # the commands
     "features",
     "model/settings.py",

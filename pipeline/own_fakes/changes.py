@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from data.own_fakes.clip import REACH, Clip, Floats, Ints, Picture
-from data.own_fakes.masks import PIXELS_PER_UNIT, SIDE, Canvas, Region
+from pipeline.own_fakes.clip import REACH, Clip, Floats, Ints, Picture
+from pipeline.own_fakes.masks import PIXELS_PER_UNIT, SIDE, Canvas, Region
 
 Part = npt.NDArray[np.float32]  # (h, w, 3), RGB, 0..255: the part of a frame that is changed
 Mask = npt.NDArray[np.uint8]  # (H, W), 0..255: share of each pixel that is replaced

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from data.own_fakes import landmarks
-from data.own_fakes.clip import face_clip
-from data.own_fakes.landmarks import follow_face
 from pipeline.common.errors import Rejected
 from pipeline.faces import models
+from pipeline.own_fakes import landmarks
+from pipeline.own_fakes.clip import face_clip
+from pipeline.own_fakes.landmarks import follow_face
 from pipeline.video.decode import sampled
 
 N, RATE = 60, 25.0

@@ -11,15 +11,15 @@ from click.testing import CliRunner
 from sklearn.metrics import roc_auc_score
 
 from data.fakes import main
-from data.own_fakes import corpus as corpus_module
-from data.own_fakes import making
-from data.own_fakes.corpus import LIST, REJECTED, make_fakes
-from data.own_fakes.settings import FakeSettings
 from pipeline.common.csv_files import read_csv
 from pipeline.common.errors import NothingUsable, Rejected, SettingsError
 from pipeline.corpus.labelled_video import FAKE, REAL, Video
 from pipeline.corpus.reading import read_corpus
 from pipeline.faces import models
+from pipeline.own_fakes import corpus as corpus_module
+from pipeline.own_fakes import making
+from pipeline.own_fakes.corpus import LIST, REJECTED, make_fakes
+from pipeline.own_fakes.settings import FakeSettings
 from pipeline.video.probe import probe
 
 PEOPLE = 4

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from data.own_fakes.clip import REACH
+from pipeline.own_fakes.clip import REACH
 
 Rng = np.random.Generator
 Canvas = npt.NDArray[np.float32]  # (SIDE, SIDE), 0..1

@@ -5,8 +5,8 @@ import pytest
 
 from data.heads import render
 from data.looks import cast_actor
-from data.own_fakes.clip import face_clip
-from data.own_fakes.landmarks import Face
+from pipeline.own_fakes.clip import face_clip
+from pipeline.own_fakes.landmarks import Face
 
 N = 24  # frames
 SIZE = (160, 120)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.own_fakes.landmarks import Face
+from pipeline.own_fakes.landmarks import Face
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -8,9 +8,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from data.own_fakes import for_a_cache
-from data.own_fakes.for_a_cache import make_for_cache
-from data.own_fakes.settings import FakeSettings
 from pipeline import extract as command
 from pipeline.cache import Cache
 from pipeline.cache.in_progress import WORK
@@ -18,6 +15,9 @@ from pipeline.common.csv_files import read_csv
 from pipeline.corpus.labelled_video import FAKE, REAL, Video
 from pipeline.extraction.extract_corpus import MADE, extract
 from pipeline.faces.models import FaceModel
+from pipeline.own_fakes import for_a_cache
+from pipeline.own_fakes.for_a_cache import make_for_cache
+from pipeline.own_fakes.settings import FakeSettings
 from pipeline.settings import Settings
 from pipeline.splits.protocols import Splitting
 
@@ -107,7 +107,7 @@ def test_interrupted_it_goes_on_with_the_fakes_that_were_made(
         with pytest.raises(KeyboardInterrupt):
             extract_own(videos, tmp_path / "own")
     assert len(list((tmp_path / "own" / MADE).rglob("*.mp4"))) == 12
-    monkeypatch.setattr("data.own_fakes.making.write_h264", None)  # none is made again
+    monkeypatch.setattr("pipeline.own_fakes.making.write_h264", None)  # none is made again
     resumed = extract_own(videos, tmp_path / "own")
     assert [(c.id, c.source_sha256, c.split) for c in resumed.clips] == [
         (c.id, c.source_sha256, c.split) for c in cache.clips

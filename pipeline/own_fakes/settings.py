@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from data.own_fakes.kinds import KINDS
 from pipeline.common.errors import SettingsError
+from pipeline.own_fakes.kinds import KINDS
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data.own_fakes.changes import Change, Renderer
-from data.own_fakes.clip import whole_clip
-from data.own_fakes.kinds import KINDS, MAX_SLIP, ON_A_FACE, _noise, draw_mixture, lag, swap, whole
-from data.own_fakes.masks import FACE_SHAPES, draw_mask
-from data.own_fakes.swapping import matched_colours, matching_frames
+from pipeline.own_fakes.changes import Change, Renderer
+from pipeline.own_fakes.clip import whole_clip
+from pipeline.own_fakes.kinds import (
+    KINDS,
+    MAX_SLIP,
+    ON_A_FACE,
+    _noise,
+    draw_mixture,
+    lag,
+    swap,
+    whole,
+)
+from pipeline.own_fakes.masks import FACE_SHAPES, draw_mask
+from pipeline.own_fakes.swapping import matched_colours, matching_frames
 
 
 @pytest.fixture

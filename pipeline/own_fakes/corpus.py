@@ -9,7 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.own_fakes.making import (
+from pipeline.cache.index import check_same_settings
+from pipeline.common.csv_files import write_csv
+from pipeline.common.errors import NothingUsable, Rejected, SettingsError
+from pipeline.common.files import remove_temporaries, try_lock, write_whole
+from pipeline.common.progress import Progress
+from pipeline.common.versions import versions
+from pipeline.corpus.labelled_video import LABEL_NAMES, OWN, Video
+from pipeline.extraction.selection import not_to_be_opened, tally
+from pipeline.extraction.time_limits import seconds_to_probe
+from pipeline.own_fakes.making import (
     FAKE_FOLDER,
     MASK_FOLDER,
     REAL_FOLDER,
@@ -20,16 +29,7 @@ from data.own_fakes.making import (
     make_family,
     remember,
 )
-from data.own_fakes.settings import FakeSettings
-from pipeline.cache.index import check_same_settings
-from pipeline.common.csv_files import write_csv
-from pipeline.common.errors import NothingUsable, Rejected, SettingsError
-from pipeline.common.files import remove_temporaries, try_lock, write_whole
-from pipeline.common.progress import Progress
-from pipeline.common.versions import versions
-from pipeline.corpus.labelled_video import LABEL_NAMES, OWN, Video
-from pipeline.extraction.selection import not_to_be_opened, tally
-from pipeline.extraction.time_limits import seconds_to_probe
+from pipeline.own_fakes.settings import FakeSettings
 from pipeline.splits.partition import groups
 from pipeline.video.probe import Probe, probe
 from pipeline.workers.local import Pool

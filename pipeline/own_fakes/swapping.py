@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data.own_fakes.clip import Clip, Floats, Ints
+from pipeline.own_fakes.clip import Clip, Floats, Ints
 
 JUMP_COST = 0.02  # of a step in the donor's clip that differs from one frame, per frame
 MAX_SKIP = 3  # frames of the donor's clip from one moment to the next

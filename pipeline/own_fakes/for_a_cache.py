@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data.own_fakes.corpus import MAKING_VERSION, make_fakes
-from data.own_fakes.settings import FakeSettings
 from pipeline.corpus.labelled_video import REAL, Video
 from pipeline.corpus.reading import read_corpus
 from pipeline.extraction.extract_corpus import MadeVideos
+from pipeline.own_fakes.corpus import MAKING_VERSION, make_fakes
+from pipeline.own_fakes.settings import FakeSettings
 from pipeline.workers.local import Pool
 
 

@@ -17,15 +17,15 @@ from typing import Any
 import av
 import numpy as np
 
-from data.own_fakes.changes import Change, Mask, Renderer
-from data.own_fakes.clip import Clip, Picture, face_clip, whole_clip
-from data.own_fakes.kinds import KINDS, ON_A_FACE, draw_mixture, swap, whole
-from data.own_fakes.landmarks import follow_face
-from data.own_fakes.masks import draw_mask
-from data.own_fakes.settings import FakeSettings
 from pipeline.common.errors import Rejected
 from pipeline.common.files import stamp_of, whole_file, write_whole
 from pipeline.extraction.time_limits import BASE_SECONDS, seconds_to_decode
+from pipeline.own_fakes.changes import Change, Mask, Renderer
+from pipeline.own_fakes.clip import Clip, Picture, face_clip, whole_clip
+from pipeline.own_fakes.kinds import KINDS, ON_A_FACE, draw_mixture, swap, whole
+from pipeline.own_fakes.landmarks import follow_face
+from pipeline.own_fakes.masks import draw_mask
+from pipeline.own_fakes.settings import FakeSettings
 from pipeline.video.decode import converting, sampled
 from pipeline.video.encode import write_h264
 from pipeline.video.probe import Probe

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from data.own_fakes.changes import Change, Part
-from data.own_fakes.clip import REACH, Clip, Floats, Ints
-from data.own_fakes.masks import SHARES, Rng
-from data.own_fakes.swapping import matched_colours, matching_frames
+from pipeline.own_fakes.changes import Change, Part
+from pipeline.own_fakes.clip import REACH, Clip, Floats, Ints
+from pipeline.own_fakes.masks import SHARES, Rng
+from pipeline.own_fakes.swapping import matched_colours, matching_frames
 
 Kind = Callable[[Change, Clip, Rng, float], Change]  # change so far, clip, generator, strength
 
