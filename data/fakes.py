@@ -14,7 +14,7 @@ from pipeline.corpus.reading import read_corpus
 from pipeline.extraction.selection import tally
 from pipeline.faces import find_model
 from pipeline.own_fakes.corpus import FakeCorpus, make_fakes
-from pipeline.own_fakes.kinds import KINDS
+from pipeline.own_fakes.kinds import DEFAULT_KINDS, KINDS
 from pipeline.own_fakes.settings import FakeSettings
 from pipeline.workers.local import DEFAULT_LIMITS, Limits, LocalPool
 
@@ -63,9 +63,9 @@ DEFAULTS = FakeSettings()
     cloup.option(
         "--kinds",
         metavar="NAMES",
-        default=",".join(KINDS),
+        default=",".join(DEFAULT_KINDS),
         callback=some_of(KINDS),
-        help="Kinds of fakes, of which each is of one or several.",
+        help=f"Kinds of fakes, of which each is of one or several: some of {', '.join(KINDS)}.",
     ),
     cloup.option(
         "--strength",

@@ -183,6 +183,10 @@ KINDS = (
     "flicker",
     "whole",
 )  # as applied
+# By default without those that taught nothing about real fakes, see docs/benchmarks.md:
+DEFAULT_KINDS = ("swap", "blend", "drift", "lag", "mouth", "soft")
+# How often a fake begins with a kind, by the same table; once for the others:
+FIRST = {"swap": 8.0, "soft": 6.0, "drift": 3.0, "blend": 2.0}
 MAX_COMPANIONS = 2
 # Chance of each kind to join another one:
 COMPANIONS = {"blend": 0.25, "drift": 0.4, "lag": 0.15, "smooth": 0.2, "soft": 0.2, "flicker": 0.2}

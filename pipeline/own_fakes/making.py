@@ -22,7 +22,7 @@ from pipeline.common.files import stamp_of, whole_file, write_whole
 from pipeline.extraction.time_limits import BASE_SECONDS, seconds_to_decode
 from pipeline.own_fakes.changes import Change, Mask, Renderer
 from pipeline.own_fakes.clip import Clip, Picture, face_clip, whole_clip
-from pipeline.own_fakes.kinds import KINDS, ON_A_FACE, draw_mixture, swap, whole
+from pipeline.own_fakes.kinds import FIRST, ON_A_FACE, draw_mixture, swap, whole
 from pipeline.own_fakes.landmarks import follow_face
 from pipeline.own_fakes.masks import draw_mask
 from pipeline.own_fakes.settings import FakeSettings
@@ -190,15 +190,15 @@ class _Maker:
         return kinds, Renderer(clip, change, mask)
 
     def _mixture(self, n: int) -> tuple[str, ...]:
-        """Return the kinds of the n-th fake; the first ones of a family differ."""
+        """Draw the kinds of the n-th fake."""
         able = tuple(
             kind for kind in self._family.settings.kinds if kind != "swap" or self._may_swap
         )
         if not able:
             raise Rejected("nobody to swap with", "another person's video with a face is needed")
-        order = self._family.rng("kinds").permutation(len(KINDS))
-        first = sorted(able, key=lambda kind: order[KINDS.index(kind)])[n % len(able)]
-        mixture = draw_mixture(first, able, self._family.rng(n, "mixture"))
+        rng = self._family.rng(n, "mixture")
+        weights = np.array([FIRST.get(kind, 1.0) for kind in able])
+        mixture = draw_mixture(str(rng.choice(able, p=weights / weights.sum())), able, rng)
         if "swap" in mixture and self._donor_clip() is None:
             self._may_swap = False
             return self._mixture(n)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline.common.errors import SettingsError
-from pipeline.own_fakes.kinds import KINDS
+from pipeline.own_fakes.kinds import DEFAULT_KINDS, KINDS
 
 
 @dataclass(frozen=True)
@@ -11,7 +11,7 @@ class FakeSettings:
     """What is made of each real video."""
 
     per_video: int = 2  # fakes
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[str, ...] = DEFAULT_KINDS
     strength: float = 1.0  # of all kinds; 0 gives back the original
     seconds: float = 10.0  # from the start of each video, at most
     longest_side: int = 720  # pixels; larger videos are shrunk
