@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.own_fakes OWN NAME=EMBEDDINGS...`` takes embeddings of own fakes and the real
 videos that they were made from, and of corpora of other people to test on. It trains the default
-head on own fakes: on all of them, without each kind, with each kind alone, and of fewer real
-videos. For each corpus it prints what `benchmarks.carries` does, means over seeds of folds and of
-drawn videos; no video of these corpora is trained on.
+head on own fakes: on all of them, without each kind, with each kind alone, of fewer real videos,
+and on fewer of each. For each corpus it prints what `benchmarks.carries` does, means over seeds of
+folds and of drawn videos; no video of these corpora is trained on.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from pipeline.splits.partition import groups
 
 SEEDS = 5
 N_REAL = (10, 20, 40)
+N_FAKES = (1, 2)  # of each real video
 SETTINGS = TrainingSettings()
 
 
@@ -61,11 +62,18 @@ def selections(own):
         yield f"without {kind}", [np.flatnonzero(real | ~has)] * SEEDS
         yield f"with {kind} only", [np.flatnonzero(real | has)] * SEEDS
     families = np.array([clip.original for clip in own.clips])
+    names = np.unique(families)
+    orders = [np.random.default_rng(seed).permutation(len(families)) for seed in range(SEEDS)]
     for n in N_REAL:
-        draws = [
-            np.random.default_rng(seed).permutation(np.unique(families)) for seed in range(SEEDS)
-        ]
-        yield f"{n} real videos", [np.flatnonzero(np.isin(families, drawn[:n])) for drawn in draws]
+        drawn = [np.random.default_rng(seed).permutation(names)[:n] for seed in range(SEEDS)]
+        yield f"{n} real videos", [np.flatnonzero(np.isin(families, few)) for few in drawn]
+    for n in N_FAKES:
+        draws = []
+        for order in orders:
+            fakes = order[~real[order]]
+            of_each = [fakes[families[fakes] == name][:n] for name in names]
+            draws.append(np.sort(np.concatenate([np.flatnonzero(real), *of_each])))
+        yield f"{n} fakes of each" if n > 1 else "one fake of each", draws
 
 
 def train(data, seed):
