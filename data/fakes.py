@@ -8,8 +8,8 @@ import cloup
 
 from pipeline.common.cli import Command, log_json_option, some_of
 from pipeline.common.errors import TooManyRejects
-from pipeline.corpus import layouts
 from pipeline.corpus.labelled_video import REAL
+from pipeline.corpus.options import max_rejects_option, which_videos_options
 from pipeline.corpus.reading import read_corpus
 from pipeline.extraction.selection import tally
 from pipeline.faces import find_model
@@ -30,20 +30,7 @@ DEFAULTS = FakeSettings()
     help="Folders and CSV files of real videos, as pipeline.extract takes them; fakes among them "
     "are left out.",
 )
-@cloup.option_group(
-    "Which videos",
-    cloup.option(
-        "--layout",
-        type=click.Choice(layouts.CHOICES),
-        default=layouts.AUTO,
-        help="Naming scheme: auto recognises each folder's, folders uses *REAL* and *FAKE* alone.",
-    ),
-    cloup.option(
-        "--follow-links",
-        is_flag=True,
-        help="Follow symbolic links out of the given folders instead of rejecting them.",
-    ),
-)
+@which_videos_options
 @cloup.option_group(
     "What is made",
     cloup.option(
@@ -123,12 +110,7 @@ DEFAULTS = FakeSettings()
         default=DEFAULT_LIMITS.n_bytes // 10**6,
         help="Reject a video whose process needs more memory than this.",
     ),
-    cloup.option(
-        "--max-rejects",
-        metavar="N",
-        type=click.IntRange(0),
-        help="Exit with code 3 if more files than this are rejected.  [default: no limit]",
-    ),
+    max_rejects_option,
     log_json_option,
 )
 def main(

@@ -13,7 +13,7 @@ from pipeline.cache import DATACARD, Cache, readable_cache
 from pipeline.cache.datacard import caveats
 from pipeline.common.cli import Command, log_json_option, number_or
 from pipeline.common.errors import SettingsError, TooManyRejects
-from pipeline.corpus import layouts
+from pipeline.corpus.options import max_rejects_option, which_videos_options
 from pipeline.corpus.reading import read_corpus
 from pipeline.corpus.tables import split_lines
 from pipeline.extraction.estimate import estimate_extraction
@@ -92,20 +92,7 @@ def parse_request(
     help="Folders of DFD, FaceForensics++, Celeb-DF or DFDC; folders (or their parents) named "
     "*REAL*, *original*, *FAKE* or *manipulated*; CSV files path,label[,identity][,split].",
 )
-@cloup.option_group(
-    "Which videos",
-    cloup.option(
-        "--layout",
-        type=click.Choice(layouts.CHOICES),
-        default=layouts.AUTO,
-        help="Naming scheme: auto recognises each folder's, folders uses *REAL* and *FAKE* alone.",
-    ),
-    cloup.option(
-        "--follow-links",
-        is_flag=True,
-        help="Follow symbolic links out of the given folders instead of rejecting them.",
-    ),
-)
+@which_videos_options
 @cloup.option_group(
     "Fakes of one's own",
     cloup.option(
@@ -136,12 +123,7 @@ def parse_request(
         help="Videos per file of the cache.  [default: 1; from 2,000 videos on, as many as give "
         "about 1,000 files, 64 at most]",
     ),
-    cloup.option(
-        "--max-rejects",
-        metavar="N",
-        type=click.IntRange(0),
-        help="Exit with code 3 if more files than this are rejected.  [default: no limit]",
-    ),
+    max_rejects_option,
 )
 @cloup.option_group(
     "Processes and limits",
