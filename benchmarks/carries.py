@@ -28,7 +28,7 @@ from pipeline.cache import Cache
 from pipeline.splits.partition import groups
 from pipeline.splits.protocols import Splitting, split_clips
 
-SEEDS = 3
+SEEDS = 5
 MIN_SOURCES = 3
 TEST_FOLDS = 4
 TRAINING_FOLDS = 3  # the default of model.fit
